@@ -1,0 +1,1 @@
+//! Wires the node: sources, pods, status, node, server.

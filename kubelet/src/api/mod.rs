@@ -1,0 +1,1 @@
+//! Clients of the API server: one for writes, others for watches.

@@ -1,0 +1,1 @@
+//! Borrowed constants, each with its origin.

@@ -1,0 +1,1 @@
+//! Joining a cluster as kubeadm does: discovery, TLS bootstrap, files.

@@ -1,0 +1,30 @@
+//! The kubelet: pods in, CRI calls out, status back.
+//!
+//! Read in this order:
+//! - [`source`]: where wanted pods come from (API server, static files, `play`).
+//! - [`pod`]: the life of one pod: a pure `decide` and an executor.
+//! - [`status`]: what is reported, and who writes it.
+//! - [`objects`]: ConfigMaps, Secrets, tokens and services that pods refer to.
+//! - [`volume`]: every volume kind, prepared on the host and kept up to date.
+//! - [`node`]: the Node object, its Lease and conditions.
+//! - [`join`]: from a bootstrap token to a client certificate.
+//! - [`server`]: :10250.
+//! - [`play`]: the same engine with no API server.
+//! - [`agent`]: all of it wired together.
+//!
+//! The runtime is known here only as [`cri_proto::Cri`].
+
+pub mod agent;
+pub mod api;
+pub mod config;
+pub mod defaults;
+pub mod event;
+pub mod join;
+pub mod node;
+pub mod objects;
+pub mod play;
+pub mod pod;
+pub mod server;
+pub mod source;
+pub mod status;
+pub mod volume;

@@ -1,0 +1,77 @@
+//! ConfigMaps, Secrets, ServiceAccount tokens and Services that pods refer to.
+//!
+//! One trait with two homes: the API server (a watch for each object that a pod
+//! on this node refers to, as the Node authorizer allows) and a file (`play`).
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use std::sync::Arc;
+use tokio::sync::broadcast;
+
+/// Which object, for change notices.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum ObjectRef {
+    ConfigMap { namespace: String, name: String },
+    Secret { namespace: String, name: String },
+}
+
+/// Why an object could not be had.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ObjectError {
+    /// The text is the API server's, because users search for it:
+    /// `configmap "x" not found`, `secret "x" not found`.
+    #[error("{kind} {name:?} not found")]
+    NotFound {
+        kind: &'static str,
+        namespace: String,
+        name: String,
+    },
+    #[error("get {kind} {namespace}/{name}: {reason}")]
+    Unavailable {
+        kind: &'static str,
+        namespace: String,
+        name: String,
+        reason: String,
+    },
+}
+
+/// A token asked for on behalf of a pod (TokenRequest).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub struct TokenSpec {
+    pub namespace: String,
+    pub service_account: String,
+    pub pod_name: String,
+    pub pod_uid: String,
+    pub audience: Option<String>,
+    pub expiration_seconds: i64,
+}
+
+/// A token and its life.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Token {
+    pub token: String,
+    pub expires: jiff::Timestamp,
+}
+
+/// What pods refer to.
+#[async_trait::async_trait]
+pub trait Objects: Send + Sync + 'static {
+    /// Starts keeping everything this pod refers to. Idempotent; called again
+    /// when the pod's spec changes.
+    fn register(&self, pod: &Pod);
+    /// Stops keeping what only this pod referred to.
+    fn unregister(&self, pod_uid: &str);
+    /// The current ConfigMap; waits for the first answer of a watch.
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ObjectError>;
+    /// The current Secret; waits for the first answer of a watch.
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ObjectError>;
+    /// A bound token, cached until it is due for renewal (80 % of its life).
+    async fn token(&self, spec: &TokenSpec) -> Result<Token, ObjectError>;
+    /// Every Service with a clusterIP, once the first list has arrived.
+    async fn services(&self) -> Vec<Arc<Service>>;
+    /// Changes of registered objects from now on (a lagging reader re-reads all).
+    fn changes(&self) -> broadcast::Receiver<ObjectRef>;
+}

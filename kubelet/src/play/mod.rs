@@ -1,0 +1,1 @@
+//! Pods from a file, through the same engine, with no API server.

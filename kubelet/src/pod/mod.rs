@@ -1,0 +1,34 @@
+//! The life of one pod.
+//!
+//! `lifecycle::decide` says what is to be done, `executor` does it, `worker`
+//! brings the two together, one task a pod.
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use std::sync::Arc;
+
+/// A pod on this node and its newest status, for the server, eviction, `lighter ps`.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// As wanted.
+    pub pod: Arc<Pod>,
+    /// As seen.
+    pub status: PodStatus,
+}
+
+/// A look at the pods of this node; never blocks.
+pub trait PodView: Send + Sync + 'static {
+    /// Every pod that the node knows, terminating ones included.
+    fn pods(&self) -> Vec<Known>;
+    /// One of them.
+    fn pod(&self, namespace: &str, name: &str) -> Option<Known> {
+        self.pods().into_iter().find(|k| {
+            k.pod.metadata.namespace.as_deref() == Some(namespace)
+                && k.pod.metadata.name.as_deref() == Some(name)
+        })
+    }
+    /// The CRI id of a container (init, app or ephemeral) of a pod: of its
+    /// current attempt, or with `previous` of the one before.
+    fn container_id(&self, pod_uid: &str, container: &str, previous: bool) -> Option<String>;
+    /// The CRI id of the pod's sandbox, if it has a ready one.
+    fn sandbox_id(&self, pod_uid: &str) -> Option<String>;
+}

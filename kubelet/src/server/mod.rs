@@ -1,0 +1,1 @@
+//! The kubelet API on :10250.

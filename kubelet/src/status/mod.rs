@@ -1,0 +1,14 @@
+//! What is reported of a pod, and who is told.
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use std::sync::Arc;
+
+/// Who is told of a pod's status: the API server (patches only on change), a
+/// terminal (`play`).
+pub trait StatusSink: Send + Sync + 'static {
+    /// The newest status; older ones not yet written may be dropped.
+    fn publish(&self, pod: &Arc<Pod>, status: PodStatus);
+    /// The pod is over and everything of it is gone from the node: the API
+    /// object may go (DELETE with grace 0 and a UID precondition).
+    fn finished(&self, pod: &Arc<Pod>, status: PodStatus);
+}

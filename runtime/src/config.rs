@@ -1,0 +1,73 @@
+//! What an operator can set about the runtime.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// The runtime, by mkdir.
+    #[default]
+    Cgroupfs,
+    /// systemd, asked over D-Bus.
+    Systemd,
+}
+
+/// Settings of the runtime; every path can be moved so that any number of
+/// agents share a host.
+#[derive(Debug, Clone, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub struct Config {
+    /// Images, layers, records that outlive a boot.
+    pub root: PathBuf,
+    /// Sockets, pids, exit records: gone with a boot.
+    pub state: PathBuf,
+    /// Where CNI configuration is looked for; empty directory = built-in network.
+    pub cni_conf_dir: PathBuf,
+    /// Where CNI plugins are looked for, in order.
+    pub cni_bin_dirs: Vec<PathBuf>,
+    /// Addresses for pods when the built-in network is used and no kubelet has
+    /// given a podCIDR.
+    pub pod_cidr: Option<String>,
+    /// MTU of the built-in network; 0 = that of the default route's interface.
+    pub mtu: u32,
+    /// The cgroup below which everything is made ("" = the root of the hierarchy).
+    pub cgroup_root: String,
+    /// Who makes cgroups.
+    pub cgroup_driver: CgroupDriver,
+    /// containerd's `certs.d`: a directory for each registry host with its `hosts.toml`.
+    pub registry_config_dir: PathBuf,
+    /// k3s' `registries.yaml`.
+    pub registries_file: PathBuf,
+    /// Where exec, attach and port-forward streams are served; port 0 = any.
+    pub streaming_address: SocketAddr,
+    /// Rotate a container's log at this many bytes; `None` leaves it to the kubelet
+    /// through ReopenContainerLog.
+    pub log_max_size: Option<u64>,
+    /// Files kept of a rotated log, the current one included.
+    pub log_max_files: u32,
+    /// Where Localhost seccomp profiles live.
+    pub seccomp_dir: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/lighter".into(),
+            state: "/run/lighter".into(),
+            cni_conf_dir: "/etc/cni/net.d".into(),
+            cni_bin_dirs: vec!["/opt/cni/bin".into()],
+            pod_cidr: None,
+            mtu: 0,
+            cgroup_root: String::new(),
+            cgroup_driver: CgroupDriver::default(),
+            registry_config_dir: "/etc/containerd/certs.d".into(),
+            registries_file: "/etc/rancher/k3s/registries.yaml".into(),
+            streaming_address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            log_max_size: None,
+            log_max_files: 5,
+            seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Containers: record, state, removal.

@@ -1,0 +1,1 @@
+//! Images: named by reference, kept by content, shared as layers.

@@ -1,0 +1,198 @@
+//! The engine: OCI specs in, processes out.
+//!
+//! ```text
+//! agent ── Engine ─SEQPACKET─> spawner ─fork─> monitor (one a pod) ─fork─> stage ─execve─> container
+//!             └──── Sandbox ──SEQPACKET──────────┘
+//! ```
+//! The types below are the seam to the rest of the crate: everything that
+//! knows of CRI is above it, everything that knows of clone and mounts below.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// What the engine needs of the host.
+#[derive(Debug)]
+pub struct EngineConfig {
+    /// Directory of its own under the runtime's state: sockets, exit records.
+    pub state: PathBuf,
+    /// `cgroup.procs` files of `lighter-monitors`: the spawner writes itself into
+    /// each before it makes anything.
+    pub monitor_cgroups: Vec<OwnedFd>,
+}
+
+/// Whose PID namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum PidMode {
+    /// One for each container.
+    #[default]
+    Container,
+    /// One for the pod, with a tiny init of ours as pid 1.
+    Pod,
+    /// The host's.
+    Node,
+}
+
+/// A run of ids in a user namespace, as in `/proc/PID/uid_map`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct IdMap {
+    /// First id inside.
+    pub container: u32,
+    /// First id on the host.
+    pub host: u32,
+    /// Number of ids.
+    pub length: u32,
+}
+
+/// A pod's own namespaces; what is `false` is shared with the host.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct SandboxSpec {
+    /// 64 hex digits.
+    pub id: String,
+    /// Set in the UTS namespace; `None` keeps the host's.
+    pub hostname: Option<String>,
+    /// Own network namespace.
+    pub network: bool,
+    /// Own IPC namespace, with its own /dev/shm and /dev/mqueue.
+    pub ipc: bool,
+    /// Own UTS namespace.
+    pub uts: bool,
+    /// PID namespace of the containers, unless one asks otherwise.
+    pub pid: PidMode,
+    /// `hostUsers: false`: the maps of the pod's user namespace (uids, gids).
+    pub user: Option<(Vec<IdMap>, Vec<IdMap>)>,
+    /// Namespaced sysctls, checked by the caller: dotted name and value.
+    pub sysctls: Vec<(String, String)>,
+    /// Size of the pod's /dev/shm in bytes.
+    pub shm_size: u64,
+}
+
+/// The image's layers below, one writable layer above.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Rootfs {
+    /// Extracted layers, the lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Directory that holds (or shall hold) `upper` and `work`; it is the
+    /// caller's to remove.
+    pub writable: PathBuf,
+    /// `readOnlyRootFilesystem`.
+    pub read_only: bool,
+}
+
+/// Where a container's streams go.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct ContainerIo {
+    /// A terminal; stderr is then part of stdout.
+    pub tty: bool,
+    /// Keep a stdin for attach; otherwise /dev/null.
+    pub stdin: bool,
+    /// Close stdin after the first attach ends.
+    pub stdin_once: bool,
+    /// The CRI log file; `None` = output is only for attach.
+    pub log: Option<PathBuf>,
+    /// Rotate at this size.
+    pub log_max_size: Option<u64>,
+    /// Rotated files kept, the current one included.
+    pub log_max_files: u32,
+}
+
+/// One container of a sandbox.
+///
+/// Of `oci` the engine acts on: process (args, env, cwd, user, capabilities,
+/// rlimits, noNewPrivileges, apparmorProfile, selinuxLabel, oomScoreAdj,
+/// terminal), mounts (host paths as sources; `cgroup`, `proc`, `sysfs`, `tmpfs`,
+/// `mqueue`, `devpts`, bind; the type `pod-shm` is the sandbox's own /dev/shm;
+/// idmap per mount), linux.{maskedPaths, readonlyPaths, devices,
+/// rootfsPropagation, mountLabel}. It does not read linux.resources, cgroupsPath,
+/// seccomp or namespaces: those come prepared, below.
+#[derive(Debug)]
+pub struct ContainerSpec {
+    /// 64 hex digits.
+    pub id: String,
+    /// What to run; see above.
+    pub oci: oci_spec::runtime::Spec,
+    /// Where its root comes from.
+    pub rootfs: Rootfs,
+    /// Streams.
+    pub io: ContainerIo,
+    /// PID namespace.
+    pub pid: ContainerPid,
+    /// Open `cgroup.procs` files, one a hierarchy: the stage writes itself into each.
+    pub cgroups: Vec<OwnedFd>,
+    /// Compiled seccomp filter (`struct sock_filter[]`); empty = unconfined.
+    pub seccomp: Vec<u8>,
+}
+
+/// Whose PID namespace one container uses.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum ContainerPid {
+    /// Its own.
+    #[default]
+    Own,
+    /// The pod's.
+    Pod,
+    /// The host's.
+    Node,
+    /// That of another container of the sandbox (ephemeral containers).
+    Target(String),
+}
+
+/// A further process in a running container.
+#[derive(Debug)]
+pub struct ExecSpec {
+    /// Unique within the container.
+    pub id: String,
+    /// Program, environment, user, capabilities, terminal.
+    pub process: oci_spec::runtime::Process,
+    /// Whether stdin is wanted.
+    pub stdin: bool,
+    /// As in [`ContainerSpec`].
+    pub cgroups: Vec<OwnedFd>,
+    /// As in [`ContainerSpec`].
+    pub seccomp: Vec<u8>,
+}
+
+/// The caller's ends of a process' streams, all non-blocking.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// Write end; dropping it is end of file. With a terminal: the terminal.
+    pub stdin: Option<OwnedFd>,
+    /// Read end. With a terminal: the terminal.
+    pub stdout: Option<OwnedFd>,
+    /// Read end; absent with a terminal.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Exit {
+    /// Exit code, or 128 + signal; 255 when nobody saw the end.
+    pub code: i32,
+    /// Nanoseconds since the epoch.
+    pub finished_at: i64,
+    /// Nobody saw the end: the monitor was killed.
+    pub unknown: bool,
+}
+
+/// What happened without being asked for.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A container's first process ended.
+    ContainerExited {
+        /// The sandbox.
+        sandbox: String,
+        /// The container.
+        container: String,
+        /// How.
+        exit: Exit,
+    },
+    /// The monitor died and with it the sandbox; its containers have been
+    /// reported as unknown exits. The caller kills what is left by cgroup.
+    MonitorDied {
+        /// The sandbox.
+        sandbox: String,
+    },
+}
+
+/// A TCP endpoint inside the pod's network namespace, for port-forward.
+pub type PodPort = SocketAddr;

@@ -1,0 +1,1 @@
+//! Sandboxes: record, state, network, removal.

@@ -1,0 +1,1 @@
+//! seccomp profiles and their compiler to BPF.

@@ -1,0 +1,1 @@
+//! The CRI verbs, a file each.

@@ -1,0 +1,1 @@
+//! System calls that no library covers, each with its safety note.
