@@ -1,0 +1,46 @@
+# The verbs of Lighter. CI runs `make test`; nothing here is CI's alone.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PROFILE ?= fastrel
+TARGET_DIR := $(shell cargo metadata --format-version 1 --no-deps --offline 2>/dev/null | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+LIGHTER := $(TARGET_DIR)/$(HOST)/$(PROFILE)/lighter
+
+.PHONY: help build release fmt lint deny test unit root play ci
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: ## The binary, quickly built (profile fastrel)
+	cargo build --profile $(PROFILE) -p lighter
+	@echo "built $(LIGHTER)"
+
+release: ## The binary as it is shipped: one static file, thin LTO
+	cargo build --release -p lighter
+	@ls -l $(TARGET_DIR)/$(HOST)/release/lighter
+
+fmt: ## Format
+	cargo fmt --all
+
+lint: ## Format check, clippy without warnings, licences and duplicates
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(MAKE) deny
+
+deny: ## cargo-deny, installed when missing
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --all-features check licenses bans sources
+
+test: ## Every test, tier by tier, each with its budget (TIERS="unit root cluster vm")
+	@e2e/tiers $(TIERS)
+
+unit: ## The tier that needs nothing
+	@e2e/tiers unit
+
+root: ## The tier that needs root: namespaces, mounts, cgroups
+	@e2e/tiers root
+
+play: build ## The demo pod with no cluster: needs root, no Go
+	$(LIGHTER) play deploy/manifests/play.yaml
+
+-include e2e/bed.mk
