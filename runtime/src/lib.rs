@@ -26,3 +26,4 @@ pub mod streaming;
 pub mod sys;
 
 pub use config::Config;
+pub use service::{OpenError, Runtime};
