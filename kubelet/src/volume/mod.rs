@@ -1,8 +1,23 @@
 //! Volumes: made on the host, seen in containers, updated live.
+//!
+//! [`Volumes`] is the door. Behind it, what is pure: [`payload`] (which files a
+//! ConfigMap, Secret, downward or projected volume holds), [`dns`], [`hostname`]
+//! and [`hosts`]; and what has effects: the atomic writer, tmpfs, ownership,
+//! subpaths.
 
 use cri_proto::v1;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+pub mod dns;
+mod error;
+pub mod hostname;
+pub mod hosts;
+mod volumes;
+
+pub use error::{MountError, VolumeError};
+pub use volumes::{Volumes, VolumesConfig};
 
 /// A volume ready for containers.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,9 +29,42 @@ pub enum Prepared {
         /// The kubelet made it (so SELinux may relabel it, fsGroup applies).
         owned: bool,
     },
-    /// An image volume: mounted by the runtime.
+    /// An image volume: pulled by the pod's executor by the volume's
+    /// pullPolicy, mounted by the runtime.
     Image(v1::ImageSpec),
 }
 
 /// Volume name to what was prepared.
 pub type PodVolumes = BTreeMap<String, Prepared>;
+
+/// What is known of a pod only once its sandbox runs, and of its runtime handler.
+#[derive(Debug, Clone, Default)]
+pub struct PodFacts {
+    /// `status.podIPs`, first one primary. Of a hostNetwork pod: the host's.
+    pub pod_ips: Vec<String>,
+    /// `status.hostIPs`.
+    pub host_ips: Vec<String>,
+    /// The pod's user namespace (hostUsers: false); empty without one.
+    pub uid_mappings: Vec<v1::IdMapping>,
+    /// As `uid_mappings`, for groups.
+    pub gid_mappings: Vec<v1::IdMapping>,
+    /// The runtime handler's feature `recursiveReadOnlyMounts`.
+    pub recursive_read_only: bool,
+}
+
+/// One container's wish for mounts. Ephemeral containers come as [`Container`].
+#[derive(Debug, Clone, Copy)]
+pub struct MountRequest<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// One of its containers.
+    pub container: &'a Container,
+    /// Restarts of this container so far: each has its own termination log.
+    pub attempt: u32,
+    /// What [`Volumes::mount`] answered.
+    pub volumes: &'a PodVolumes,
+    /// The container's complete environment, for `subPathExpr`.
+    pub env: &'a BTreeMap<String, String>,
+    /// See [`PodFacts`].
+    pub facts: &'a PodFacts,
+}
