@@ -6,7 +6,7 @@ TARGET_DIR := $(shell cargo metadata --format-version 1 --no-deps --offline 2>/d
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 LIGHTER := $(TARGET_DIR)/$(HOST)/$(PROFILE)/lighter
 
-.PHONY: help build release fmt lint deny test unit root play ci
+.PHONY: help build release fmt lint deny test unit root play vm
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,5 +42,8 @@ root: ## The tier that needs root: namespaces, mounts, cgroups
 
 play: build ## The demo pod with no cluster: needs root, no Go
 	$(LIGHTER) play deploy/manifests/play.yaml
+
+vm: build ## A smoke under cgroup v2 in QEMU: limits, user namespaces, exec, logs
+	e2e/vm/run $(LIGHTER)
 
 -include e2e/bed.mk
