@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace")
+        .to_owned()
 }
 
 fn map() -> String {
@@ -15,7 +18,16 @@ fn map() -> String {
 
 /// Everything in backquotes or in the diagram that looks like a path of ours.
 fn paths(text: &str) -> BTreeSet<&str> {
-    let rooms = ["lighter/", "kubelet/", "runtime/", "cni/", "cri-proto/", "deploy/", "e2e/", "docs/"];
+    let rooms = [
+        "lighter/",
+        "kubelet/",
+        "runtime/",
+        "cni/",
+        "cri-proto/",
+        "deploy/",
+        "e2e/",
+        "docs/",
+    ];
     text.split(|c: char| c.is_whitespace() || "`,()|<>:".contains(c))
         .map(|word| word.trim_end_matches('.'))
         .filter(|word| rooms.iter().any(|room| word.starts_with(room)))
@@ -28,7 +40,10 @@ fn every_path_on_the_map_exists() {
     let named = paths(&text);
     assert!(named.len() > 15, "the map names hardly anything: {named:?}");
     let missing: Vec<_> = named.iter().filter(|p| !root().join(p).exists()).collect();
-    assert!(missing.is_empty(), "docs/ARCHITECTURE.md names what does not exist: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "docs/ARCHITECTURE.md names what does not exist: {missing:?}"
+    );
 }
 
 #[test]
@@ -38,7 +53,10 @@ fn crates_use_only_the_rooms_below_them() {
         ("cri-proto", BTreeSet::new()),
         ("e2e", BTreeSet::new()),
         ("kubelet", BTreeSet::from(["cri-proto"])),
-        ("lighter", BTreeSet::from(["cni", "cri-proto", "kubelet", "runtime"])),
+        (
+            "lighter",
+            BTreeSet::from(["cni", "cri-proto", "kubelet", "runtime"]),
+        ),
         ("runtime", BTreeSet::from(["cni", "cri-proto"])),
     ]);
     let metadata = Command::new(env!("CARGO"))
@@ -48,7 +66,11 @@ fn crates_use_only_the_rooms_below_them() {
         .expect("cargo metadata");
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).expect("JSON");
     let packages = metadata["packages"].as_array().expect("packages");
-    assert_eq!(packages.len(), allowed.len(), "a crate was added: put it on the map and here");
+    assert_eq!(
+        packages.len(),
+        allowed.len(),
+        "a crate was added: put it on the map and here"
+    );
     for package in packages {
         let name = package["name"].as_str().expect("name");
         let uses: BTreeSet<&str> = package["dependencies"]
@@ -66,7 +88,13 @@ fn crates_use_only_the_rooms_below_them() {
 #[test]
 fn unsafe_code_stays_in_its_rooms() {
     let mut elsewhere = Vec::new();
-    for room in ["lighter/src", "kubelet/src", "runtime/src", "cni/src", "cri-proto/src"] {
+    for room in [
+        "lighter/src",
+        "kubelet/src",
+        "runtime/src",
+        "cni/src",
+        "cri-proto/src",
+    ] {
         visit(&root().join(room), &mut |file, text| {
             let file = file.strip_prefix(root()).expect("below the root");
             let own = ["runtime/src/sys", "runtime/src/process"];
@@ -76,7 +104,10 @@ fn unsafe_code_stays_in_its_rooms() {
             }
         });
     }
-    assert!(elsewhere.is_empty(), "unsafe code outside its rooms: {elsewhere:?}");
+    assert!(
+        elsewhere.is_empty(),
+        "unsafe code outside its rooms: {elsewhere:?}"
+    );
 }
 
 fn visit(dir: &Path, see: &mut dyn FnMut(&Path, &str)) {
@@ -85,7 +116,10 @@ fn visit(dir: &Path, see: &mut dyn FnMut(&Path, &str)) {
         if path.is_dir() {
             visit(&path, see);
         } else if path.extension().is_some_and(|e| e == "rs") {
-            see(&path, &std::fs::read_to_string(&path).expect("a source file"));
+            see(
+                &path,
+                &std::fs::read_to_string(&path).expect("a source file"),
+            );
         }
     }
 }

@@ -3,6 +3,12 @@
 //! `lifecycle::decide` says what is to be done, `executor` does it, `worker`
 //! brings the two together, one task a pod.
 
+mod engine;
+mod settings;
+
+pub use engine::{Engine, Step};
+pub use settings::{CgroupDriver, Deps, IdRange, NodeFacts, NodeLabels, Options};
+
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::sync::Arc;
 

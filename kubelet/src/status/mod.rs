@@ -1,5 +1,9 @@
 //! What is reported of a pod, and who is told.
 
+mod api;
+
+pub use api::ApiStatus;
+
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::sync::Arc;
 
