@@ -40,8 +40,11 @@ unit: ## The tier that needs nothing
 root: ## The tier that needs root: namespaces, mounts, cgroups
 	@e2e/tiers root
 
-play: build ## The demo pod with no cluster: needs root, no Go
-	$(LIGHTER) play deploy/manifests/play.yaml
+play: build ## A pod with no cluster: needs root, no Go (make play DOWN=1 removes it)
+	@command -v busybox >/dev/null || { apt-get update -qq && apt-get install -qq -y busybox-static; }
+	@archive=$$(mktemp) && e2e/busybox-image $$archive docker.io/library/busybox:stable \
+	    && $(LIGHTER) image import $$archive; rm -f $$archive
+	$(LIGHTER) play $(if $(DOWN),--down) deploy/manifests/play.yaml
 
 vm: build ## A smoke under cgroup v2 in QEMU: limits, user namespaces, exec, logs
 	e2e/vm/run $(LIGHTER)
