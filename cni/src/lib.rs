@@ -6,6 +6,11 @@
 //! started. The same code stands in as CNI executables (`bridge`, `ptp`,
 //! `host-local`, `portmap`, `loopback`) for plugins that delegate.
 
+pub mod cidr;
+pub mod network;
+
+pub use cidr::Cidr;
+
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
