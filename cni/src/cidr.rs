@@ -79,7 +79,11 @@ impl Cidr {
     pub fn last_index(&self) -> u128 {
         let bits = if self.is_ipv6() { 128 } else { 32 };
         let host = bits - u32::from(self.prefix);
-        if host == 128 { u128::MAX } else { (1 << host) - 1 }
+        if host == 128 {
+            u128::MAX
+        } else {
+            (1 << host) - 1
+        }
     }
 }
 
