@@ -24,6 +24,7 @@ pub mod node;
 pub mod objects;
 pub mod play;
 pub mod pod;
+pub mod quantity;
 pub mod server;
 pub mod source;
 pub mod status;

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub mod dns;
+pub mod downward;
 mod error;
+mod expand;
 pub mod hostname;
 pub mod hosts;
 mod volumes;
@@ -28,6 +30,8 @@ pub enum Prepared {
         path: PathBuf,
         /// The kubelet made it (so SELinux may relabel it, fsGroup applies).
         owned: bool,
+        /// Its content is the kubelet's: containers never write to it.
+        read_only: bool,
     },
     /// An image volume: pulled by the pod's executor by the volume's
     /// pullPolicy, mounted by the runtime.
