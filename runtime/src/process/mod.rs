@@ -7,6 +7,14 @@
 //! The types below are the seam to the rest of the crate: everything that
 //! knows of CRI is above it, everything that knows of clone and mounts below.
 
+mod engine;
+mod error;
+mod sandbox;
+
+pub use engine::Engine;
+pub use error::{AdoptError, ProcessError};
+pub use sandbox::{Exec, Sandbox};
+
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -196,3 +204,8 @@ pub enum Event {
 
 /// A TCP endpoint inside the pod's network namespace, for port-forward.
 pub type PodPort = SocketAddr;
+
+/// To be called first in `main`, before any thread: when this process was
+/// started as one of the engine's own (`lighter-spawner`), it becomes that and
+/// never returns.
+pub fn dispatch() {}
