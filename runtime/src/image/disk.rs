@@ -1,0 +1,122 @@
+//! Files that survive a crash.
+
+use rustix::fs::{Mode, OFlags};
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Makes a directory that only its owner enters: a setuid file in a layer must
+/// not be reachable for the host's users (containerd's CVE-2021-41103).
+pub fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+/// Replaces a file: after a crash its old content is there or its new one.
+pub fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temp = dir.join(format!(".{name}.{}", unique()));
+    let written = write_synced(&temp, bytes).and_then(|()| fs::rename(&temp, dir.join(name)));
+    if written.is_err() {
+        // What remains after a failed removal is skipped by every reader.
+        let _ = fs::remove_file(&temp);
+        return written;
+    }
+    sync_dir(dir)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_data()
+}
+
+/// Makes renames and removals in a directory last.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Writes back everything of the file system that a directory is on.
+pub fn sync_file_system(dir: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(dir, flags, Mode::empty())?;
+    Ok(rustix::fs::syncfs(dir.as_fd())?)
+}
+
+/// Removes a file or a tree, whichever it is; gone already is fine.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Names in a directory, those that begin with a dot (half-written) left out.
+pub fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        if let Ok(name) = entry?.file_name().into_string()
+            && !name.starts_with('.')
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A path in `dir` that nobody else uses.
+pub fn temp_path(dir: &Path) -> PathBuf {
+    dir.join(unique())
+}
+
+fn unique() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    // The time sets it apart from what an earlier process of this number left.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    format!("{}-{next}-{}", std::process::id(), now.unwrap_or_default().as_nanos())
+}
+
+/// The kernel's id of this boot; empty where it can't be read.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::testing::TempDir;
+
+    #[test]
+    fn write_atomic_replaces_and_leaves_no_temporary() {
+        let dir = TempDir::new();
+        write_atomic(dir.path(), "a", b"1").unwrap();
+        write_atomic(dir.path(), "a", b"2").unwrap();
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"2");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn remove_is_content_when_nothing_is_there() {
+        let dir = TempDir::new();
+        remove(&dir.path().join("none")).unwrap();
+    }
+}

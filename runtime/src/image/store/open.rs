@@ -1,0 +1,206 @@
+//! Reading the store at start: nothing that can't be read prevents it.
+
+use super::state::State;
+use super::{Layout, Shared, Store, collect};
+use crate::image::index::Entry;
+use crate::image::pull::Pulls;
+use crate::image::record::{ImageRecord, LayerRecord};
+use crate::image::registry::Clients;
+use crate::image::{Config, Image, disk};
+use rustix::fs::FlockOperation;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum OpenError {
+    #[error("make the image store {path}")]
+    Make { path: PathBuf, source: io::Error },
+    #[error("the image store {path} is in use by another process; stop it, or choose another root")]
+    InUse { path: PathBuf },
+    #[error("read the image store {path}")]
+    Read { path: PathBuf, source: io::Error },
+}
+
+impl Store {
+    /// Opens the store, making it if need be, and removes what an earlier
+    /// process left half-done. Records that can't be read are skipped with a
+    /// warning.
+    ///
+    /// # Errors
+    /// When the directories can't be made or listed, or another process has
+    /// the store open.
+    pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        let layout = Layout::below(&config.root);
+        layout.make()?;
+        let lock = lock(&layout)?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(load(&layout)?),
+            layout,
+        });
+        empty_tmp_later(&shared.layout);
+        if let Err(error) = collect(&shared) {
+            tracing::warn!(%error, "unused image layers stay until the next removal");
+        }
+        Ok(Arc::new(Self {
+            clients: Clients::new(config.ca_bundles.clone()),
+            pulls: Pulls::default(),
+            config,
+            shared,
+            _lock: lock,
+        }))
+    }
+}
+
+impl Layout {
+    fn below(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            images: root.join("images"),
+            layers: root.join("layers"),
+            held: root.join("held"),
+            tmp: root.join("tmp"),
+        }
+    }
+
+    fn make(&self) -> Result<(), OpenError> {
+        for dir in [&self.root, &self.images, &self.layers, &self.held, &self.tmp] {
+            disk::private_dir(dir).map_err(|source| OpenError::Make {
+                path: dir.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn lock(layout: &Layout) -> Result<File, OpenError> {
+    let path = layout.root.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.map_err(|source| OpenError::Make { path, source })?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse {
+            path: layout.root.clone(),
+        }),
+        Err(errno) => Err(OpenError::Read {
+            path: layout.root.clone(),
+            source: errno.into(),
+        }),
+    }
+}
+
+/// Deleting what a killed process left may take long; a start does not wait.
+fn empty_tmp_later(layout: &Layout) {
+    let left: Vec<PathBuf> = match std::fs::read_dir(&layout.tmp) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => return,
+    };
+    if left.is_empty() {
+        return;
+    }
+    std::thread::spawn(move || {
+        for path in left {
+            if let Err(error) = disk::remove(&path) {
+                tracing::warn!(path = %path.display(), %error, "leftover of the image store stays");
+            }
+        }
+    });
+}
+
+fn load(layout: &Layout) -> Result<State, OpenError> {
+    let mut state = State::default();
+    load_layers(layout, &mut state)?;
+    load_kept(layout, &mut state)?;
+    load_images(layout, &mut state)?;
+    Ok(state)
+}
+
+fn load_layers(layout: &Layout, state: &mut State) -> Result<(), OpenError> {
+    let boot = disk::boot_id();
+    for key in list(&layout.layers)? {
+        let dir = layout.layers.join(&key);
+        match read::<LayerRecord>(&dir.join("layer.json")) {
+            Ok(record) if record.unsynced_boot.as_ref().is_none_or(|b| *b == boot) => {
+                state.layers.insert(key, record);
+            }
+            Ok(_) => discard(layout, &dir, "it may have lost data when the host went down"),
+            Err(error) => discard(layout, &dir, &error),
+        }
+    }
+    Ok(())
+}
+
+fn discard(layout: &Layout, dir: &Path, why: &str) {
+    tracing::warn!(layer = %dir.display(), why, "image layer dropped; images with it are pulled again");
+    if let Err(error) = std::fs::rename(dir, disk::temp_path(&layout.tmp)) {
+        tracing::warn!(layer = %dir.display(), %error, "image layer can't be moved away");
+    }
+}
+
+fn load_kept(layout: &Layout, state: &mut State) -> Result<(), OpenError> {
+    for name in list(&layout.held)? {
+        let path = layout.held.join(&name);
+        let owner = name.strip_suffix(".json").unwrap_or(&name).to_owned();
+        let keys = read::<Vec<String>>(&path);
+        if let Err(error) = &keys {
+            tracing::warn!(path = %path.display(), error, "unreadable; no layer is removed until its owner is");
+        }
+        state.kept.insert(owner, keys.ok());
+    }
+    Ok(())
+}
+
+fn load_images(layout: &Layout, state: &mut State) -> Result<(), OpenError> {
+    let mut entries = Vec::new();
+    for name in list(&layout.images)? {
+        let path = layout.images.join(&name);
+        match read::<ImageRecord>(&path).and_then(|record| entry(layout, state, record)) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), error, "image record skipped; pull the image again");
+            }
+        }
+    }
+    // The younger of two images with one name keeps it.
+    entries.sort_by_key(|entry| entry.record.pulled_at);
+    for entry in entries {
+        for loser in state.index.losers(&entry.record) {
+            if let Ok(entry) = self::entry(layout, state, loser) {
+                state.index.insert(entry);
+            }
+        }
+        state.index.insert(entry);
+    }
+    Ok(())
+}
+
+fn entry(layout: &Layout, state: &State, record: ImageRecord) -> Result<Entry, String> {
+    let image: Image = record
+        .to_image(&layout.layers, |key| state.layers.get(key))
+        .map_err(|e| e.to_string())?;
+    Ok(Entry {
+        record,
+        image: Arc::new(image),
+    })
+}
+
+fn list(dir: &Path) -> Result<Vec<String>, OpenError> {
+    disk::names(dir).map_err(|source| OpenError::Read {
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+    let text = std::fs::read(path).map_err(|e| e.to_string())?;
+    serde_json::from_slice(&text).map_err(|e| e.to_string())
+}
