@@ -157,6 +157,11 @@ mod tests {
         let want = Digest::parse(&format!("sha512:{}", "0".repeat(128))).unwrap();
         let mut hasher = want.hasher();
         hasher.update(b"x");
-        assert!(hasher.finish().as_str().starts_with("sha512:a4abd4448c49562d"));
+        assert!(
+            hasher
+                .finish()
+                .as_str()
+                .starts_with("sha512:a4abd4448c49562d")
+        );
     }
 }

@@ -90,7 +90,11 @@ fn unique() -> String {
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
     // The time sets it apart from what an earlier process of this number left.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    format!("{}-{next}-{}", std::process::id(), now.unwrap_or_default().as_nanos())
+    format!(
+        "{}-{next}-{}",
+        std::process::id(),
+        now.unwrap_or_default().as_nanos()
+    )
 }
 
 /// The kernel's id of this boot; empty where it can't be read.

@@ -106,14 +106,18 @@ mod tests {
 
     fn entry(first: &str, tags: &[&str]) -> Entry {
         let id = format!("sha256:{first}{}", "0".repeat(64 - first.len()));
-        let digest = format!("docker.io/library/x@sha256:{first}{}", "f".repeat(64 - first.len()));
+        let digest = format!(
+            "docker.io/library/x@sha256:{first}{}",
+            "f".repeat(64 - first.len())
+        );
         let record = ImageRecord {
             id,
             repo_tags: tags.iter().map(ToString::to_string).collect(),
             repo_digests: vec![digest],
             layers: vec![],
-            config: r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#
-                .to_owned(),
+            config:
+                r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#
+                    .to_owned(),
             manifest: None,
             pinned: false,
             pulled_at: 0,
@@ -135,7 +139,15 @@ mod tests {
         let first = &entry("ab1", &[]).record.id;
         let hex = first.strip_prefix("sha256:").unwrap();
         let digest = format!("x@sha256:ab1{}", "f".repeat(61));
-        for text in ["x", "docker.io/x:latest", first, hex, "ab1", "sha256:ab1", &digest] {
+        for text in [
+            "x",
+            "docker.io/x:latest",
+            first,
+            hex,
+            "ab1",
+            "sha256:ab1",
+            &digest,
+        ] {
             assert_eq!(&index.resolve(text).unwrap().record.id, first, "{text}");
         }
     }

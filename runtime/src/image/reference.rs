@@ -229,12 +229,18 @@ mod tests {
     fn reference_gets_host_library_and_latest_when_left_out() {
         assert_eq!(normal("busybox"), "docker.io/library/busybox:latest");
         assert_eq!(normal("me/app:1"), "docker.io/me/app:1");
-        assert_eq!(normal("index.docker.io/app"), "docker.io/library/app:latest");
+        assert_eq!(
+            normal("index.docker.io/app"),
+            "docker.io/library/app:latest"
+        );
         assert_eq!(normal("localhost/app"), "localhost/app:latest");
         assert_eq!(normal("reg:5000/app"), "reg:5000/app:latest");
         assert_eq!(normal("reg:5000/a/b:v1"), "reg:5000/a/b:v1");
         assert_eq!(normal("[::1]:5000/app"), "[::1]:5000/app:latest");
-        assert_eq!(normal("registry.k8s.io/pause"), "registry.k8s.io/pause:latest");
+        assert_eq!(
+            normal("registry.k8s.io/pause"),
+            "registry.k8s.io/pause:latest"
+        );
     }
 
     #[test]
@@ -249,9 +255,27 @@ mod tests {
     #[test]
     fn reference_is_refused_when_malformed() {
         for text in [
-            "", ":", "/", "a/", "a//b", "App", "a:b c", "a@sha256:12", "a/../b", "a..b", "-a",
-            "a_", "a___b", "host-.io/a", "reg:99999/a", "reg:/a", "a:-x", "http://a/b", "a:",
-            "é", "[::1/a",
+            "",
+            ":",
+            "/",
+            "a/",
+            "a//b",
+            "App",
+            "a:b c",
+            "a@sha256:12",
+            "a/../b",
+            "a..b",
+            "-a",
+            "a_",
+            "a___b",
+            "host-.io/a",
+            "reg:99999/a",
+            "reg:/a",
+            "a:-x",
+            "http://a/b",
+            "a:",
+            "é",
+            "[::1/a",
         ] {
             assert!(Reference::parse(text).is_err(), "{text:?}");
         }

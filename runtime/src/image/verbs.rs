@@ -122,7 +122,11 @@ fn image_name(spec: Option<v1::ImageSpec>) -> Result<String, Status> {
 /// An image as CRI describes it.
 #[must_use]
 pub fn to_cri(image: &Image) -> v1::Image {
-    let user = image.config.config().as_ref().and_then(|c| c.user().as_deref());
+    let user = image
+        .config
+        .config()
+        .as_ref()
+        .and_then(|c| c.user().as_deref());
     // "1000:50" or "www-data:adm": only the user counts here.
     let user = user.unwrap_or("").split(':').next().unwrap_or("");
     let uid = user.parse::<i64>().ok();
@@ -211,7 +215,10 @@ mod tests {
                 ..Default::default()
             });
             let auth = auth.unwrap().unwrap();
-            assert_eq!((auth.username.as_str(), auth.password.as_str()), ("user", "pa:ss"));
+            assert_eq!(
+                (auth.username.as_str(), auth.password.as_str()),
+                ("user", "pa:ss")
+            );
         }
         assert!(decode_basic("bm9jb2xvbg==").is_err());
         assert!(decode_basic("%%%").is_err());

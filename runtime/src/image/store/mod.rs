@@ -83,7 +83,11 @@ impl Store {
     /// All images, by id.
     pub fn list(&self) -> Vec<Arc<Image>> {
         let state = self.shared.state();
-        state.index.iter().map(|entry| entry.image.clone()).collect()
+        state
+            .index
+            .iter()
+            .map(|entry| entry.image.clone())
+            .collect()
     }
 
     /// Sums over what was measured at extraction: no walk.
@@ -135,7 +139,10 @@ impl Store {
         record.pinned = pinned;
         let shared = self.shared.clone();
         blocking(move || {
-            let path = shared.layout.images.join(ImageRecord::file_name(&record.id));
+            let path = shared
+                .layout
+                .images
+                .join(ImageRecord::file_name(&record.id));
             shared
                 .put(record)
                 .map_err(|source| RemoveError::Record { path, source })
@@ -157,7 +164,10 @@ impl Store {
     pub(super) fn hold_layer(&self, key: &str) -> Option<(Hold, LayerRecord)> {
         let mut state = self.shared.state();
         let record = state.layers.get(key)?.clone();
-        Some((Hold::new(&self.shared, &mut state, vec![key.to_owned()]), record))
+        Some((
+            Hold::new(&self.shared, &mut state, vec![key.to_owned()]),
+            record,
+        ))
     }
 
     /// Makes an extracted layer known under a key: `temp` holds `diff` and is
@@ -227,7 +237,11 @@ impl Shared {
             .map_err(io::Error::other)?;
         let image = Arc::new(image);
         let text = serde_json::to_vec_pretty(&record)?;
-        disk::write_atomic(&self.layout.images, &ImageRecord::file_name(&record.id), &text)?;
+        disk::write_atomic(
+            &self.layout.images,
+            &ImageRecord::file_name(&record.id),
+            &text,
+        )?;
         state.index.insert(Entry {
             record,
             image: image.clone(),
@@ -238,7 +252,10 @@ impl Shared {
     fn sync_layers(&self) -> io::Result<()> {
         let unsynced: Vec<(String, LayerRecord)> = {
             let state = self.state();
-            let unsynced = state.layers.iter().filter(|(_, l)| l.unsynced_boot.is_some());
+            let unsynced = state
+                .layers
+                .iter()
+                .filter(|(_, l)| l.unsynced_boot.is_some());
             unsynced.map(|(k, l)| (k.clone(), l.clone())).collect()
         };
         if unsynced.is_empty() {

@@ -68,7 +68,13 @@ impl Layout {
     }
 
     fn make(&self) -> Result<(), OpenError> {
-        for dir in [&self.root, &self.images, &self.layers, &self.held, &self.tmp] {
+        for dir in [
+            &self.root,
+            &self.images,
+            &self.layers,
+            &self.held,
+            &self.tmp,
+        ] {
             disk::private_dir(dir).map_err(|source| OpenError::Make {
                 path: dir.clone(),
                 source,
@@ -132,7 +138,11 @@ fn load_layers(layout: &Layout, state: &mut State) -> Result<(), OpenError> {
             Ok(record) if record.unsynced_boot.as_ref().is_none_or(|b| *b == boot) => {
                 state.layers.insert(key, record);
             }
-            Ok(_) => discard(layout, &dir, "it may have lost data when the host went down"),
+            Ok(_) => discard(
+                layout,
+                &dir,
+                "it may have lost data when the host went down",
+            ),
             Err(error) => discard(layout, &dir, &error),
         }
     }

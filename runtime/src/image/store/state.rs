@@ -75,7 +75,9 @@ mod tests {
     fn layers_are_unused_when_neither_guarded_nor_kept() {
         let mut state = state();
         state.guarded.insert("a".to_owned(), 1);
-        state.kept.insert("c1".to_owned(), Some(vec!["b".to_owned()]));
+        state
+            .kept
+            .insert("c1".to_owned(), Some(vec!["b".to_owned()]));
         assert_eq!(state.unused_layers(), ["c"]);
         assert_eq!(state.usage(), (30, 12));
     }
