@@ -1,1 +1,19 @@
 //! KubeletConfiguration v1beta1 and the flags beside it.
+//!
+//! [`load`] reads the primary file and its drop-ins, [`KubeletConfiguration`] is
+//! what was written there, [`Config`] what the node works with. Every mistake
+//! of a configuration is reported at once.
+
+pub mod duration;
+mod eviction;
+mod layers;
+mod raw;
+mod used;
+
+pub use eviction::{Signal, Threshold, ThresholdValue};
+pub use layers::{ConfigError, Loaded, load, parse};
+pub use raw::*;
+pub use used::{AuthorizationMode, Config, NodeAllocatable};
+
+#[cfg(test)]
+mod tests;

@@ -33,3 +33,77 @@ pub const USER_NAMESPACE_IDS: crate::pod::IdRange = crate::pod::IdRange {
     first: USER_NAMESPACE_LENGTH,
     length: 110 * USER_NAMESPACE_LENGTH,
 };
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+// The API server's clients.
+
+/// kubernetes v1.37 staging/src/k8s.io/apiserver/pkg/server/options
+/// `HTTP2MaxStreamsPerConnection` leaves Go's 100 for anonymous and 250 else; a
+/// few are kept free, because the server counts a stream longer than we do.
+pub const STREAMS_PER_CONNECTION: usize = 90;
+/// golang.org/x/net/http2 as client-go sets it: `ReadIdleTimeout`.
+pub const API_PING_INTERVAL: Duration = Duration::from_secs(30);
+/// golang.org/x/net/http2 as client-go sets it: `PingTimeout`.
+pub const API_PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Ours: a server that does not take a connection for so long is away.
+pub const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Who we say we are.
+pub const USER_AGENT: &str = concat!("lighter/", env!("CARGO_PKG_VERSION"));
+
+// KubeletConfiguration. kubernetes v1.37 pkg/kubelet/apis/config/v1beta1/defaults.go
+// unless said otherwise.
+
+/// `Address`.
+pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// pkg/cluster/ports `KubeletPort`.
+pub const PORT: u16 = 10250;
+/// pkg/cluster/ports `KubeletHealthzPort`.
+pub const HEALTHZ_PORT: u16 = 10248;
+/// `HealthzBindAddress`.
+pub const HEALTHZ_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// `Authentication.Webhook.CacheTTL`.
+pub const AUTHENTICATION_CACHE_TTL: Duration = Duration::from_secs(2 * 60);
+/// `Authorization.Webhook.CacheAuthorizedTTL`.
+pub const CACHE_AUTHORIZED_TTL: Duration = Duration::from_secs(5 * 60);
+/// `Authorization.Webhook.CacheUnauthorizedTTL`.
+pub const CACHE_UNAUTHORIZED_TTL: Duration = Duration::from_secs(30);
+/// `PodLogsDir`.
+pub const POD_LOGS_DIR: &str = "/var/log/pods";
+/// `FileCheckFrequency`.
+pub const FILE_CHECK_FREQUENCY: Duration = Duration::from_secs(20);
+/// `SyncFrequency`.
+pub const SYNC_FREQUENCY: Duration = Duration::from_secs(60);
+/// `NodeStatusUpdateFrequency`.
+pub const NODE_STATUS_UPDATE_FREQUENCY: Duration = Duration::from_secs(10);
+/// `NodeStatusReportFrequency`.
+pub const NODE_STATUS_REPORT_FREQUENCY: Duration = Duration::from_secs(5 * 60);
+/// `NodeStatusMaxImages`.
+pub const NODE_STATUS_MAX_IMAGES: usize = 50;
+/// `NodeLeaseDurationSeconds`.
+pub const NODE_LEASE_SECONDS: u64 = 40;
+/// `CgroupDriver`.
+pub const CGROUP_DRIVER: &str = "cgroupfs";
+/// `ContainerLogMaxSize`.
+pub const CONTAINER_LOG_MAX_SIZE: &str = "10Mi";
+/// `ContainerLogMaxFiles`.
+pub const CONTAINER_LOG_MAX_FILES: u32 = 5;
+/// pkg/kubelet/kubelet.go `MaxCrashLoopBackOff`.
+pub const CRASH_LOOP_BACK_OFF_MAX: Duration = Duration::from_secs(300);
+/// `EventRecordQPS`.
+pub const EVENT_RECORD_QPS: u32 = 50;
+/// `EventBurst`.
+pub const EVENT_BURST: u32 = 100;
+/// `EvictionPressureTransitionPeriod`.
+pub const EVICTION_PRESSURE_TRANSITION_PERIOD: Duration = Duration::from_secs(5 * 60);
+/// pkg/kubelet/apis/config/v1beta1/defaults_linux.go `DefaultEvictionHard`.
+pub const EVICTION_HARD: &[(&str, &str)] = &[
+    ("memory.available", "100Mi"),
+    ("nodefs.available", "10%"),
+    ("nodefs.inodesFree", "5%"),
+    ("imagefs.available", "15%"),
+    ("imagefs.inodesFree", "5%"),
+];
+/// `ResolverConfig`.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";

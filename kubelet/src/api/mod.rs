@@ -1,1 +1,78 @@
-//! Clients of the API server: one for writes, others for watches.
+//! Clients of the API server: one for writes, another for watches.
+//!
+//! Both are plain [`kube::Client`]s that stay valid for the life of the
+//! process: when the client certificate is rotated, or a connection has as many
+//! streams as the server allows, the connections underneath are replaced, not
+//! the clients.
+
+mod connections;
+mod endpoint;
+mod identity;
+mod recorder;
+
+pub use connections::Connections;
+pub use endpoint::{Endpoint, EndpointError, TokenSource, Trust};
+pub use identity::{Identity, IdentityError, certified_key};
+pub use recorder::EventRecorder;
+
+use std::path::Path;
+use std::sync::Arc;
+
+/// The clients of one API server.
+///
+/// Leases and statuses never share a connection with watches, so that a
+/// hundred open watches can't hold up a heartbeat.
+#[derive(Clone)]
+pub struct Clients {
+    endpoint: Arc<Endpoint>,
+    writes: kube::Client,
+    watches: kube::Client,
+    connections: [Arc<Connections>; 2],
+}
+
+impl Clients {
+    /// From a kubeconfig's current context.
+    ///
+    /// # Errors
+    /// When the file can't be read or names no usable server or credentials.
+    pub fn from_kubeconfig(path: &Path) -> Result<Clients, EndpointError> {
+        Clients::new(Endpoint::from_kubeconfig(path)?)
+    }
+
+    /// For an endpoint. Connects lazily: nothing is sent yet.
+    ///
+    /// # Errors
+    /// When its CA bundle can't be used.
+    pub fn new(endpoint: Endpoint) -> Result<Clients, EndpointError> {
+        let endpoint = Arc::new(endpoint);
+        let one = Connections::new(endpoint.clone())?;
+        let two = Connections::new(endpoint.clone())?;
+        Ok(Clients {
+            writes: one.client(),
+            watches: two.client(),
+            connections: [one, two],
+            endpoint,
+        })
+    }
+
+    /// For leases, statuses, events, reviews: short calls.
+    pub fn writes(&self) -> kube::Client {
+        self.writes.clone()
+    }
+
+    /// For watches: long calls, spread over as many connections as they need.
+    pub fn watches(&self) -> kube::Client {
+        self.watches.clone()
+    }
+
+    /// Where it is and who we are there.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Closes idle connections; new requests present the newest certificate.
+    /// Streams that are open stay open until they end by themselves.
+    pub fn renew_connections(&self) {
+        self.connections.iter().for_each(|c| c.renew());
+    }
+}

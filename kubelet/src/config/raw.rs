@@ -1,0 +1,231 @@
+//! What a configuration file says, with the API's own names.
+//!
+//! An absent field is `None`; defaults are given in [`super::used`].
+
+use k8s_openapi::api::core::v1::Taint;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `kubelet.config.k8s.io/v1beta1`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct KubeletConfiguration {
+    pub api_version: Option<String>,
+    pub kind: Option<String>,
+    pub address: Option<String>,
+    pub allowed_unsafe_sysctls: Option<Vec<String>>,
+    pub authentication: Option<Authentication>,
+    pub authorization: Option<Authorization>,
+    pub cgroup_driver: Option<String>,
+    pub cgroup_root: Option<String>,
+    #[serde(rename = "cgroupsPerQOS")]
+    pub cgroups_per_qos: Option<bool>,
+    #[serde(rename = "clusterDNS")]
+    pub cluster_dns: Option<Vec<String>>,
+    pub cluster_domain: Option<String>,
+    pub container_log_max_files: Option<i32>,
+    pub container_log_max_size: Option<String>,
+    pub container_runtime_endpoint: Option<String>,
+    #[serde(rename = "cpuCFSQuota")]
+    pub cpu_cfs_quota: Option<bool>,
+    #[serde(rename = "cpuCFSQuotaPeriod")]
+    pub cpu_cfs_quota_period: Option<String>,
+    pub crash_loop_back_off: Option<CrashLoopBackOff>,
+    pub enable_controller_attach_detach: Option<bool>,
+    pub enable_debugging_handlers: Option<bool>,
+    pub enable_server: Option<bool>,
+    pub enable_system_log_handler: Option<bool>,
+    pub event_burst: Option<i32>,
+    #[serde(rename = "eventRecordQPS")]
+    pub event_record_qps: Option<i32>,
+    pub eviction_hard: Option<BTreeMap<String, String>>,
+    pub eviction_pressure_transition_period: Option<String>,
+    pub fail_cgroup_v1: Option<bool>,
+    pub fail_swap_on: Option<bool>,
+    pub file_check_frequency: Option<String>,
+    pub healthz_bind_address: Option<String>,
+    pub healthz_port: Option<i32>,
+    pub kube_reserved: Option<BTreeMap<String, String>>,
+    pub max_parallel_image_pulls: Option<i32>,
+    pub max_pods: Option<i32>,
+    pub merge_default_eviction_settings: Option<bool>,
+    pub node_lease_duration_seconds: Option<i32>,
+    pub node_status_max_images: Option<i32>,
+    pub node_status_report_frequency: Option<String>,
+    pub node_status_update_frequency: Option<String>,
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: Option<String>,
+    pub pod_logs_dir: Option<String>,
+    pub pod_pids_limit: Option<i64>,
+    pub port: Option<i32>,
+    #[serde(rename = "providerID")]
+    pub provider_id: Option<String>,
+    pub register_node: Option<bool>,
+    pub register_with_taints: Option<Vec<Taint>>,
+    pub registry_burst: Option<i32>,
+    #[serde(rename = "registryPullQPS")]
+    pub registry_pull_qps: Option<i32>,
+    pub resolv_conf: Option<String>,
+    pub rotate_certificates: Option<bool>,
+    pub runtime_request_timeout: Option<String>,
+    pub seccomp_default: Option<bool>,
+    pub serialize_image_pulls: Option<bool>,
+    #[serde(rename = "serverTLSBootstrap")]
+    pub server_tls_bootstrap: Option<bool>,
+    #[serde(rename = "singleProcessOOMKill")]
+    pub single_process_oom_kill: Option<bool>,
+    pub static_pod_path: Option<String>,
+    pub sync_frequency: Option<String>,
+    pub system_reserved: Option<BTreeMap<String, String>>,
+    pub tls_cert_file: Option<String>,
+    pub tls_private_key_file: Option<String>,
+    /// Fields that Kubernetes knows and this node does not act on.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+/// Who may talk to :10250.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Authentication {
+    pub x509: Option<X509Authentication>,
+    pub webhook: Option<WebhookAuthentication>,
+    pub anonymous: Option<AnonymousAuthentication>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct X509Authentication {
+    #[serde(rename = "clientCAFile")]
+    pub client_ca_file: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct WebhookAuthentication {
+    pub enabled: Option<bool>,
+    #[serde(rename = "cacheTTL")]
+    pub cache_ttl: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct AnonymousAuthentication {
+    pub enabled: Option<bool>,
+}
+
+/// Who of them may do what.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Authorization {
+    pub mode: Option<String>,
+    pub webhook: Option<WebhookAuthorization>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct WebhookAuthorization {
+    #[serde(rename = "cacheAuthorizedTTL")]
+    pub cache_authorized_ttl: Option<String>,
+    #[serde(rename = "cacheUnauthorizedTTL")]
+    pub cache_unauthorized_ttl: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct CrashLoopBackOff {
+    pub max_container_restart_period: Option<String>,
+}
+
+/// Fields of v1beta1 that this node reads and does not act on: in Kubernetes
+/// 1.37 they exist (staging/src/k8s.io/kubelet/config/v1beta1/types.go).
+pub const NOT_ACTED_ON: &[&str] = &[
+    "configMapAndSecretChangeDetectionStrategy",
+    "containerLogMaxWorkers",
+    "containerLogMonitorInterval",
+    "contentType",
+    "cpuManagerPolicy",
+    "cpuManagerPolicyOptions",
+    "cpuManagerReconcilePeriod",
+    "enableContentionProfiling",
+    "enableDebugFlagsHandler",
+    "enableProfilingHandler",
+    "enableSystemLogQuery",
+    "enforceNodeAllocatable",
+    "evictionMaxPodGracePeriod",
+    "evictionMinimumReclaim",
+    "evictionSoft",
+    "evictionSoftGracePeriod",
+    "featureGates",
+    "hairpinMode",
+    "httpCheckFrequency",
+    "imageGCHighThresholdPercent",
+    "imageGCLowThresholdPercent",
+    "imageMaximumGCAge",
+    "imageMinimumGCAge",
+    "imagePullCredentialsVerificationPolicy",
+    "imageServiceEndpoint",
+    "iptablesDropBit",
+    "iptablesMasqueradeBit",
+    "kernelMemcgNotification",
+    "kubeAPIBurst",
+    "kubeAPIQPS",
+    "kubeReservedCgroup",
+    "kubeletCgroups",
+    "localStorageCapacityIsolation",
+    "logging",
+    "makeIPTablesUtilChains",
+    "maxOpenFiles",
+    "memoryManagerPolicy",
+    "memoryReservationPolicy",
+    "memorySwap",
+    "memoryThrottlingFactor",
+    "oomScoreAdj",
+    "podsPerCore",
+    "preloadedImagesVerificationAllowlist",
+    "protectKernelDefaults",
+    "qosReserved",
+    "readOnlyPort",
+    "reservedMemory",
+    "reservedSystemCPUs",
+    "runOnce",
+    "showHiddenMetricsForVersion",
+    "shutdownGracePeriod",
+    "shutdownGracePeriodByPodPriority",
+    "shutdownGracePeriodCriticalPods",
+    "staticPodURL",
+    "staticPodURLHeader",
+    "streamingConnectionIdleTimeout",
+    "systemCgroups",
+    "systemReservedCgroup",
+    "tlsCipherSuites",
+    "tlsCurvePreferences",
+    "tlsMinVersion",
+    "topologyManagerPolicy",
+    "topologyManagerPolicyOptions",
+    "topologyManagerScope",
+    "tracing",
+    "userNamespaces",
+    "volumePluginDir",
+    "volumeStatsAggPeriod",
+];
+
+/// Fields that are pointers in Kubernetes' own type, where 0, "" or an empty
+/// list is a wish of its own and not "unset".
+pub(super) const POINTERS: &[&str] = &[
+    "eventRecordQPS",
+    "evictionHard",
+    "healthzPort",
+    "oomScoreAdj",
+    "podPidsLimit",
+    "registryPullQPS",
+    "resolvConf",
+];
