@@ -1,11 +1,9 @@
 //! Wires the node: sources, pods, status, node, server.
 
 use crate::config::Config;
-use cri_proto::Cri;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// What an agent is told beside its configuration.
 #[derive(Debug, Clone)]

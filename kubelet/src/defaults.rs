@@ -1,5 +1,6 @@
 //! Borrowed constants, each with its origin.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 // Pods.
@@ -33,9 +34,6 @@ pub const USER_NAMESPACE_IDS: crate::pod::IdRange = crate::pod::IdRange {
     first: USER_NAMESPACE_LENGTH,
     length: 110 * USER_NAMESPACE_LENGTH,
 };
-
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 // The API server's clients.
 

@@ -1,8 +1,8 @@
 //! The configuration as the node works with it: typed, complete, checked.
 
+use super::duration;
 use super::eviction::{Signal, Threshold, ThresholdValue};
 use super::raw::KubeletConfiguration;
-use super::duration;
 use crate::defaults;
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::Taint;
@@ -238,8 +238,16 @@ impl Config {
             fail_swap_on: raw.fail_swap_on.unwrap_or(true),
             seccomp_default: raw.seccomp_default.unwrap_or(false),
             allowed_unsafe_sysctls: raw.allowed_unsafe_sysctls.clone().unwrap_or_default(),
-            registry_pull_qps: m.number("registryPullQPS", raw.registry_pull_qps.map(i64::from), defaults::REGISTRY_PULL_QPS),
-            registry_burst: m.number("registryBurst", raw.registry_burst.map(i64::from), defaults::REGISTRY_BURST),
+            registry_pull_qps: m.number(
+                "registryPullQPS",
+                raw.registry_pull_qps.map(i64::from),
+                defaults::REGISTRY_PULL_QPS,
+            ),
+            registry_burst: m.number(
+                "registryBurst",
+                raw.registry_burst.map(i64::from),
+                defaults::REGISTRY_BURST,
+            ),
             single_process_oom_kill: raw.single_process_oom_kill.unwrap_or(false),
             serialize_image_pulls: raw.serialize_image_pulls.unwrap_or(true),
             max_parallel_image_pulls: raw

@@ -24,8 +24,9 @@ pub async fn kubelet_config(
     let text = map.data.and_then(|mut d| d.remove("kubelet"));
     text.ok_or_else(|| JoinError::Api {
         what,
-        reason: "it has no key kubelet; on the control plane: kubeadm init phase upload-config kubelet"
-            .to_owned(),
+        reason:
+            "it has no key kubelet; on the control plane: kubeadm init phase upload-config kubelet"
+                .to_owned(),
     })
 }
 
@@ -56,18 +57,16 @@ pub async fn check_name(
 }
 
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
     conditions
         .into_iter()
         .any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-fn refused(
-    e: &kube::Error,
-    what: &'static str,
-    token: &BootstrapToken,
-    server: &str,
-) -> JoinError {
+fn refused(e: &kube::Error, what: &'static str, token: &BootstrapToken, server: &str) -> JoinError {
     match e {
         kube::Error::Api(status) if status.code == 401 => JoinError::TokenUnknown {
             id: token.id.clone(),

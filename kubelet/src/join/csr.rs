@@ -4,11 +4,11 @@
 //! accepts; anything else stays pending for ever without a word.
 
 use super::report;
+use futures::StreamExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestSpec, CertificateSigningRequestStatus,
 };
-use futures::StreamExt;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
@@ -122,7 +122,10 @@ impl Request {
         let mut params = CertificateParams::default();
         let mut name = DistinguishedName::new();
         name.push(DnType::OrganizationName, "system:nodes");
-        name.push(DnType::CommonName, format!("system:node:{}", self.node_name));
+        name.push(
+            DnType::CommonName,
+            format!("system:node:{}", self.node_name),
+        );
         params.distinguished_name = name;
         if let Purpose::Serving { dns, ips } = &self.purpose {
             for name in dns {
@@ -243,9 +246,11 @@ fn verdict(
     if certificate.is_empty() {
         return None;
     }
-    Some(String::from_utf8(certificate).map_err(|_| CsrError::NotPem {
-        name: name.to_owned(),
-    }))
+    Some(
+        String::from_utf8(certificate).map_err(|_| CsrError::NotPem {
+            name: name.to_owned(),
+        }),
+    )
 }
 
 fn api_error(what: &'static str, name: &str, e: &kube::Error) -> CsrError {
@@ -275,8 +280,14 @@ mod tests {
         let (der, _) = parsed(Purpose::Client);
         let (_, csr) = X509CertificationRequest::from_der(&der).unwrap();
         let info = &csr.certification_request_info;
-        assert_eq!(info.subject.to_string(), "O=system:nodes, CN=system:node:n1");
-        assert!(csr.requested_extensions().is_none_or(|mut e| e.next().is_none()));
+        assert_eq!(
+            info.subject.to_string(),
+            "O=system:nodes, CN=system:node:n1"
+        );
+        assert!(
+            csr.requested_extensions()
+                .is_none_or(|mut e| e.next().is_none())
+        );
         assert_eq!(
             info.subject_pki.algorithm.algorithm.to_id_string(),
             "1.2.840.10045.2.1"

@@ -80,7 +80,9 @@ impl Discovery<'_> {
             };
             let may_pass = matches!(
                 problem,
-                JoinError::Unreachable { .. } | JoinError::TokenUnknown { .. } | JoinError::NoClusterInfo { .. }
+                JoinError::Unreachable { .. }
+                    | JoinError::TokenUnknown { .. }
+                    | JoinError::NoClusterInfo { .. }
             );
             if !may_pass || Instant::now() + RETRY_INTERVAL > deadline {
                 return Err(problem);
@@ -92,8 +94,12 @@ impl Discovery<'_> {
 
     fn say_once(&self, said: &mut String, problem: &JoinError) {
         let text = match problem {
-            JoinError::TokenUnknown { id, .. } => format!("waiting for the cluster to sign for the token {id}.…"),
-            JoinError::Unreachable { reason, .. } => format!("waiting for {} ({reason})", self.server),
+            JoinError::TokenUnknown { id, .. } => {
+                format!("waiting for the cluster to sign for the token {id}.…")
+            }
+            JoinError::Unreachable { reason, .. } => {
+                format!("waiting for {} ({reason})", self.server)
+            }
             other => format!("waiting: {other}"),
         };
         if *said != text {
@@ -128,12 +134,18 @@ impl Discovery<'_> {
         let [cluster] = config.clusters.as_slice() else {
             return Err(bad("it does not name exactly one cluster"));
         };
-        let cluster = cluster.cluster.as_ref().ok_or_else(|| bad("its cluster is empty"))?;
+        let cluster = cluster
+            .cluster
+            .as_ref()
+            .ok_or_else(|| bad("its cluster is empty"))?;
         let ca = cluster.certificate_authority_data.as_deref();
         let ca = ca.and_then(|d| STANDARD.decode(d).ok());
         let ca = ca.and_then(|pem| String::from_utf8(pem).ok());
         Ok(Cluster {
-            server: cluster.server.clone().ok_or_else(|| bad("it names no server"))?,
+            server: cluster
+                .server
+                .clone()
+                .ok_or_else(|| bad("it names no server"))?,
             ca_pem: ca.ok_or_else(|| bad("it has no CA"))?,
         })
     }
@@ -175,8 +187,8 @@ impl Discovery<'_> {
 }
 
 async fn read(endpoint: Endpoint) -> Result<ConfigMap, kube::Error> {
-    let connections = Connections::new(Arc::new(endpoint))
-        .map_err(|e| kube::Error::Service(Box::new(e)))?;
+    let connections =
+        Connections::new(Arc::new(endpoint)).map_err(|e| kube::Error::Service(Box::new(e)))?;
     let api: Api<ConfigMap> = Api::namespaced(connections.client(), "kube-public");
     api.get("cluster-info").await
 }

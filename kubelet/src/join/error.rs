@@ -1,7 +1,7 @@
 //! Why a join failed: one line each, with the next command.
 
-use crate::api::EndpointError;
 use super::csr::CsrError;
+use crate::api::EndpointError;
 use std::path::PathBuf;
 
 /// What the process ends with. Part of the documented interface: numbers are
@@ -92,9 +92,7 @@ pub enum JoinError {
          kubectl delete node {name}"
     )]
     NameTaken { name: String },
-    #[error(
-        "this host is already joined ({path} exists); to join anew: lighter reset",
-    )]
+    #[error("this host is already joined ({path} exists); to join anew: lighter reset")]
     AlreadyJoined { path: PathBuf },
     #[error(transparent)]
     Csr(#[from] CsrError),

@@ -245,7 +245,10 @@ pub fn reset(roots: &JoinRoots) -> Result<Vec<PathBuf>, ResetError> {
 fn identities(pki: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(pki).into_iter().flatten().flatten();
     let ours = |path: &PathBuf| {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default();
         name.starts_with("kubelet-client-") || name.starts_with("kubelet-server-")
     };
     entries.map(|e| e.path()).filter(ours).collect()
@@ -295,7 +298,10 @@ mod tests {
 
         assert!(!roots.ca().exists() && !roots.pki().exists());
         assert!(roots.manifests().join("mine.yaml").exists());
-        assert_eq!(std::fs::read(roots.kubelet.join("pods")).unwrap(), b"somebody's");
+        assert_eq!(
+            std::fs::read(roots.kubelet.join("pods")).unwrap(),
+            b"somebody's"
+        );
         assert!(matches!(reset(roots), Err(ResetError::NotJoined { .. })));
     }
 

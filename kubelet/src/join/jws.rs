@@ -60,11 +60,23 @@ mod tests {
         assert!(!is_signed_with(&token(), "apiVersion: v2", &good));
         let other = sign(HEADER, "apiVersion: v1", "fedcba9876543210");
         assert!(!is_signed_with(&token(), "apiVersion: v1", &other));
-        let kid = sign(r#"{"alg":"HS256","kid":"zzzzzz"}"#, "apiVersion: v1", "0123456789abcdef");
+        let kid = sign(
+            r#"{"alg":"HS256","kid":"zzzzzz"}"#,
+            "apiVersion: v1",
+            "0123456789abcdef",
+        );
         assert!(!is_signed_with(&token(), "apiVersion: v1", &kid));
-        let alg = sign(r#"{"alg":"none","kid":"abcdef"}"#, "apiVersion: v1", "0123456789abcdef");
+        let alg = sign(
+            r#"{"alg":"none","kid":"abcdef"}"#,
+            "apiVersion: v1",
+            "0123456789abcdef",
+        );
         assert!(!is_signed_with(&token(), "apiVersion: v1", &alg));
-        assert!(!is_signed_with(&token(), "apiVersion: v1", &good.replace("..", ".")));
+        assert!(!is_signed_with(
+            &token(),
+            "apiVersion: v1",
+            &good.replace("..", ".")
+        ));
         assert!(!is_signed_with(&token(), "apiVersion: v1", ""));
     }
 }

@@ -96,7 +96,10 @@ async fn steps(options: &JoinOptions) -> Result<Joined, JoinError> {
     let say = options.progress.as_ref();
     let (token, pins) = parse(options)?;
 
-    say(&format!("discovery: reading cluster-info from {}", options.server));
+    say(&format!(
+        "discovery: reading cluster-info from {}",
+        options.server
+    ));
     let discovery = Discovery {
         server: &options.server,
         token: &token,
@@ -109,21 +112,43 @@ async fn steps(options: &JoinOptions) -> Result<Joined, JoinError> {
 
     let clients = with_token(&found, &token)?;
     if let Some(version) = cluster::version(&clients.writes()).await {
-        say(&format!("cluster: {} runs Kubernetes {version}", found.server));
+        say(&format!(
+            "cluster: {} runs Kubernetes {version}",
+            found.server
+        ));
     }
     let config = cluster::kubelet_config(&clients.writes(), &token, &options.server).await?;
-    cluster::check_name(&clients.writes(), &options.node_name, &token, &options.server).await?;
+    cluster::check_name(
+        &clients.writes(),
+        &options.node_name,
+        &token,
+        &options.server,
+    )
+    .await?;
 
-    say(&format!("files: writing under {} and {}", options.roots.kubernetes.display(), options.roots.kubelet.display()));
+    say(&format!(
+        "files: writing under {} and {}",
+        options.roots.kubernetes.display(),
+        options.roots.kubelet.display()
+    ));
     let mut journal = Journal::open(&options.roots)?;
     write_first(&mut journal, options, &found, &token, &config)?;
 
-    say(&format!("certificate: asking for system:node:{}", options.node_name));
+    say(&format!(
+        "certificate: asking for system:node:{}",
+        options.node_name
+    ));
     certify(options, &clients, &mut journal).await?;
-    let text = kubeconfig::with_certificate(&found, &files::current_identity(&options.roots.pki(), "client"));
+    let text = kubeconfig::with_certificate(
+        &found,
+        &files::current_identity(&options.roots.pki(), "client"),
+    );
     journal.file(&options.roots.kubeconfig(), text.as_bytes(), 0o600)?;
     journal.forget(&options.roots.bootstrap_kubeconfig())?;
-    say(&format!("joined: {} may start as {}", found.server, options.node_name));
+    say(&format!(
+        "joined: {} may start as {}",
+        found.server, options.node_name
+    ));
     Ok(Joined {
         node_name: options.node_name.clone(),
         server: found.server,
@@ -139,7 +164,10 @@ fn parse(options: &JoinOptions) -> Result<(BootstrapToken, Vec<CaPin>), JoinErro
     if pins.is_empty() && !options.unsafe_skip_ca_verification {
         return Err(JoinError::NoPin);
     }
-    let port = options.server.rsplit_once(':').map(|(_, p)| p.parse::<u16>());
+    let port = options
+        .server
+        .rsplit_once(':')
+        .map(|(_, p)| p.parse::<u16>());
     if !matches!(port, Some(Ok(_))) || options.server.contains('/') {
         return Err(JoinError::Server {
             server: options.server.clone(),
@@ -193,9 +221,7 @@ async fn certify(
         speak: options.progress.as_ref(),
     };
     let chain = csr::obtain(&clients.writes(), &request, patience).await?;
-    files::store_identity(&pki, "client", &chain, &key).map_err(|source| JoinError::Write {
-        path: pki,
-        source,
-    })?;
+    files::store_identity(&pki, "client", &chain, &key)
+        .map_err(|source| JoinError::Write { path: pki, source })?;
     journal.forget(&key_path)
 }

@@ -115,7 +115,10 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let one = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
         let two = rcgen::CertificateParams::new(vec!["b".to_owned()]).unwrap();
-        let (one, two) = (one.self_signed(&key).unwrap(), two.self_signed(&key).unwrap());
+        let (one, two) = (
+            one.self_signed(&key).unwrap(),
+            two.self_signed(&key).unwrap(),
+        );
         assert_ne!(one.der(), two.der());
         assert_eq!(CaPin::of(one.der()), CaPin::of(two.der()));
         let pin = CaPin::of(one.der()).unwrap();
@@ -124,7 +127,13 @@ mod tests {
 
     #[test]
     fn pin_refuses_other_digests_and_lengths() {
-        for bad in ["", "sha256:", "sha1:00", "sha256:zz", &format!("sha256:{}", "g".repeat(64))] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha1:00",
+            "sha256:zz",
+            &format!("sha256:{}", "g".repeat(64)),
+        ] {
             assert!(CaPin::parse(bad).is_err(), "{bad:?}");
         }
     }
