@@ -54,6 +54,8 @@ pub struct TokenSpec {
 pub struct Token {
     pub token: String,
     pub expires: jiff::Timestamp,
+    /// When another one is to be asked for (80 % of its life, a day at most).
+    pub renew_at: jiff::Timestamp,
 }
 
 /// What pods refer to.

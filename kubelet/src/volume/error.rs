@@ -21,7 +21,7 @@ pub struct VolumeError {
 pub enum VolumeReason {
     #[error(transparent)]
     Object(#[from] ObjectError),
-    #[error("references non-existent {kind} key: {key}")]
+    #[error("{kind} references non-existent {kind} key: {key}")]
     MissingKey { kind: &'static str, key: String },
     #[error("invalid path {path:?} in the volume: {why}")]
     BadPath { path: String, why: &'static str },

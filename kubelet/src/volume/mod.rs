@@ -1,21 +1,28 @@
 //! Volumes: made on the host, seen in containers, updated live.
 //!
-//! [`Volumes`] is the door. Behind it, what is pure: [`payload`] (which files a
-//! ConfigMap, Secret, downward or projected volume holds), [`dns`], [`hostname`]
-//! and [`hosts`]; and what has effects: the atomic writer, tmpfs, ownership,
-//! subpaths.
+//! [`Volumes`] is the door. `kind` says what a volume is, `payload` which files
+//! it holds, `plan` what has to be done on disk, and `disk` does it; `refresh`
+//! does it again when something changed. [`dns`], [`hostname`] and [`hosts`]
+//! are pure.
 
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod disk;
 pub mod dns;
 pub mod downward;
 mod error;
 mod expand;
 pub mod hostname;
 pub mod hosts;
+mod kind;
+mod mounts;
+mod payload;
+mod plan;
+mod refresh;
+mod subpath;
 mod volumes;
 
 pub use error::{MountError, VolumeError};

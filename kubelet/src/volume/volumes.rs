@@ -1,15 +1,21 @@
 //! The door of the room: mounts, keeps up to date, unmounts.
 
+use super::disk::{mountpoint, tree};
 use super::dns::{self, DnsSettings};
-use super::{MountError, MountRequest, PodVolumes, VolumeError};
+use super::error::VolumeReason;
+use super::kind::Kind;
+use super::payload::{self, Origin, Payload};
+use super::plan::{Place, Work};
+use super::{MountError, MountRequest, PodVolumes, VolumeError, mounts, refresh};
 use crate::event::{EventType, Recorder};
-use crate::objects::Objects;
+use crate::objects::{ObjectRef, Objects};
 use cri_proto::v1;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What the room is told once.
 #[derive(Debug, Clone)]
@@ -30,51 +36,115 @@ pub struct Volumes {
     config: VolumesConfig,
     objects: Arc<dyn Objects>,
     recorder: Arc<dyn Recorder>,
+    pods: Mutex<BTreeMap<String, Arc<Mounted>>>,
+}
+
+/// One pod's volumes.
+pub(super) struct Mounted {
+    /// Held while its folder is worked on; false once it is to go.
+    wanted: tokio::sync::Mutex<bool>,
+    seen: Mutex<Seen>,
+}
+
+/// What of a pod decides when it is looked at again.
+#[derive(Default, Clone)]
+pub(super) struct Seen {
+    pub pod: Arc<Pod>,
+    pub refs: BTreeSet<ObjectRef>,
+    pub renew_at: Option<jiff::Timestamp>,
+}
+
+impl Mounted {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn retry_at(&self, when: jiff::Timestamp) {
+        self.seen().renew_at = Some(when);
+    }
 }
 
 impl Volumes {
     /// Starts the task that keeps mounted volumes up to date; it ends when the
-    /// last reference is gone.
+    /// last reference is gone. To be called in a tokio runtime.
     #[must_use]
     pub fn new(
         config: VolumesConfig,
         objects: Arc<dyn Objects>,
         recorder: Arc<dyn Recorder>,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let changes = objects.changes();
+        let volumes = Arc::new(Self {
             config,
             objects,
             recorder,
-        })
+            pods: Mutex::default(),
+        });
+        tokio::spawn(refresh::run(Arc::downgrade(&volumes), changes));
+        volumes
     }
 
     /// Prepares every volume of the pod and keeps ConfigMaps, Secrets, tokens
     /// and downward fields in it up to date from then on. Called again with a
     /// changed pod it refreshes what depends on labels and annotations.
+    /// Registers the pod with [`Objects`].
     ///
     /// # Errors
     /// The first volume that can't be had; what was prepared stays, and the
     /// next call goes on from there.
     pub async fn mount(&self, pod: &Arc<Pod>) -> Result<PodVolumes, VolumeError> {
-        let _ = (pod, &self.objects);
-        Ok(PodVolumes::new())
+        self.objects.register(pod);
+        let mounted = self.entry(pod);
+        let wanted = mounted.wanted.lock().await;
+        mounted.seen().pod = pod.clone();
+        let works = self.plan(&mounted, pod, |_| true).await?;
+        let prepared = works
+            .iter()
+            .map(|(name, work)| (name.clone(), work.prepared()))
+            .collect();
+        apply(works, Work::apply).await?;
+        drop(wanted);
+        Ok(prepared)
     }
 
-    /// Ends updates, unmounts and removes everything of the pod's folder.
-    /// Succeeds on what doesn't exist. Never removes anything below a mount.
+    /// Ends updates, unmounts and removes everything of the pod's folder, and
+    /// unregisters the pod from [`Objects`]. Succeeds on what doesn't exist.
+    /// Never removes anything below a mount.
     ///
     /// # Errors
     /// A mount that is busy, a file that can't be removed; call again later.
     pub async fn unmount(&self, pod_uid: &str) -> Result<(), VolumeError> {
-        let _ = pod_uid;
+        let mounted = self.pods().get(pod_uid).cloned();
+        if let Some(mounted) = mounted {
+            *mounted.wanted.lock().await = false;
+        }
+        let dir = self.pod_dir(pod_uid);
+        blocking("", move || clear(&dir)).await?;
+        self.pods().remove(pod_uid);
+        self.objects.unregister(pod_uid);
         Ok(())
     }
 
     /// Removes the folders of pods that are not `known`; for the start, once
     /// every source has synced. Answers with the UIDs it removed.
     pub async fn orphans(&self, known: &BTreeSet<String>) -> Vec<String> {
-        let _ = known;
-        Vec::new()
+        let mut removed = Vec::new();
+        let Ok(entries) = std::fs::read_dir(self.config.kubelet_root.join("pods")) else {
+            return removed;
+        };
+        for entry in entries.flatten() {
+            let Ok(uid) = entry.file_name().into_string() else {
+                continue;
+            };
+            if known.contains(&uid) || self.pods().contains_key(&uid) {
+                continue;
+            }
+            match self.unmount(&uid).await {
+                Ok(()) => removed.push(uid),
+                Err(error) => tracing::warn!(pod_uid = uid, %error, "orphaned volumes stay"),
+            }
+        }
+        removed
     }
 
     /// Every mount of one container: its volumeMounts, /etc/hosts, the
@@ -86,30 +156,28 @@ impl Volumes {
         &self,
         request: MountRequest<'_>,
     ) -> Result<Vec<v1::Mount>, MountError> {
-        let _ = request;
-        Ok(Vec::new())
+        let uid = request.pod.metadata.uid.as_deref().unwrap_or_default();
+        let dir = self.pod_dir(uid);
+        // Few and short calls; a thread of their own would cost more.
+        mounts::of_container(&request, &dir, &self.config.dns.cluster_domain)
     }
 
     /// The host's file behind a container's terminationMessagePath.
     #[must_use]
     pub fn termination_log(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
-        self.pod_dir(pod_uid)
-            .join("containers")
-            .join(container)
-            .join(attempt.to_string())
+        mounts::termination_log(&self.pod_dir(pod_uid), container, attempt)
     }
 
     /// The pod's DNS configuration; what had to be left out becomes an Event.
+    #[must_use]
     pub fn dns(&self, pod: &Pod) -> v1::DnsConfig {
         let text = std::fs::read_to_string(&self.config.dns.resolv_conf).unwrap_or_default();
         let (config, remarks) = dns::config(pod, &self.config.dns, &dns::parse(&text));
+        let about = reference(pod);
         for remark in remarks {
-            self.recorder.record(
-                &reference(pod),
-                EventType::Warning,
-                remark.reason,
-                &remark.message,
-            );
+            let dns::Remark { reason, message } = remark;
+            self.recorder
+                .record(&about, EventType::Warning, reason, &message);
         }
         config
     }
@@ -117,6 +185,165 @@ impl Volumes {
     fn pod_dir(&self, pod_uid: &str) -> PathBuf {
         self.config.kubelet_root.join("pods").join(pod_uid)
     }
+
+    fn pods(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Mounted>>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entry(&self, pod: &Arc<Pod>) -> Arc<Mounted> {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let fresh = || Mounted {
+            wanted: tokio::sync::Mutex::new(true),
+            seen: Mutex::default(),
+        };
+        self.pods()
+            .entry(uid)
+            .or_insert_with(|| Arc::new(fresh()))
+            .clone()
+    }
+
+    /// The works of those volumes whose kind passes the filter; notes what
+    /// they depend on.
+    async fn plan(
+        &self,
+        mounted: &Mounted,
+        pod: &Arc<Pod>,
+        filter: fn(Kind<'_>) -> bool,
+    ) -> Result<Vec<(String, Work)>, VolumeError> {
+        let spec = pod.spec.as_ref();
+        let volumes = spec.and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+        let chosen: Vec<&Volume> = volumes.iter().filter(|v| filter(Kind::of(v))).collect();
+        let payloads = try_join_all(chosen.iter().map(|v| self.payload(pod, v))).await?;
+        note(mounted, &payloads);
+        let volumes_dir = self
+            .pod_dir(pod.metadata.uid.as_deref().unwrap_or_default())
+            .join("volumes");
+        let place = Place {
+            pod,
+            volumes_dir: &volumes_dir,
+            allocatable: &self.config.allocatable,
+        };
+        let works = chosen.into_iter().zip(payloads).map(|(volume, payload)| {
+            let work = place.work(volume, payload.map(|p| p.files));
+            work.map(|w| (volume.name.clone(), w))
+                .map_err(of_volume(&volume.name))
+        });
+        works.collect()
+    }
+
+    async fn payload(&self, pod: &Pod, volume: &Volume) -> Result<Option<Payload>, VolumeError> {
+        let origin = Origin {
+            pod,
+            objects: &self.objects,
+            allocatable: &self.config.allocatable,
+        };
+        let built = payload::build(Kind::of(volume), origin).await;
+        built.map_err(of_volume(&volume.name))
+    }
+
+    /// Earliest token renewal of all pods.
+    pub(super) fn next_renewal(&self) -> Option<jiff::Timestamp> {
+        self.pods().values().filter_map(|m| m.seen().renew_at).min()
+    }
+
+    pub(super) fn mounted_where(&self, filter: impl Fn(&Seen) -> bool) -> Vec<Arc<Mounted>> {
+        let pods = self.pods();
+        pods.values()
+            .filter(|m| filter(&m.seen()))
+            .cloned()
+            .collect()
+    }
+
+    /// Writes files again whose content changed.
+    pub(super) async fn refresh(&self, mounted: &Mounted) -> Result<(), VolumeError> {
+        let wanted = mounted.wanted.lock().await;
+        if !*wanted {
+            return Ok(());
+        }
+        let pod = mounted.seen().pod.clone();
+        let works = self.plan(mounted, &pod, |kind| {
+            kind.plugin_dir().is_some() && !matches!(kind, Kind::EmptyDir(_))
+        });
+        apply(works.await?, |work| match work.still_mounted()? {
+            true => work.apply(),
+            false => Ok(()),
+        })
+        .await
+    }
+
+    pub(super) fn complain(&self, mounted: &Mounted, error: &VolumeError) {
+        let about = reference(&mounted.seen().pod);
+        let message = error.to_string();
+        self.recorder
+            .record(&about, EventType::Warning, "FailedMount", &message);
+    }
+}
+
+/// What the payloads depend on replaces what was known.
+fn note(mounted: &Mounted, payloads: &[Option<Payload>]) {
+    let mut seen = mounted.seen();
+    let payloads = || payloads.iter().flatten();
+    seen.refs = payloads().flat_map(|p| p.refs.iter().cloned()).collect();
+    seen.renew_at = payloads().filter_map(|p| p.renew_at).min();
+}
+
+/// Works one after the other, away from the async threads.
+async fn apply(
+    works: Vec<(String, Work)>,
+    how: fn(&Work) -> Result<(), VolumeReason>,
+) -> Result<(), VolumeError> {
+    if works.is_empty() {
+        return Ok(());
+    }
+    let all = move || {
+        for (name, work) in &works {
+            how(work).map_err(of_volume(name))?;
+        }
+        Ok(())
+    };
+    match tokio::task::spawn_blocking(all).await {
+        Ok(result) => result,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+async fn blocking(
+    volume: &'static str,
+    work: impl FnOnce() -> Result<(), VolumeReason> + Send + 'static,
+) -> Result<(), VolumeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(of_volume(volume)),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+fn of_volume(name: &str) -> impl FnOnce(VolumeReason) -> VolumeError {
+    move |reason| VolumeError {
+        volume: name.to_owned(),
+        reason,
+    }
+}
+
+/// Unmounts what we mounted, innermost first, then removes the folder.
+fn clear(pod_dir: &Path) -> Result<(), VolumeReason> {
+    // volume-subpaths/<volume>/<container>/<index> lie on volumes/<plugin>/<name>.
+    for (below, depth) in [("volume-subpaths", 3), ("volumes", 2)] {
+        unmount_level(&pod_dir.join(below), depth)?;
+    }
+    tree::remove(pod_dir)
+}
+
+fn unmount_level(dir: &Path, depth: u32) -> Result<(), VolumeReason> {
+    if depth == 0 {
+        return mountpoint::unmount_all(dir);
+    }
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        unmount_level(&entry.path(), depth - 1)?;
+    }
+    Ok(())
 }
 
 /// The pod as an event's subject.

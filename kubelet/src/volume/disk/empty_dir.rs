@@ -1,0 +1,85 @@
+//! emptyDir: a folder of the pod's own, on disk or in memory.
+
+use super::failed;
+use super::mountpoint::{Tmpfs, mount_tmpfs};
+use crate::volume::error::VolumeReason;
+use rustix::fs::{CWD, Gid, Mode, chmod, chown, mkdirat, renameat};
+use rustix::io::Errno;
+use std::fs;
+use std::path::Path;
+
+/// kubernetes v1.36 pkg/volume/emptydir/empty_dir.go `perm`.
+const MODE: u32 = 0o777;
+/// With fsGroup new files inherit the group.
+const SETGID: u32 = 0o2000;
+
+/// Makes the folder. What is there stays as it is: its mode may have been
+/// changed by a container since.
+pub fn on_disk(path: &Path, fs_group: Option<u32>) -> Result<(), VolumeReason> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    make_parent(path)?;
+    let draft = path.with_extension("new");
+    match mkdirat(CWD, &draft, Mode::RWXU) {
+        Err(errno) if errno != Errno::EXIST => return Err(failed("mkdir", &draft)(errno)),
+        _ => {}
+    }
+    if let Some(gid) = fs_group {
+        chown(&draft, None, Some(Gid::from_raw(gid))).map_err(failed("chown", &draft))?;
+    }
+    chmod(&draft, Mode::from_raw_mode(mode(fs_group))).map_err(failed("chmod", &draft))?;
+    renameat(CWD, &draft, CWD, path).map_err(failed("rename to", path))
+}
+
+/// Mounts a tmpfs of at most `size` bytes.
+pub fn in_memory(path: &Path, size: u64, fs_group: Option<u32>) -> Result<(), VolumeReason> {
+    fs::create_dir_all(path).map_err(failed("mkdir", path))?;
+    let tmpfs = Tmpfs {
+        size,
+        mode: mode(fs_group),
+        gid: fs_group,
+    };
+    mount_tmpfs(path, tmpfs)
+}
+
+fn make_parent(path: &Path) -> Result<(), VolumeReason> {
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent).map_err(failed("mkdir", parent))
+}
+
+fn mode(fs_group: Option<u32>) -> u32 {
+    fs_group.map_or(MODE, |_| MODE | SETGID)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    #[test]
+    fn folder_is_open_to_all_and_left_alone_when_it_is_there() {
+        let dir = Scratch::new();
+        let path = dir.0.join("a/b");
+        on_disk(&path, None).unwrap();
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(), 0o777);
+        chmod(&path, Mode::RWXU).unwrap();
+        on_disk(&path, None).unwrap();
+        assert_eq!(mode(), 0o700);
+    }
+
+    #[test]
+    fn folder_belongs_to_fs_group_and_hands_it_down() {
+        let dir = Scratch::new();
+        let gid = rustix::process::getegid().as_raw();
+        let path = dir.0.join("v");
+        on_disk(&path, Some(gid)).unwrap();
+        let seen = fs::metadata(&path).unwrap();
+        assert_eq!(
+            (seen.permissions().mode() & 0o7777, seen.gid()),
+            (0o2777, gid)
+        );
+    }
+}

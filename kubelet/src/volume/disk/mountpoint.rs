@@ -1,0 +1,106 @@
+//! Mounts that the kubelet makes itself.
+
+use super::failed;
+use crate::volume::error::VolumeReason;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+use std::path::Path;
+
+/// A tmpfs to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// Bytes; 0 leaves it to the kernel (half of the memory).
+    pub size: u64,
+    /// Of its root folder.
+    pub mode: u32,
+    /// Group of its root folder.
+    pub gid: Option<u32>,
+}
+
+/// Is something mounted exactly here? What doesn't exist is no mount.
+pub fn is_mounted(path: &Path) -> Result<bool, VolumeReason> {
+    match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+        Ok(seen) => Ok(seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(errno) => Err(failed("statx", path)(errno)),
+    }
+}
+
+/// Mounts a tmpfs unless one is there; mode and group are set before it can be
+/// seen, so that a second call has nothing to repair.
+pub fn mount_tmpfs(path: &Path, tmpfs: Tmpfs) -> Result<(), VolumeReason> {
+    if is_mounted(path)? {
+        return Ok(());
+    }
+    let fs =
+        fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("fsopen tmpfs for", path))?;
+    let set = |key: &str, value: String| {
+        fsconfig_set_string(&fs, key, value.as_str()).map_err(failed("fsconfig tmpfs for", path))
+    };
+    set("source", "tmpfs".to_owned())?;
+    set("mode", format!("{:o}", tmpfs.mode))?;
+    if tmpfs.size > 0 {
+        set("size", tmpfs.size.to_string())?;
+    }
+    if let Some(gid) = tmpfs.gid {
+        set("gid", gid.to_string())?;
+    }
+    // Since 6.4; without it a secret may reach swap, as with any older kubelet.
+    let _ = fsconfig_set_flag(&fs, "noswap");
+    fsconfig_create(&fs).map_err(failed("create tmpfs for", path))?;
+    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(failed("fsmount tmpfs for", path))?;
+    move_mount(
+        &mount,
+        "",
+        CWD,
+        path,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .map_err(failed("mount tmpfs on", path))
+}
+
+/// Unmounts whatever is mounted here, once for each layer.
+pub fn unmount_all(path: &Path) -> Result<(), VolumeReason> {
+    while is_mounted(path)? {
+        unmount(path, UnmountFlags::NOFOLLOW).map_err(failed("umount", path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    #[test]
+    #[ignore = "needs root: mounts a tmpfs"]
+    fn tmpfs_has_its_size_mode_and_group_and_is_mounted_once() {
+        let dir = Scratch::new();
+        let tmpfs = Tmpfs {
+            size: 1 << 20,
+            mode: 0o2777,
+            gid: Some(1234),
+        };
+        assert!(!is_mounted(&dir.0).unwrap());
+        mount_tmpfs(&dir.0, tmpfs).unwrap();
+        mount_tmpfs(&dir.0, tmpfs).unwrap();
+        let seen = std::fs::metadata(&dir.0).unwrap();
+        assert_eq!(
+            (seen.permissions().mode() & 0o7777, seen.gid()),
+            (0o2777, 1234)
+        );
+        assert_eq!(
+            rustix::fs::statvfs(&dir.0).unwrap().f_blocks * 4096,
+            1 << 20
+        );
+        unmount(&dir.0, UnmountFlags::NOFOLLOW).unwrap();
+        assert!(!is_mounted(&dir.0).unwrap(), "one layer only");
+        unmount_all(&dir.0).unwrap();
+    }
+}
