@@ -1,1 +1,14 @@
-//! e2e
+//! The test bed: real clusters on one machine, everything in them real.
+
+pub mod cache;
+pub mod cgroup;
+pub mod cluster;
+pub mod command;
+pub mod debian;
+pub mod http;
+pub mod image;
+pub mod machine;
+pub mod node;
+pub mod peer;
+pub mod progress;
+pub mod requirement;

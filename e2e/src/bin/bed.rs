@@ -1,0 +1,173 @@
+//! `bed`: clusters of the test bed, from the command line.
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use e2e::cluster::{Bed, Cluster, down, up};
+use e2e::machine::{enter::Enter, hold::Hold};
+use e2e::node::Kind;
+use e2e::{peer, progress};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "bed",
+    about = "Real Kubernetes clusters on one machine",
+    version
+)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bring a cluster up
+    Up(UpArgs),
+    /// Take a cluster down; nothing of it stays
+    Down {
+        #[arg(long, default_value = "lighter")]
+        name: String,
+    },
+    /// Show the clusters and their services
+    Status,
+    /// Run kubectl as administrator of a cluster
+    Kubectl {
+        #[arg(long, default_value = "lighter")]
+        name: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run a program on a machine of a cluster
+    Run {
+        #[arg(long, default_value = "lighter")]
+        name: String,
+        /// control-plane, node-1, ...
+        #[arg(long, default_value = "node-1")]
+        machine: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        args: Vec<String>,
+    },
+    /// Build the peers (Go programs of others) into the cache
+    Build {
+        /// Also those that only tests need
+        #[arg(long)]
+        all: bool,
+        /// Only these
+        names: Vec<String>,
+    },
+    #[command(hide = true)]
+    Hold(Hold),
+    #[command(hide = true)]
+    Enter(Enter),
+}
+
+#[derive(Debug, clap::Args)]
+struct UpArgs {
+    #[arg(long, default_value = "lighter")]
+    name: String,
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+    #[arg(long, value_enum, default_value_t = Kind::Lighter)]
+    node_kind: Kind,
+    /// The lighter program [default: $LIGHTER_BIN, or the one beside bed]
+    #[arg(long)]
+    lighter: Option<PathBuf>,
+    /// Without kube-proxy and CoreDNS
+    #[arg(long)]
+    bare: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    let bed = Bed::new(std::env::current_exe().context("own path")?);
+    match args.verb {
+        Verb::Up(args) => {
+            let _lock = up::locked(&bed, &args.name)?;
+            let options = up::Options {
+                name: args.name,
+                nodes: args.nodes,
+                kind: args.node_kind,
+                lighter: args.lighter,
+                bare: args.bare,
+            };
+            up::up(&bed, &options).map(drop)
+        }
+        Verb::Down { name } => {
+            let _lock = up::locked(&bed, &name)?;
+            progress::step(&format!("cluster {name} down"), || down::down(&bed, &name))
+        }
+        Verb::Status => status(&bed),
+        Verb::Kubectl { name, args } => {
+            let cluster = Cluster::load(&bed, &name)?;
+            cluster.check_alive()?;
+            Err(cluster.kubectl_command().args(args).exec().into())
+        }
+        Verb::Run {
+            name,
+            machine,
+            args,
+        } => {
+            let cluster = Cluster::load(&bed, &name)?;
+            cluster.check_alive()?;
+            let found = cluster.machines().find(|m| m.name == machine);
+            let found = found.with_context(|| format!("no machine {machine} in cluster {name}"))?;
+            Err(found.command(&args[0]).args(&args[1..]).exec().into())
+        }
+        Verb::Build { all, names } => build(&bed, all, &names),
+        Verb::Hold(hold) => hold.run(),
+        Verb::Enter(enter) => enter.run(),
+    }
+}
+
+fn build(bed: &Bed, all: bool, names: &[String]) -> Result<()> {
+    let known = || peer::STOCK_NODE.iter().chain(&peer::OTHERS);
+    for name in names {
+        let peer = known()
+            .find(|p| p.name == name)
+            .with_context(|| format!("no peer {name}"))?;
+        println!("{}", peer::path(&bed.cache, &bed.peers(), peer)?.display());
+    }
+    if names.is_empty() {
+        let needed = |p: &&peer::Peer| all || !(p.test || p.module == "cri-tools");
+        for peer in known().filter(needed) {
+            println!("{}", peer::path(&bed.cache, &bed.peers(), peer)?.display());
+        }
+    }
+    Ok(())
+}
+
+fn status(bed: &Bed) -> Result<()> {
+    for name in bed.clusters() {
+        match Cluster::load(bed, &name) {
+            Ok(cluster) => {
+                let state = if cluster.check_alive().is_ok() {
+                    "up"
+                } else {
+                    "dead"
+                };
+                println!("{name}: {state}, {} node(s)", cluster.nodes.len());
+                for (service, process) in &cluster.services {
+                    let state = if process.is_alive() {
+                        "running"
+                    } else {
+                        "ended"
+                    };
+                    println!("  {service:<40} {state:<8} pid {}", process.pid);
+                }
+            }
+            Err(error) => println!("{name}: not whole: {error:#}"),
+        }
+    }
+    Ok(())
+}

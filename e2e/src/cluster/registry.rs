@@ -1,0 +1,81 @@
+//! The registry of a cluster: Debian's docker-registry on storage that all clusters share.
+
+use super::{Bed, Cluster};
+use crate::http::{self, Request};
+use crate::image::layer::Inputs;
+use crate::image::{Image, registry};
+use crate::machine::{Machine, network};
+use crate::{machine::Process, progress};
+use anyhow::Result;
+use std::fs;
+use std::time::Duration;
+
+/// Where nodes reach it. 5000 is the registry's customary port.
+pub const ADDRESS: &str = "172.30.0.2:5000";
+
+/// Registries whose names the cluster's images carry; each is mirrored by ours.
+pub const MIRRORED: [&str; 5] = [
+    "docker.io",
+    "registry.k8s.io",
+    "k8s.gcr.io",
+    "gcr.io",
+    "public.ecr.aws",
+];
+
+pub fn start(bed: &Bed, machine: &Machine) -> Result<Process> {
+    let storage = bed.cache.dir("registry")?;
+    let config = machine.dir.join("registry.yml");
+    fs::write(
+        &config,
+        format!(
+            "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
+             delete: {{enabled: true}}\nhttp: {{addr: '0.0.0.0:5000'}}\n",
+            storage.display()
+        ),
+    )?;
+    let mut serve = machine.command_on_host_files("docker-registry");
+    let process = machine.start_command("registry", serve.arg("serve").arg(&config))?;
+    progress::wait_for("registry", Duration::from_secs(10), || {
+        let answer = network::inside(machine, || http::send(ADDRESS, &Request::to("GET", "/v2/")));
+        Ok(answer.is_ok_and(|a| a.status == 200).then_some(()))
+    })?;
+    Ok(process)
+}
+
+/// Builds and pushes what is not there yet.
+pub fn push(bed: &Bed, machine: &Machine, images: &[Image]) -> Result<()> {
+    let peers = bed.peers();
+    let inputs = Inputs {
+        cache: &bed.cache,
+        peers: &peers,
+    };
+    let _lock = crate::cache::lock(&bed.cache.dir("registry")?.join(".push.lock"))?;
+    for image in images {
+        registry::build(&inputs, image)?;
+    }
+    network::inside(machine, || {
+        images
+            .iter()
+            .try_for_each(|image| registry::push(&inputs, ADDRESS, image))
+    })
+}
+
+/// `certs.d/<host>/hosts.toml` for every mirrored name, as containerd and Lighter read them.
+/// `server` points at the mirror too: nothing falls back to the internet.
+pub fn configure_mirrors(machine: &Machine, certs_d: &str) -> Result<()> {
+    for host in MIRRORED {
+        let hosts = format!(
+            "server = \"http://{ADDRESS}\"\n\n[host.\"http://{ADDRESS}\"]\n  \
+             capabilities = [\"pull\", \"resolve\"]\n"
+        );
+        machine.write(&format!("{certs_d}/{host}/hosts.toml"), &hosts)?;
+    }
+    Ok(())
+}
+
+impl Cluster {
+    /// Makes more images available, for tests that need them.
+    pub fn push(&self, bed: &Bed, images: &[Image]) -> Result<()> {
+        push(bed, &self.control_plane, images)
+    }
+}

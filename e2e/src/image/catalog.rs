@@ -1,0 +1,284 @@
+//! The images of the bed.
+
+use super::{Entry, IMAGE, Image, Layer};
+use crate::peer;
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
+    daemon:x:1:1:daemon:/usr/sbin:/sbin/nologin\n\
+    www-data:x:33:33:www-data:/var/www:/sbin/nologin\n\
+    nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n";
+const GROUP: &str = "root:x:0:\ndaemon:x:1:\nwww-data:x:33:\nnogroup:x:65534:\n";
+
+/// Accounts, directories, and the links of a merged /usr, which Debian's packages expect.
+const BASE: Layer = Layer::Entries(&[
+    Entry::Link {
+        path: "bin",
+        to: "usr/bin",
+    },
+    Entry::Link {
+        path: "sbin",
+        to: "usr/sbin",
+    },
+    Entry::Link {
+        path: "lib",
+        to: "usr/lib",
+    },
+    Entry::Link {
+        path: "lib64",
+        to: "usr/lib64",
+    },
+    Entry::Dir {
+        path: "usr/bin",
+        mode: 0o755,
+    },
+    Entry::Dir {
+        path: "usr/sbin",
+        mode: 0o755,
+    },
+    Entry::Dir {
+        path: "usr/lib",
+        mode: 0o755,
+    },
+    Entry::Dir {
+        path: "usr/lib64",
+        mode: 0o755,
+    },
+    Entry::Dir {
+        path: "etc",
+        mode: 0o755,
+    },
+    Entry::Dir {
+        path: "root",
+        mode: 0o700,
+    },
+    Entry::Dir {
+        path: "run",
+        mode: 0o755,
+    },
+    Entry::Dir {
+        path: "tmp",
+        mode: 0o1777,
+    },
+    Entry::Dir {
+        path: "var/log",
+        mode: 0o755,
+    },
+    Entry::Dir {
+        path: "var/tmp",
+        mode: 0o1777,
+    },
+    Entry::Link {
+        path: "var/run",
+        to: "../run",
+    },
+    Entry::File {
+        path: "etc/passwd",
+        mode: 0o644,
+        content: PASSWD,
+    },
+    Entry::File {
+        path: "etc/group",
+        mode: 0o644,
+        content: GROUP,
+    },
+]);
+const BUSYBOX: Layer = Layer::Entries(&[Entry::Busybox]);
+
+/// The libraries nginx, iptables and curl-like programs are linked with, per Debian 13.
+const LIBC: Layer = Layer::Debian("libc6");
+
+pub const PAUSE: Image = Image {
+    names: &["registry.k8s.io/pause:3.10.2"],
+    layers: &[Layer::Entries(&[Entry::Program {
+        path: "pause",
+        peer: peer::PAUSE,
+    }])],
+    user: "65535:65535",
+    entrypoint: &["/pause"],
+    ..IMAGE
+};
+
+pub const BUSYBOX_IMAGE: Image = Image {
+    names: &[
+        "docker.io/library/busybox:latest",
+        "docker.io/library/busybox:1.37",
+        "registry.k8s.io/e2e-test-images/busybox:1.37.0-2",
+    ],
+    layers: &[BASE, BUSYBOX],
+    cmd: &["sh"],
+    ..IMAGE
+};
+
+pub const NGINX: Image = Image {
+    names: &[
+        "docker.io/library/nginx:latest",
+        "docker.io/library/nginx:1.26",
+    ],
+    layers: &[
+        BASE,
+        BUSYBOX,
+        LIBC,
+        Layer::Debian("libcrypt1"),
+        Layer::Debian("libpcre2-8-0"),
+        Layer::Debian("libssl3t64"),
+        Layer::Debian("libzstd1"),
+        Layer::Debian("zlib1g"),
+        Layer::Debian("nginx"),
+        Layer::Debian("nginx-common"),
+        Layer::Entries(&[
+            Entry::Dir {
+                path: "var/lib/nginx",
+                mode: 0o755,
+            },
+            Entry::Dir {
+                path: "var/log/nginx",
+                mode: 0o755,
+            },
+            Entry::Dir {
+                path: "etc/nginx/conf.d",
+                mode: 0o755,
+            },
+            Entry::Dir {
+                path: "usr/share/nginx/html",
+                mode: 0o755,
+            },
+            Entry::File {
+                path: "etc/nginx/nginx.conf",
+                mode: 0o644,
+                content: NGINX_CONF,
+            },
+            Entry::File {
+                path: "etc/nginx/conf.d/default.conf",
+                mode: 0o644,
+                content: "server { listen 80; root /usr/share/nginx/html; }\n",
+            },
+            Entry::File {
+                path: "usr/share/nginx/html/index.html",
+                mode: 0o644,
+                content: "Welcome to nginx!\n",
+            },
+            Entry::Link {
+                path: "var/log/nginx/access.log",
+                to: "/dev/stdout",
+            },
+            Entry::Link {
+                path: "var/log/nginx/error.log",
+                to: "/dev/stderr",
+            },
+        ]),
+    ],
+    cmd: &["nginx", "-g", "daemon off;"],
+    ..IMAGE
+};
+
+const NGINX_CONF: &str = "user www-data;\nworker_processes 1;\npid /var/run/nginx.pid;\n\
+    error_log /dev/stderr notice;\nevents { worker_connections 256; }\n\
+    http {\n  include /etc/nginx/mime.types;\n  access_log /dev/stdout;\n  sendfile on;\n  \
+    include /etc/nginx/conf.d/*.conf;\n}\n";
+
+pub const COREDNS: Image = Image {
+    names: &["registry.k8s.io/coredns/coredns:v1.15.0"],
+    layers: &[
+        BASE,
+        Layer::Entries(&[Entry::Program {
+            path: "coredns",
+            peer: peer::COREDNS,
+        }]),
+    ],
+    user: "65534:65534",
+    entrypoint: &["/coredns"],
+    ..IMAGE
+};
+
+pub const KUBE_PROXY: Image = Image {
+    names: &["registry.k8s.io/kube-proxy:v1.37.2"],
+    layers: &[
+        BASE,
+        BUSYBOX,
+        LIBC,
+        Layer::Debian("libmnl0"),
+        Layer::Debian("libnftnl11"),
+        Layer::Debian("libnftables1"),
+        Layer::Debian("libnetfilter-conntrack3"),
+        Layer::Debian("libnfnetlink0"),
+        Layer::Debian("libxtables12"),
+        Layer::Debian("libip4tc2"),
+        Layer::Debian("libip6tc2"),
+        Layer::Debian("libjansson4"),
+        Layer::Debian("libgmp10"),
+        Layer::Debian("libedit2"),
+        Layer::Debian("libtinfo6"),
+        Layer::Debian("libbsd0"),
+        Layer::Debian("libmd0"),
+        Layer::Debian("iptables"),
+        Layer::Debian("nftables"),
+        Layer::Debian("conntrack"),
+        // The alternatives that iptables' installation would choose.
+        Layer::Entries(&[
+            Entry::Link {
+                path: "usr/sbin/iptables",
+                to: "xtables-nft-multi",
+            },
+            Entry::Link {
+                path: "usr/sbin/ip6tables",
+                to: "xtables-nft-multi",
+            },
+            Entry::Link {
+                path: "usr/sbin/iptables-save",
+                to: "xtables-nft-multi",
+            },
+            Entry::Link {
+                path: "usr/sbin/ip6tables-save",
+                to: "xtables-nft-multi",
+            },
+            Entry::Link {
+                path: "usr/sbin/iptables-restore",
+                to: "xtables-nft-multi",
+            },
+            Entry::Link {
+                path: "usr/sbin/ip6tables-restore",
+                to: "xtables-nft-multi",
+            },
+            Entry::Program {
+                path: "usr/local/bin/kube-proxy",
+                peer: peer::KUBE_PROXY,
+            },
+        ]),
+    ],
+    cmd: &["kube-proxy"],
+    ..IMAGE
+};
+
+pub const AGNHOST: Image = Image {
+    names: &["registry.k8s.io/e2e-test-images/agnhost:2.66.1"],
+    layers: &[
+        BASE,
+        BUSYBOX,
+        Layer::Entries(&[Entry::Program {
+            path: "agnhost",
+            peer: peer::AGNHOST,
+        }]),
+    ],
+    entrypoint: &["/agnhost"],
+    cmd: &["pause"],
+    ..IMAGE
+};
+
+pub const METRICS_SERVER: Image = Image {
+    names: &["registry.k8s.io/metrics-server/metrics-server:v0.9.0"],
+    layers: &[
+        BASE,
+        Layer::Entries(&[Entry::Program {
+            path: "metrics-server",
+            peer: peer::METRICS_SERVER,
+        }]),
+    ],
+    user: "65534:65534",
+    entrypoint: &["/metrics-server"],
+    ..IMAGE
+};
+
+/// What `up` puts into the registry.
+pub const CLUSTER: [Image; 5] = [PAUSE, BUSYBOX_IMAGE, NGINX, COREDNS, KUBE_PROXY];
+/// What the tests want besides.
+pub const TESTS: [Image; 2] = [AGNHOST, METRICS_SERVER];

@@ -1,0 +1,240 @@
+//! From entries to a compressed tar: sorted, no times, no owners but root, so that it is stable.
+
+use super::{Entry, Layer};
+use crate::cache::{self, Cache};
+use crate::{command, debian, peer};
+use anyhow::{Context, Result};
+use flate2::{Compression, GzBuilder};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where layers take their inputs from.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    pub cache: &'a Cache,
+    /// `e2e/peers`.
+    pub peers: &'a Path,
+}
+
+/// A built layer: what a manifest and a config say of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Blob {
+    pub digest: String,
+    pub size: u64,
+    /// Digest of the uncompressed tar.
+    pub diff_id: String,
+    #[serde(skip)]
+    pub path: PathBuf,
+}
+
+/// Bumped when the bytes a layer gets for the same data change.
+const FORMAT: &str = "1";
+
+pub fn build(inputs: &Inputs, layer: &Layer) -> Result<Blob> {
+    let key = key(inputs, layer)?;
+    let entry = inputs.cache.entry("layers", "layer", &key, |dir| {
+        let tar = match layer {
+            Layer::Debian(name) => debian::files(&debian::package(inputs.cache, name)?)?,
+            Layer::Entries(entries) => archive(inputs, entries)?,
+        };
+        let path = dir.join("layer.tar.gz");
+        // Level 1: layers are read from this machine's disk, time matters more than size.
+        let mut gz = GzBuilder::new()
+            .mtime(0)
+            .write(fs::File::create(&path)?, Compression::new(1));
+        gz.write_all(&tar)?;
+        gz.finish()?;
+        let blob = Blob {
+            digest: format!("sha256:{}", cache::sha256_file(&path)?),
+            size: fs::metadata(&path)?.len(),
+            diff_id: format!("sha256:{}", cache::sha256(&tar)),
+            path: PathBuf::new(),
+        };
+        fs::write(dir.join("blob.json"), serde_json::to_vec(&blob)?)?;
+        Ok(())
+    })?;
+    let mut blob: Blob = serde_json::from_slice(&fs::read(entry.join("blob.json"))?)?;
+    blob.path = entry.join("layer.tar.gz");
+    Ok(blob)
+}
+
+/// Data, and the content of every file it names.
+fn key(inputs: &Inputs, layer: &Layer) -> Result<String> {
+    let mut parts = vec![FORMAT.to_owned(), format!("{layer:?}")];
+    match layer {
+        Layer::Debian(name) => parts.push(file_name(&debian::package(inputs.cache, name)?)),
+        Layer::Entries(entries) => {
+            for entry in *entries {
+                match entry {
+                    Entry::Program { peer, .. } => {
+                        let path = peer::path(inputs.cache, inputs.peers, peer)?;
+                        parts.push(file_name(path.parent().unwrap_or(&path)));
+                    }
+                    Entry::CProgram { source, .. } => {
+                        parts.push(fs::read_to_string(
+                            inputs.peers.join("images").join(source),
+                        )?);
+                    }
+                    Entry::Busybox => {
+                        parts.push(file_name(&debian::package(inputs.cache, "busybox-static")?));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    let parts: Vec<&[u8]> = parts.iter().map(|p| p.as_bytes()).collect();
+    Ok(cache::key(&parts))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn archive(inputs: &Inputs, entries: &[Entry]) -> Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for entry in entries {
+        match entry {
+            Entry::Dir { path, mode } => dir(&mut tar, path, *mode)?,
+            Entry::File {
+                path,
+                mode,
+                content,
+            } => {
+                file(&mut tar, path, *mode, content.as_bytes())?;
+            }
+            Entry::Link { path, to } => link(&mut tar, tar::EntryType::Symlink, path, to)?,
+            Entry::Program { path, peer } => {
+                let program = fs::read(peer::path(inputs.cache, inputs.peers, peer)?)?;
+                file(&mut tar, path, 0o755, &program)?;
+            }
+            Entry::CProgram { path, mode, source } => {
+                let program = compile(&inputs.peers.join("images").join(source))?;
+                file(&mut tar, path, *mode, &program)?;
+            }
+            Entry::Busybox => busybox(&mut tar, inputs.cache)?,
+        }
+    }
+    Ok(tar.into_inner()?)
+}
+
+type Tar = tar::Builder<Vec<u8>>;
+
+fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
+}
+
+fn dir(tar: &mut Tar, path: &str, mode: u32) -> Result<()> {
+    let mut header = header(tar::EntryType::Directory, mode, 0);
+    Ok(tar.append_data(&mut header, format!("{path}/"), &[][..])?)
+}
+
+fn file(tar: &mut Tar, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+    let mut header = header(tar::EntryType::Regular, mode, content.len() as u64);
+    Ok(tar.append_data(&mut header, path, content)?)
+}
+
+/// A hard link's entry has a mode of its own, and extractors apply it: it must be the target's.
+fn link(tar: &mut Tar, kind: tar::EntryType, path: &str, to: &str) -> Result<()> {
+    let mode = if kind == tar::EntryType::Symlink {
+        0o777
+    } else {
+        0o755
+    };
+    Ok(tar.append_link(&mut header(kind, mode, 0), path, to)?)
+}
+
+fn busybox(tar: &mut Tar, cache: &Cache) -> Result<()> {
+    let package = debian::files(&debian::package(cache, "busybox-static")?)?;
+    let mut program = Vec::new();
+    for entry in tar::Archive::new(&package[..]).entries()? {
+        let mut entry = entry?;
+        if entry.path()?.ends_with("bin/busybox") {
+            std::io::copy(&mut entry, &mut program)?;
+        }
+    }
+    let runnable = cache
+        .root
+        .join("debian")
+        .join(format!("busybox-{}", &cache::sha256(&program)[..12]));
+    fs::write(&runnable, &program)?;
+    fs::set_permissions(
+        &runnable,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )?;
+    let list = command::run(Command::new(&runnable).arg("--list"))?;
+    let _ = fs::remove_file(&runnable);
+    file(tar, "usr/bin/busybox", 0o755, &program)?;
+    let mut applets: Vec<&str> = list.lines().filter(|a| *a != "busybox").collect();
+    applets.sort_unstable();
+    for applet in applets {
+        let path = format!("usr/bin/{applet}");
+        link(tar, tar::EntryType::Link, &path, "usr/bin/busybox")?;
+    }
+    Ok(())
+}
+
+fn compile(source: &Path) -> Result<Vec<u8>> {
+    let to = std::env::temp_dir().join(format!("bed-c-{}", std::process::id()));
+    let mut gcc = Command::new("gcc");
+    command::run(
+        gcc.args(["-Os", "-s", "-static", "-o"])
+            .arg(&to)
+            .arg(source),
+    )?;
+    let program = fs::read(&to).with_context(|| format!("read {}", to.display()))?;
+    let _ = fs::remove_file(&to);
+    Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archive_is_the_same_bytes_each_time() {
+        let cache = Cache {
+            root: PathBuf::from("/nonexistent"),
+        };
+        let inputs = Inputs {
+            cache: &cache,
+            peers: Path::new("/nonexistent"),
+        };
+        let entries = [
+            Entry::Dir {
+                path: "a",
+                mode: 0o1777,
+            },
+            Entry::File {
+                path: "a/f",
+                mode: 0o644,
+                content: "text",
+            },
+            Entry::Link {
+                path: "l",
+                to: "a/f",
+            },
+        ];
+        let first = archive(&inputs, &entries).unwrap();
+        assert_eq!(first, archive(&inputs, &entries).unwrap());
+        let names: Vec<String> = tar::Archive::new(&first[..])
+            .entries()
+            .unwrap()
+            .map(|e| e.unwrap().path().unwrap().display().to_string())
+            .collect();
+        assert_eq!(names, ["a/", "a/f", "l"]);
+    }
+}

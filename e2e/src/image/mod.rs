@@ -1,0 +1,69 @@
+//! Images made of a few lines of data: Debian packages, peers, files, links.
+//!
+//! A layer is built once and kept by content; equal inputs give equal bytes, so digests are stable.
+
+pub mod catalog;
+pub mod layer;
+pub mod oci;
+pub mod registry;
+
+use crate::peer::Peer;
+
+/// One thing put into a layer.
+#[derive(Debug, Clone, Copy)]
+pub enum Entry {
+    Dir {
+        path: &'static str,
+        mode: u32,
+    },
+    File {
+        path: &'static str,
+        mode: u32,
+        content: &'static str,
+    },
+    Link {
+        path: &'static str,
+        to: &'static str,
+    },
+    /// A peer's program.
+    Program {
+        path: &'static str,
+        peer: Peer,
+    },
+    /// A C program from `e2e/peers/images`, built static; mode may be setuid.
+    CProgram {
+        path: &'static str,
+        mode: u32,
+        source: &'static str,
+    },
+    /// busybox from Debian, with every applet as a hard link in `/bin`.
+    Busybox,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Layer {
+    /// All files of one Debian package, as they are.
+    Debian(&'static str),
+    Entries(&'static [Entry]),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Image {
+    /// Every name it is pushed under: `host/repository:tag`.
+    pub names: &'static [&'static str],
+    pub layers: &'static [Layer],
+    pub user: &'static str,
+    pub entrypoint: &'static [&'static str],
+    pub cmd: &'static [&'static str],
+    pub working_dir: &'static str,
+}
+
+/// What most images share.
+pub const IMAGE: Image = Image {
+    names: &[],
+    layers: &[],
+    user: "",
+    entrypoint: &[],
+    cmd: &[],
+    working_dir: "/",
+};
