@@ -69,10 +69,11 @@ pub(super) fn program(profile: &Profile) -> Vec<Insn> {
 fn runs(profile: &Profile, abi: Abi) -> Vec<Run> {
     let decisions = decisions(profile, abi);
     let mut runs: Vec<Run> = Vec::new();
-    let mut push = |start: u32, code: Vec<Insn>| match runs.last_mut() {
-        Some(last) if last.start == start => last.code = code,
-        Some(last) if last.code == code => {}
-        _ => runs.push(Run { start, code }),
+    let mut push = |start: u32, code: Vec<Insn>| {
+        runs.pop_if(|last| last.start == start);
+        if runs.last().is_none_or(|last| last.code != code) {
+            runs.push(Run { start, code });
+        }
     };
     let default = vec![ret(profile.default.value())];
     push(0, default.clone());

@@ -1,0 +1,228 @@
+//! Directories of a cgroup, the same in every hierarchy.
+
+use super::apply::put;
+use super::{CgroupError, CgroupPath, Cgroups, Hierarchy};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// v2 controllers that containers need where the host has them.
+const DELEGATED: [&str; 6] = ["cpu", "cpuset", "io", "memory", "hugetlb", "pids"];
+
+/// The cgroup of spawner and monitors: outside the service's unit and outside
+/// kubepods, so that neither a pod's OOM nor its freeze hits them.
+const MONITORS: &str = "/lighter-monitors";
+
+/// How often a directory that vanishes under us is made again.
+const MAKE_TRIES: usize = 5;
+
+impl Cgroups {
+    /// Makes the cgroup and what is missing above it, in every hierarchy.
+    /// Answers the topmost level that was not there before.
+    ///
+    /// # Errors
+    /// The directory that can't be made.
+    pub fn create(&self, path: &CgroupPath) -> Result<Option<CgroupPath>, CgroupError> {
+        let mut made: Option<CgroupPath> = None;
+        for hierarchy in &self.hierarchies {
+            if let Some(top) = self.create_in(hierarchy, path)? {
+                let shorter = |old: &CgroupPath| top.as_str().len() < old.as_str().len();
+                if made.as_ref().is_none_or(shorter) {
+                    made = Some(top);
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    fn create_in(
+        &self,
+        hierarchy: &Hierarchy,
+        path: &CgroupPath,
+    ) -> Result<Option<CgroupPath>, CgroupError> {
+        for _ in 1..MAKE_TRIES {
+            match self.try_create_in(hierarchy, path) {
+                // A removal of an empty parent came between two levels.
+                Err(CgroupError::Make { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                done => return done,
+            }
+        }
+        self.try_create_in(hierarchy, path)
+    }
+
+    fn try_create_in(
+        &self,
+        hierarchy: &Hierarchy,
+        path: &CgroupPath,
+    ) -> Result<Option<CgroupPath>, CgroupError> {
+        let target = self.dir(hierarchy, path);
+        // The usual case first: the parent is there.
+        match fs::create_dir(&target) {
+            Ok(()) => {
+                self.prepare(hierarchy, &target)?;
+                return Ok(Some(path.clone()));
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(CgroupError::Make {
+                    path: target,
+                    source,
+                });
+            }
+        }
+        let mut top = None;
+        let mut dir = hierarchy.mount.clone();
+        let root_levels = self.root.split('/').filter(|p| !p.is_empty()).count();
+        let names = format!("{}{}", self.root, path.as_str());
+        let mut below = String::new();
+        for (level, name) in names.split('/').filter(|p| !p.is_empty()).enumerate() {
+            dir.push(name);
+            if level >= root_levels {
+                below.push('/');
+                below.push_str(name);
+            }
+            match fs::create_dir(&dir) {
+                Ok(()) => {
+                    self.prepare(hierarchy, &dir)?;
+                    if level >= root_levels && top.is_none() {
+                        top = Some(CgroupPath(below.clone()));
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(CgroupError::Make { path: dir, source }),
+            }
+        }
+        Ok(top)
+    }
+
+    /// What a new cgroup needs before processes may enter it.
+    fn prepare(&self, hierarchy: &Hierarchy, dir: &Path) -> Result<(), CgroupError> {
+        if hierarchy.v2 {
+            // Beside v1 the v2 hierarchy only tracks processes.
+            if self.hierarchies.len() == 1 {
+                enable_controllers(hierarchy, dir);
+            }
+        } else if hierarchy.has("cpuset") {
+            inherit(dir, "cpuset.cpus")?;
+            inherit(dir, "cpuset.mems")?;
+        }
+        Ok(())
+    }
+
+    /// Open `cgroup.procs` files, one a hierarchy, for a process to write `0` to.
+    ///
+    /// # Errors
+    /// The file that can't be opened.
+    pub fn procs(&self, path: &CgroupPath) -> Result<Vec<OwnedFd>, CgroupError> {
+        self.hierarchies
+            .iter()
+            .map(|hierarchy| {
+                let file = self.dir(hierarchy, path).join("cgroup.procs");
+                let opened = fs::File::options().write(true).open(&file);
+                opened
+                    .map(OwnedFd::from)
+                    .map_err(|source| CgroupError::Read { path: file, source })
+            })
+            .collect()
+    }
+
+    /// The cgroup of spawner and monitors, made if need be.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create) and [`procs`](Self::procs).
+    pub fn monitors(&self) -> Result<Vec<OwnedFd>, CgroupError> {
+        let path = CgroupPath::parse(MONITORS)?;
+        self.create(&path)?;
+        self.procs(&path)
+    }
+
+    /// Removes the cgroup and everything below it; gone already is fine.
+    ///
+    /// # Errors
+    /// [`CgroupError::Busy`] with the processes that are left.
+    pub fn remove(&self, path: &CgroupPath) -> Result<(), CgroupError> {
+        for hierarchy in &self.hierarchies {
+            remove_tree(&self.dir(hierarchy, path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes `path` and then its parents up to and including `top`, as far
+    /// as they are empty.
+    pub fn prune(&self, path: &CgroupPath, top: &CgroupPath) {
+        let mut next = Some(path.clone());
+        while let Some(path) = next.filter(|p| p.as_str().starts_with(top.as_str())) {
+            for hierarchy in &self.hierarchies {
+                let _ = fs::remove_dir(self.dir(hierarchy, &path));
+            }
+            next = path.parent();
+        }
+    }
+
+    /// Whether the cgroup is there in any hierarchy.
+    #[must_use]
+    pub fn exists(&self, path: &CgroupPath) -> bool {
+        self.hierarchies.iter().any(|h| self.dir(h, path).exists())
+    }
+}
+
+fn enable_controllers(hierarchy: &Hierarchy, dir: &Path) {
+    let Some(parent) = dir.parent() else { return };
+    for controller in DELEGATED.iter().filter(|c| hierarchy.has(c)) {
+        // A controller that can't be had shows when a limit needs it.
+        let _ = put(
+            &parent.join("cgroup.subtree_control"),
+            &format!("+{controller}"),
+        );
+    }
+}
+
+/// v1: an empty cpuset takes no process.
+fn inherit(dir: &Path, file: &str) -> Result<(), CgroupError> {
+    let Some(parent) = dir.parent() else {
+        return Ok(());
+    };
+    let path = parent.join(file);
+    let value = fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })?;
+    put(&dir.join(file), value.trim())
+}
+
+fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
+    match fs::remove_dir(dir) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => {}
+    }
+    for child in children(dir) {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(dir) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(CgroupError::Busy {
+            path: dir.to_owned(),
+            pids: pids(dir),
+        }),
+        Err(source) => Err(CgroupError::Remove {
+            path: dir.to_owned(),
+            source,
+        }),
+    }
+}
+
+pub(super) fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.path())
+        .collect()
+}
+
+/// Processes in this very cgroup.
+pub(super) fn pids(dir: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}

@@ -1,0 +1,234 @@
+//! Confinement: seccomp, AppArmor, SELinux, hidden paths.
+
+use super::defaults::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
+use super::{SpecError, user_namespace};
+use crate::seccomp::Selection;
+use cri_proto::v1::security_profile::ProfileType;
+use cri_proto::v1::{LinuxContainerSecurityContext, PodSandboxConfig, SeLinuxOption};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What the host can do about confinement.
+#[derive(Debug, Clone, Default)]
+pub struct HostSecurity {
+    /// Capabilities that this process can give, with `CAP_`.
+    pub bounding: BTreeSet<String>,
+    /// AppArmor is on; the names of its loaded profiles.
+    pub apparmor: Option<BTreeSet<String>>,
+    /// SELinux is on.
+    pub selinux: bool,
+}
+
+/// The AppArmor profile of RuntimeDefault, used where it has been loaded.
+const APPARMOR_DEFAULT: &str = "lighter-default";
+
+pub(super) fn seccomp(
+    security: &LinuxContainerSecurityContext,
+    dir: &Path,
+) -> Result<Selection, SpecError> {
+    if security.privileged {
+        return Ok(Selection::Unconfined);
+    }
+    let Some(profile) = &security.seccomp else {
+        return seccomp_path(&security.seccomp_profile_path, dir);
+    };
+    match profile.profile_type() {
+        ProfileType::Unconfined => Ok(Selection::Unconfined),
+        ProfileType::RuntimeDefault => Ok(Selection::RuntimeDefault),
+        ProfileType::Localhost => localhost(&profile.localhost_ref, dir),
+    }
+}
+
+/// The field that `seccomp` took the place of.
+fn seccomp_path(path: &str, dir: &Path) -> Result<Selection, SpecError> {
+    match path {
+        "" | "unconfined" => Ok(Selection::Unconfined),
+        "runtime/default" | "docker/default" => Ok(Selection::RuntimeDefault),
+        path => match path.strip_prefix("localhost/") {
+            Some(name) => localhost(name, dir),
+            None => Err(SpecError::SeccompPath { path: path.into() }),
+        },
+    }
+}
+
+/// An empty name must not mean "no filter": CVE-2023-2431.
+fn localhost(name: &str, dir: &Path) -> Result<Selection, SpecError> {
+    let fail = |reason| Err(SpecError::Seccomp { reason });
+    let name = name.strip_prefix("localhost/").unwrap_or(name);
+    if name.is_empty() {
+        return fail("type Localhost needs localhost_ref");
+    }
+    if name.split('/').any(|part| part == "..") {
+        return fail("localhost_ref has .. in it");
+    }
+    Ok(Selection::Localhost(dir.join(name)))
+}
+
+pub(super) fn apparmor(
+    security: &LinuxContainerSecurityContext,
+    host: &HostSecurity,
+) -> Result<Option<String>, SpecError> {
+    if security.privileged {
+        return Ok(None);
+    }
+    let wanted = match &security.apparmor {
+        Some(profile) => match profile.profile_type() {
+            ProfileType::RuntimeDefault => "runtime/default".to_owned(),
+            ProfileType::Unconfined => "unconfined".to_owned(),
+            ProfileType::Localhost => profile.localhost_ref.clone(),
+        },
+        None => security.apparmor_profile.clone(),
+    };
+    let fail = |reason| SpecError::AppArmor {
+        profile: wanted.clone(),
+        reason,
+    };
+    let loaded = host.apparmor.as_ref();
+    match wanted.as_str() {
+        "unconfined" => Ok(None),
+        "" | "runtime/default" => Ok(loaded
+            .filter(|names| names.contains(APPARMOR_DEFAULT))
+            .map(|_| APPARMOR_DEFAULT.to_owned())),
+        name => {
+            let name = name.strip_prefix("localhost/").unwrap_or(name);
+            let loaded = loaded.ok_or_else(|| fail("AppArmor is off on this host"))?;
+            if !loaded.contains(name) {
+                return Err(fail("not loaded; load it with apparmor_parser"));
+            }
+            Ok(Some(name.to_owned()))
+        }
+    }
+}
+
+pub(super) fn selinux(
+    security: &LinuxContainerSecurityContext,
+    host: &HostSecurity,
+) -> Result<Option<String>, SpecError> {
+    label(security, host, |o| o.r#type.clone())
+}
+
+pub(super) fn mount_label(
+    security: &LinuxContainerSecurityContext,
+    host: &HostSecurity,
+) -> Result<Option<String>, SpecError> {
+    // container-selinux: what containers may write to.
+    label(security, host, |_| "container_file_t".to_owned())
+        .map(|label| label.map(|l| l.replacen(":system_r:", ":object_r:", 1)))
+}
+
+fn label(
+    security: &LinuxContainerSecurityContext,
+    host: &HostSecurity,
+    kind: impl Fn(&SeLinuxOption) -> String,
+) -> Result<Option<String>, SpecError> {
+    let Some(options) = &security.selinux_options else {
+        return Ok(None);
+    };
+    if !host.selinux || security.privileged {
+        return Ok(None);
+    }
+    let parts = [&options.user, &options.role, &options.r#type];
+    let given = parts.iter().filter(|part| !part.is_empty()).count();
+    match (given, options.level.is_empty()) {
+        (0, true) => Ok(None),
+        (0, false) => Ok(Some(format!(
+            "system_u:system_r:container_t:{}",
+            options.level
+        ))),
+        (3, _) => Ok(Some(format!(
+            "{}:{}:{}:{}",
+            options.user,
+            options.role,
+            kind(options),
+            options.level
+        ))),
+        _ => Err(SpecError::SeLinux {
+            label: format!("{}:{}:{}", options.user, options.role, options.r#type),
+        }),
+    }
+}
+
+/// Masked and read-only paths. A kubelet names them; callers that name none
+/// get the defaults, except in user namespaces, where an empty list is the
+/// kubelet's `procMount: Unmasked`.
+pub(super) fn paths(
+    security: &LinuxContainerSecurityContext,
+    sandbox: &PodSandboxConfig,
+) -> (Vec<String>, Vec<String>) {
+    if security.privileged {
+        return (Vec::new(), Vec::new());
+    }
+    let named = !security.masked_paths.is_empty() || !security.readonly_paths.is_empty();
+    let user_namespace = matches!(user_namespace(sandbox), Ok(Some(_)));
+    if named || user_namespace {
+        return (
+            security.masked_paths.clone(),
+            security.readonly_paths.clone(),
+        );
+    }
+    (
+        DEFAULT_MASKED_PATHS.map(str::to_owned).to_vec(),
+        DEFAULT_READONLY_PATHS.map(str::to_owned).to_vec(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cri_proto::v1::SecurityProfile;
+
+    fn with(kind: ProfileType, path: &str) -> LinuxContainerSecurityContext {
+        LinuxContainerSecurityContext {
+            seccomp: Some(SecurityProfile {
+                profile_type: kind.into(),
+                localhost_ref: path.to_owned(),
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn cve_2023_2431_localhost_without_a_name_is_refused() {
+        let dir = Path::new("/seccomp");
+        assert!(seccomp(&with(ProfileType::Localhost, ""), dir).is_err());
+        assert!(seccomp(&with(ProfileType::Localhost, "localhost/"), dir).is_err());
+        assert!(seccomp(&with(ProfileType::Localhost, "../x"), dir).is_err());
+    }
+
+    #[test]
+    fn profile_is_chosen_by_field_then_by_the_old_path() {
+        let dir = Path::new("/seccomp");
+        let local = seccomp(&with(ProfileType::Localhost, "a/b.json"), dir);
+        assert_eq!(
+            local.ok(),
+            Some(Selection::Localhost("/seccomp/a/b.json".into()))
+        );
+        let local = seccomp(&with(ProfileType::Localhost, "/x.json"), dir);
+        assert_eq!(local.ok(), Some(Selection::Localhost("/x.json".into())));
+        let none = LinuxContainerSecurityContext::default();
+        assert_eq!(seccomp(&none, dir).ok(), Some(Selection::Unconfined));
+        let mut privileged = with(ProfileType::RuntimeDefault, "");
+        assert_eq!(
+            seccomp(&privileged, dir).ok(),
+            Some(Selection::RuntimeDefault)
+        );
+        privileged.privileged = true;
+        assert_eq!(seccomp(&privileged, dir).ok(), Some(Selection::Unconfined));
+    }
+
+    #[test]
+    fn apparmor_profile_must_be_loaded() {
+        let mut security = with(ProfileType::Unconfined, "");
+        security.apparmor_profile = "localhost/mine".to_owned();
+        let off = HostSecurity::default();
+        assert!(apparmor(&security, &off).is_err());
+        let on = HostSecurity {
+            apparmor: Some(BTreeSet::from(["mine".to_owned()])),
+            ..HostSecurity::default()
+        };
+        assert_eq!(
+            apparmor(&security, &on).ok().flatten().as_deref(),
+            Some("mine")
+        );
+    }
+}
