@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod cluster;
 pub mod command;
 pub mod debian;
+pub mod demo;
 pub mod http;
 pub mod image;
 pub mod machine;

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use e2e::cluster::{Bed, Cluster, down, up};
 use e2e::machine::{enter::Enter, hold::Hold};
 use e2e::node::Kind;
-use e2e::{peer, progress};
+use e2e::{demo, peer, progress};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +32,11 @@ enum Verb {
     },
     /// Show the clusters and their services
     Status,
+    /// Apply deploy/manifests/demo.yaml, wait for it and show it from the inside
+    Demo {
+        #[arg(long, default_value = "lighter")]
+        name: String,
+    },
     /// Run kubectl as administrator of a cluster
     Kubectl {
         #[arg(long, default_value = "lighter")]
@@ -74,6 +79,9 @@ struct UpArgs {
     /// The lighter program [default: $LIGHTER_BIN, or the one beside bed]
     #[arg(long)]
     lighter: Option<PathBuf>,
+    /// Take down what is there under that name first
+    #[arg(long)]
+    again: bool,
     /// Without kube-proxy and CoreDNS
     #[arg(long)]
     bare: bool,
@@ -94,6 +102,9 @@ fn run(args: Args) -> Result<()> {
     match args.verb {
         Verb::Up(args) => {
             let _lock = up::locked(&bed, &args.name)?;
+            if args.again {
+                down::down(&bed, &args.name)?;
+            }
             let options = up::Options {
                 name: args.name,
                 nodes: args.nodes,
@@ -107,6 +118,7 @@ fn run(args: Args) -> Result<()> {
             let _lock = up::locked(&bed, &name)?;
             progress::step(&format!("cluster {name} down"), || down::down(&bed, &name))
         }
+        Verb::Demo { name } => demo::demo(&bed, &Cluster::load(&bed, &name)?),
         Verb::Status => status(&bed),
         Verb::Kubectl { name, args } => {
             let cluster = Cluster::load(&bed, &name)?;

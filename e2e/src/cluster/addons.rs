@@ -4,11 +4,14 @@ use super::{Bed, Cluster};
 use anyhow::{Context, Result};
 use std::fs;
 
+/// One after the other: CoreDNS without kube-proxy can't reach the API server, and backs off.
 pub fn apply(bed: &Bed, cluster: &Cluster) -> Result<()> {
-    for name in ["kube-proxy.yaml", "coredns.yaml"] {
-        apply_file(bed, cluster, name)?;
-    }
-    for workload in ["daemonset/kube-proxy", "deployment/coredns"] {
+    let addons = [
+        ("kube-proxy.yaml", "daemonset/kube-proxy"),
+        ("coredns.yaml", "deployment/coredns"),
+    ];
+    for (file, workload) in addons {
+        apply_file(bed, cluster, file)?;
         cluster
             .kubectl(&[
                 "-n",
@@ -27,7 +30,8 @@ pub fn apply(bed: &Bed, cluster: &Cluster) -> Result<()> {
 pub fn apply_file(bed: &Bed, cluster: &Cluster, name: &str) -> Result<()> {
     let path = bed.manifest(name);
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    cluster.apply(&text)?;
+    let api_server = format!("{}:6443", cluster.control_plane.ip);
+    cluster.apply(&text.replace("API_SERVER", &api_server))?;
     Ok(())
 }
 

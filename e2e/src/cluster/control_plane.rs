@@ -97,7 +97,26 @@ fn join_material(cluster: &mut Cluster, machine: &Machine) -> Result<()> {
         machine.run("kubeadm", &args)?;
     }
     cluster.join = join_words(machine, "24h")?;
+    wait_signed(cluster)?;
     cluster.save()
+}
+
+/// A token is of use once the controller manager has signed cluster-info with it; kubeadm would
+/// look only every five seconds.
+pub fn wait_signed(cluster: &Cluster) -> Result<()> {
+    progress::wait_for("signature of cluster-info", Duration::from_secs(60), || {
+        let args = [
+            "-n",
+            "kube-public",
+            "get",
+            "configmap",
+            "cluster-info",
+            "-o",
+            "json",
+        ];
+        let text = cluster.kubectl(&args).unwrap_or_default();
+        Ok(text.contains("jws-kubeconfig-").then_some(()))
+    })
 }
 
 /// A new token with its `kubeadm join` words: endpoint and flags.
