@@ -3,6 +3,17 @@
 //! One trait with two homes: the API server (a watch for each object that a pod
 //! on this node refers to, as the Node authorizer allows) and a file (`play`).
 
+mod api;
+mod file;
+mod references;
+mod tokens;
+mod watched;
+
+pub use api::ApiObjects;
+pub use file::FileObjects;
+pub use references::references;
+pub(crate) use watched::{Quick, one_line};
+
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use std::sync::Arc;
 use tokio::sync::broadcast;
@@ -13,6 +24,36 @@ use tokio::sync::broadcast;
 pub enum ObjectRef {
     ConfigMap { namespace: String, name: String },
     Secret { namespace: String, name: String },
+}
+
+impl ObjectRef {
+    /// A ConfigMap.
+    #[must_use]
+    pub fn config_map(namespace: &str, name: &str) -> Self {
+        Self::ConfigMap {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// A Secret.
+    #[must_use]
+    pub fn secret(namespace: &str, name: &str) -> Self {
+        Self::Secret {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Namespace and name.
+    #[must_use]
+    pub fn parts(&self) -> (&str, &str) {
+        match self {
+            Self::ConfigMap { namespace, name } | Self::Secret { namespace, name } => {
+                (namespace, name)
+            }
+        }
+    }
 }
 
 /// Why an object could not be had.
@@ -72,7 +113,8 @@ pub trait Objects: Send + Sync + 'static {
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ObjectError>;
     /// A bound token, cached until it is due for renewal (80 % of its life).
     async fn token(&self, spec: &TokenSpec) -> Result<Token, ObjectError>;
-    /// Every Service with a clusterIP, once the first list has arrived.
+    /// Every Service with a clusterIP; waits for the first list, so a static
+    /// pod, which must start without an API server, is not to ask.
     async fn services(&self) -> Vec<Arc<Service>>;
     /// Changes of registered objects from now on (a lagging reader re-reads all).
     fn changes(&self) -> broadcast::Receiver<ObjectRef>;

@@ -1,4 +1,19 @@
 //! Where wanted pods come from.
+//!
+//! [`ApiPods`] follows the API server, [`StaticPods`] a folder; [`Mirrors`] shows
+//! static pods to the API server, and keeps what it shows from being taken for
+//! a pod of its own.
+
+mod api;
+mod defaulting;
+mod file;
+mod mirror;
+pub mod yaml;
+
+pub use api::ApiPods;
+pub use defaulting::{default_pod, default_pod_spec};
+pub use file::StaticPods;
+pub use mirror::Mirrors;
 
 use k8s_openapi::api::core::v1::Pod;
 use std::sync::Arc;
@@ -10,6 +25,27 @@ pub enum Source {
     Api,
     File,
     Play,
+}
+
+/// kubernetes v1.36 pkg/kubelet/types/pod_update.go `ConfigSourceAnnotationKey`.
+pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+/// pod_update.go `ConfigFirstSeenAnnotationKey`.
+pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
+/// pod_update.go `ConfigHashAnnotationKey`.
+pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// pod_update.go `ConfigMirrorAnnotationKey`.
+pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+impl Source {
+    /// As `kubernetes.io/config.source` says it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Api => "api",
+            Source::File => "file",
+            Source::Play => "play",
+        }
+    }
 }
 
 /// What a source says. Pods are identified by `metadata.uid`.

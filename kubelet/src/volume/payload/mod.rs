@@ -93,10 +93,9 @@ impl Origin<'_> {
         wanted: keys::Wanted<'_>,
     ) -> Result<(), VolumeReason> {
         let namespace = self.namespace();
-        payload.refs.insert(ObjectRef::ConfigMap {
-            namespace: namespace.to_owned(),
-            name: wanted.name.to_owned(),
-        });
+        payload
+            .refs
+            .insert(ObjectRef::config_map(namespace, wanted.name));
         let found = self.objects.config_map(namespace, wanted.name).await;
         if let Some(object) = or_none(found, wanted.optional)? {
             let data = keys::of_config_map(&object);
@@ -113,10 +112,9 @@ impl Origin<'_> {
         wanted: keys::Wanted<'_>,
     ) -> Result<(), VolumeReason> {
         let namespace = self.namespace();
-        payload.refs.insert(ObjectRef::Secret {
-            namespace: namespace.to_owned(),
-            name: wanted.name.to_owned(),
-        });
+        payload
+            .refs
+            .insert(ObjectRef::secret(namespace, wanted.name));
         let found = self.objects.secret(namespace, wanted.name).await;
         if let Some(object) = or_none(found, wanted.optional)? {
             let data = keys::of_secret(&object);

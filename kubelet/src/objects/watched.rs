@@ -1,0 +1,259 @@
+//! One object, watched by its name as the Node authorizer allows.
+
+use futures::StreamExt as _;
+use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long a caller waits for the first answer of a watch.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What can be watched here.
+pub trait Watchable:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// In the API server's messages.
+    const KIND: &'static str;
+    fn immutable(&self) -> bool;
+}
+
+impl Watchable for k8s_openapi::api::core::v1::ConfigMap {
+    const KIND: &'static str = "configmap";
+    fn immutable(&self) -> bool {
+        self.immutable.unwrap_or(false)
+    }
+}
+
+impl Watchable for k8s_openapi::api::core::v1::Secret {
+    const KIND: &'static str = "secret";
+    fn immutable(&self) -> bool {
+        self.immutable.unwrap_or(false)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum State<K> {
+    Unknown,
+    Failed(String),
+    Known(Option<Arc<K>>),
+}
+
+/// Ends its watch when dropped.
+pub struct Watched<K> {
+    api: Api<K>,
+    name: String,
+    state: watch::Receiver<State<K>>,
+    /// The first list comes from the API server's cache, which may be behind:
+    /// that an object is missing is asked for once more.
+    missing_confirmed: AtomicBool,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl<K: Watchable> Watched<K> {
+    /// `changed` is called on each change after the first answer.
+    pub fn start(api: Api<K>, name: &str, changed: impl Fn() + Send + 'static) -> Self {
+        let (state, seen) = watch::channel(State::Unknown);
+        let task = tokio::spawn(follow(api.clone(), name.to_owned(), state, changed));
+        Self {
+            api,
+            name: name.to_owned(),
+            state: seen,
+            missing_confirmed: AtomicBool::new(false),
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+
+    /// The object as it is now, `None` if there is none.
+    ///
+    /// # Errors
+    /// Why the API server did not answer, if it did not within ten seconds.
+    pub async fn get(&self) -> Result<Option<Arc<K>>, String> {
+        let mut state = self.state.clone();
+        let known = |s: &State<K>| matches!(s, State::Known(_));
+        // In time or not: what there is by then is the answer.
+        let waited = tokio::time::timeout(PATIENCE, state.wait_for(known)).await;
+        drop(waited);
+        let found = self.state.borrow().clone();
+        match found {
+            State::Known(Some(object)) => Ok(Some(object)),
+            State::Known(None) if self.missing_confirmed.load(Ordering::Relaxed) => Ok(None),
+            State::Known(None) => self.ask().await,
+            State::Failed(reason) => Err(reason),
+            State::Unknown => Err("the API server does not answer".to_owned()),
+        }
+    }
+
+    async fn ask(&self) -> Result<Option<Arc<K>>, String> {
+        let answer = self.api.get_opt(&self.name).await;
+        let object = answer.map_err(|e| one_line(&e))?;
+        self.missing_confirmed
+            .store(object.is_none(), Ordering::Relaxed);
+        Ok(object.map(Arc::new))
+    }
+}
+
+async fn follow<K: Watchable>(
+    api: Api<K>,
+    name: String,
+    state: watch::Sender<State<K>>,
+    changed: impl Fn(),
+) {
+    let only = format!("metadata.name={name}");
+    let config = watcher::Config::default().fields(&only).any_semantic();
+    let mut events = watcher(api, config).backoff(Quick::default()).boxed();
+    let mut listed = None;
+    while let Some(event) = events.next().await {
+        let now = match event {
+            Ok(Event::Init) => {
+                listed = None;
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                listed = Some(object);
+                continue;
+            }
+            Ok(Event::InitDone) => listed.take(),
+            Ok(Event::Apply(object)) => Some(object),
+            Ok(Event::Delete(_)) => None,
+            Err(error) => {
+                note_failure(&state, &error);
+                continue;
+            }
+        };
+        let final_word = now.as_ref().is_some_and(K::immutable);
+        if publish(&state, now) {
+            changed();
+        }
+        if final_word {
+            return;
+        }
+    }
+}
+
+/// Answers whether something changed that was known before.
+fn publish<K: Watchable>(state: &watch::Sender<State<K>>, now: Option<K>) -> bool {
+    let now = now.map(|mut object| {
+        object.meta_mut().managed_fields = None;
+        Arc::new(object)
+    });
+    let version = |o: &Option<Arc<K>>| o.as_ref().map(|o| o.meta().resource_version.clone());
+    let mut news = false;
+    state.send_modify(|state| {
+        news = match state {
+            State::Known(before) => version(before) != version(&now),
+            // An object that appears after a failure may be waited for.
+            State::Failed(_) => true,
+            State::Unknown => false,
+        };
+        *state = State::Known(now);
+    });
+    news
+}
+
+fn note_failure<K>(state: &watch::Sender<State<K>>, error: &watcher::Error) {
+    let reason = one_line(error);
+    tracing::debug!(reason, "watch of one object");
+    state.send_if_modified(|state| {
+        // What was known stays good while the API server is away.
+        let unknown = !matches!(state, State::Known(_));
+        if unknown {
+            *state = State::Failed(reason);
+        }
+        unknown
+    });
+}
+
+/// The error and what caused it, each said once.
+pub fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        if !text.contains(&next_text) {
+            text = format!("{text}: {next_text}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// The authorizer learns of a pod a moment after we do, so the first tries come
+/// quickly one after the other.
+#[derive(Debug, Default)]
+pub struct Quick {
+    tries: u32,
+}
+
+const FIRST_DELAY: Duration = Duration::from_millis(25);
+const MAX_DELAY: Duration = Duration::from_secs(30);
+
+impl Iterator for Quick {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let delay = FIRST_DELAY.saturating_mul(1 << self.tries.min(16));
+        self.tries += 1;
+        Some(delay.min(MAX_DELAY))
+    }
+}
+
+impl Backoff for Quick {
+    fn reset(&mut self) {
+        self.tries = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    fn version(version: &str) -> Option<ConfigMap> {
+        let mut object = ConfigMap::default();
+        object.metadata.resource_version = Some(version.into());
+        object.metadata.managed_fields = Some(vec![]);
+        Some(object)
+    }
+
+    #[test]
+    fn only_what_differs_from_what_was_known_is_a_change() {
+        let (state, seen) = watch::channel(State::Unknown);
+        assert!(!publish(&state, version("1")), "the first answer");
+        assert!(!publish(&state, version("1")), "a relist");
+        assert!(publish(&state, version("2")));
+        assert!(publish(&state, None), "deleted");
+        assert!(publish(&state, version("3")), "made again");
+        let State::Known(Some(object)) = &*seen.borrow() else {
+            panic!("{seen:?}");
+        };
+        assert!(
+            object.metadata.managed_fields.is_none(),
+            "memory is not spent on it"
+        );
+    }
+
+    #[test]
+    fn delays_grow_to_half_a_minute_and_start_over() {
+        let mut quick = Quick::default();
+        assert_eq!(quick.next(), Some(FIRST_DELAY));
+        assert_eq!(quick.next(), Some(FIRST_DELAY * 2));
+        assert_eq!(quick.nth(40), Some(MAX_DELAY));
+        quick.reset();
+        assert_eq!(quick.next(), Some(FIRST_DELAY));
+    }
+}
