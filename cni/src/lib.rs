@@ -6,8 +6,15 @@
 //! started. The same code stands in as CNI executables (`bridge`, `ptp`,
 //! `host-local`, `portmap`, `loopback`) for plugins that delegate.
 
+pub mod builtin;
 pub mod cidr;
+pub mod defaults;
+pub mod ipam;
+pub mod netlink;
 pub mod network;
+pub mod nft;
+#[cfg(test)]
+mod testing;
 
 pub use cidr::Cidr;
 

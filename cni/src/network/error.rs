@@ -1,3 +1,4 @@
+use crate::builtin::BuiltinError;
 use std::io;
 use std::path::PathBuf;
 
@@ -12,6 +13,9 @@ pub enum OpenError {
         #[allow(missing_docs)]
         source: io::Error,
     },
+    /// The built-in network can't take up its state.
+    #[error(transparent)]
+    Builtin(#[from] BuiltinError),
 }
 
 /// Why pod ranges are refused.
@@ -25,6 +29,9 @@ pub enum SetCidrsError {
         #[allow(missing_docs)]
         source: io::Error,
     },
+    /// They can't be used.
+    #[error(transparent)]
+    Builtin(#[from] BuiltinError),
 }
 
 /// Why no pod can be wired now.
@@ -48,16 +55,64 @@ pub enum AddError {
     /// The network is not ready.
     #[error(transparent)]
     NotReady(#[from] NotReady),
+    /// The built-in network failed.
+    #[error(transparent)]
+    Builtin(#[from] BuiltinError),
+    /// What was done can't be recorded, so it was undone.
+    #[error("record the pod's network in {}", path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        #[allow(missing_docs)]
+        source: io::Error,
+    },
 }
 
-/// Why a pod was not unwired.
+/// Why a pod was not unwired wholly; to be tried again.
 #[derive(Debug, thiserror::Error)]
-pub enum DelError {}
+pub enum DelError {
+    /// The built-in network failed.
+    #[error(transparent)]
+    Builtin(#[from] BuiltinError),
+    /// The record can't be removed.
+    #[error("remove the pod's network record in {}", path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        #[allow(missing_docs)]
+        source: io::Error,
+    },
+}
 
 /// What differs from what the pod was given.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckError {}
+pub enum CheckError {
+    /// Nothing was given to this sandbox.
+    #[error("sandbox {sandbox} has no network record")]
+    Unknown {
+        /// Its id.
+        sandbox: String,
+    },
+    /// The built-in network found a difference.
+    #[error(transparent)]
+    Builtin(#[from] BuiltinError),
+}
 
 /// What could not be given back.
 #[derive(Debug, thiserror::Error)]
-pub enum GcError {}
+pub enum GcError {
+    /// The state folder can't be read.
+    #[error("network state in {}", path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        #[allow(missing_docs)]
+        source: io::Error,
+    },
+    /// A dead pod can't be unwired.
+    #[error(transparent)]
+    Del(#[from] DelError),
+    /// The built-in network can't be reconciled.
+    #[error(transparent)]
+    Builtin(#[from] BuiltinError),
+}

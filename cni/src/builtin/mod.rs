@@ -1,0 +1,198 @@
+//! The built-in network: a bridge, an address from the node's range, and host
+//! ports, with no process started.
+//!
+//! A pod's address has no route to its subnet: all that a pod sends goes to
+//! the host, which routes it back over the bridge if need be. So every packet
+//! passes connection tracking, and Services work between two pods of one
+//! bridge whether or not br_netfilter is there.
+
+mod error;
+mod filter;
+mod host;
+mod pod;
+mod result;
+pub mod ruleset;
+mod sysctl;
+
+pub use error::BuiltinError;
+pub use pod::loopback_up;
+pub use sysctl::SysctlError;
+
+use crate::ipam::{Range, Store};
+use crate::netlink::Rtnl;
+use crate::network::Builtin;
+use crate::{Attachment, Cidr, Netns, PodNetwork};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::RwLock;
+
+/// A pod's addresses, each with the range that it is of.
+pub(crate) type Leases = Vec<(IpAddr, Range)>;
+
+/// The bridge and who is on it.
+#[derive(Debug)]
+pub struct BridgeNetwork {
+    config: Builtin,
+    store: Store,
+    ranges: RwLock<Vec<Range>>,
+    /// What has been set up on the host, and for which ranges.
+    host: tokio::sync::Mutex<Option<host::Host>>,
+}
+
+impl BridgeNetwork {
+    /// Nothing of the host is touched yet.
+    pub fn open(config: Builtin, ipam_dir: PathBuf) -> Result<Self, BuiltinError> {
+        Ok(Self {
+            config,
+            store: Store::open(ipam_dir)?,
+            ranges: RwLock::default(),
+            host: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The ranges that later pods get addresses from.
+    pub fn set_ranges(&self, cidrs: &[Cidr]) -> Result<(), BuiltinError> {
+        let ranges = cidrs.iter().map(|cidr| {
+            let range = Range::new(*cidr, None, None, None);
+            range.ok_or(BuiltinError::RangeTooSmall { cidr: *cidr })
+        });
+        let ranges = ranges.collect::<Result<Vec<_>, _>>()?;
+        *self.ranges.write().unwrap_or_else(|e| e.into_inner()) = ranges;
+        Ok(())
+    }
+
+    /// Whether there is a range to give addresses from.
+    pub fn has_ranges(&self) -> bool {
+        !self.ranges().is_empty()
+    }
+
+    /// Wires a pod; after an error nothing of it is left.
+    pub async fn add(
+        &self,
+        pod: &PodNetwork,
+        netns: &dyn Netns,
+    ) -> Result<Attachment, BuiltinError> {
+        let wired = self.wire(pod, netns).await;
+        if wired.is_err() {
+            // What could not be undone here is found by `gc`; the first error
+            // is the one to tell.
+            let _ = self.del(pod, &[]).await;
+        }
+        wired
+    }
+
+    async fn wire(
+        &self,
+        pod: &PodNetwork,
+        netns: &dyn Netns,
+    ) -> Result<Attachment, BuiltinError> {
+        let ranges = self.ranges();
+        let rtnl = Rtnl::here()?;
+        let host = self.ready_host(&rtnl, &ranges).await?;
+        let leases = self.lease(ranges, &pod.sandbox_id).await?;
+        let wiring = pod::Wiring {
+            host: &host,
+            name: pod::host_interface(&pod.sandbox_id),
+            leases: &leases,
+        };
+        let made = wiring.make(&rtnl, netns).await?;
+        let ips: Vec<IpAddr> = leases.iter().map(|(ip, _)| *ip).collect();
+        filter::map_ports(&self.config.bridge, &pod.ports, &ips).await?;
+        let result = result::json(&wiring, &made, netns.path());
+        Ok(Attachment { ips, result })
+    }
+
+    /// Unwires a pod whose addresses these were; does all it can, then tells
+    /// the first error.
+    pub async fn del(&self, pod: &PodNetwork, ips: &[IpAddr]) -> Result<(), BuiltinError> {
+        let ports = filter::unmap_ports(&self.config.bridge, &pod.ports, ips).await;
+        let link = pod::remove(&pod.sandbox_id).await;
+        // Last: while the address answers it must not be given to another.
+        let address = self.release(&pod.sandbox_id).await;
+        ports.and(link).and(address)
+    }
+
+    /// Compares what is there with what was given.
+    pub async fn check(
+        &self,
+        netns: &dyn Netns,
+        attachment: &Attachment,
+    ) -> Result<(), BuiltinError> {
+        pod::check(netns, &attachment.ips).await
+    }
+
+    /// Keeps only what belongs to these pods: addresses, interfaces, ports.
+    pub async fn gc(&self, pods: &[(PodNetwork, Vec<IpAddr>)]) -> Result<(), BuiltinError> {
+        let ids: Vec<&str> = pods.iter().map(|(p, _)| p.sandbox_id.as_str()).collect();
+        let rtnl = Rtnl::here()?;
+        if let Some(bridge) = rtnl.link(&self.config.bridge).await? {
+            let ports = rtnl.ports_of(bridge.index).await?;
+            for stale in pod::stale(&ports, &ids) {
+                rtnl.del_link(stale).await?;
+            }
+            let elements = pods
+                .iter()
+                .flat_map(|(pod, ips)| ruleset::elements(&pod.ports, ips))
+                .collect();
+            filter::restore(&self.config, &self.cidrs(), elements).await?;
+        }
+        self.store.release_unless(|id| ids.contains(&id))?;
+        Ok(())
+    }
+
+    fn ranges(&self) -> Vec<Range> {
+        let ranges = self.ranges.read();
+        ranges.unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    fn cidrs(&self) -> Vec<Cidr> {
+        self.ranges().iter().map(Range::subnet).collect()
+    }
+
+    /// Host side as the ranges want it; made once, and again if the bridge
+    /// has gone in between.
+    async fn ready_host(
+        &self,
+        rtnl: &Rtnl,
+        ranges: &[Range],
+    ) -> Result<host::Host, BuiltinError> {
+        let mut ready = self.host.lock().await;
+        if let Some(host) = ready.as_ref()
+            && host.ranges == ranges
+            && rtnl.link(&self.config.bridge).await?.map(|l| l.index) == Some(host.bridge)
+        {
+            return Ok(host.clone());
+        }
+        let host = host::set_up(rtnl, &self.config, ranges).await?;
+        *ready = Some(host.clone());
+        Ok(host)
+    }
+
+    async fn lease(&self, ranges: Vec<Range>, owner: &str) -> Result<Leases, BuiltinError> {
+        let (store, owner) = (self.store.clone(), owner.to_owned());
+        blocking(move || {
+            let lease = |(slot, range): (usize, Range)| {
+                let interface = crate::defaults::POD_INTERFACE;
+                let ip = store.reserve(&range, slot, &owner, interface)?;
+                Ok((ip, range))
+            };
+            ranges.into_iter().enumerate().map(lease).collect()
+        })
+        .await
+    }
+
+    async fn release(&self, owner: &str) -> Result<(), BuiltinError> {
+        let (store, owner) = (self.store.clone(), owner.to_owned());
+        blocking(move || Ok(store.release(&owner)?)).await
+    }
+}
+
+/// Runs what waits for a disk or a lock beside the executor's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BuiltinError> + Send + 'static,
+) -> Result<T, BuiltinError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(BuiltinError::ShuttingDown),
+    }
+}

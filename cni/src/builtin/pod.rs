@@ -1,0 +1,164 @@
+//! One pod's side: the veth pair, its addresses and routes.
+
+use super::host::{Host, mac_of};
+use super::{BuiltinError, Leases};
+use crate::Netns;
+use crate::defaults::{LOOPBACK_INDEX, POD_INTERFACE};
+use crate::netlink::{Address, NetlinkError, Route, Rtnl, VethPair};
+use std::net::IpAddr;
+
+/// Prefix of our interfaces' names on the host.
+const PREFIX: &str = "lt";
+
+/// What a pod is to be given.
+#[derive(Debug)]
+pub struct Wiring<'a> {
+    /// The host's side.
+    pub host: &'a Host,
+    /// Name of the pod's interface on the host.
+    pub name: String,
+    /// Addresses.
+    pub leases: &'a Leases,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Made {
+    /// Link-layer address of the pod's interface.
+    pub mac: [u8; 6],
+    /// Of the host's end.
+    pub host_mac: Vec<u8>,
+}
+
+/// The name follows from the sandbox, so that its removal needs no record.
+pub fn host_interface(sandbox_id: &str) -> String {
+    // FNV-1a, 64 bits; 48 of them are kept (a name has at most 15 bytes).
+    let hash = sandbox_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{PREFIX}{:012x}", hash >> 16)
+}
+
+/// Which of a bridge's ports are ours but of none of these sandboxes.
+pub fn stale<'a>(ports: &'a [String], sandboxes: &[&str]) -> Vec<&'a str> {
+    let live: Vec<String> = sandboxes.iter().map(|id| host_interface(id)).collect();
+    let ours = ports.iter().filter(|p| p.starts_with(PREFIX));
+    ours.filter(|p| !live.contains(p)).map(String::as_str).collect()
+}
+
+impl Wiring<'_> {
+    /// Makes the pair and brings the pod's end up with addresses and routes.
+    pub async fn make(&self, rtnl: &Rtnl, netns: &dyn Netns) -> Result<Made, BuiltinError> {
+        let mac = self.leases.first().map_or([0; 6], |(ip, _)| mac_of(*ip));
+        let (pair, inside) = tokio::join!(self.pair(rtnl, netns, mac), open(netns));
+        pair?;
+        let inside = inside?;
+        let (host_mac, pod) = tokio::join!(self.host_end(rtnl), self.pod_end(&inside));
+        pod?;
+        Ok(Made { mac, host_mac: host_mac? })
+    }
+
+    async fn pair(
+        &self,
+        rtnl: &Rtnl,
+        netns: &dyn Netns,
+        mac: [u8; 6],
+    ) -> Result<(), NetlinkError> {
+        let pair = VethPair {
+            host: &self.name,
+            pod: POD_INTERFACE,
+            netns: netns.fd(),
+            mac,
+            mtu: self.host.mtu,
+            bridge: Some(self.host.bridge),
+        };
+        match rtnl.add_veth(&pair).await {
+            // Left by an attempt that was cut short.
+            Err(e) if e.errno() == Some(libc::EEXIST) => {
+                rtnl.del_link(&self.name).await?;
+                rtnl.add_veth(&pair).await
+            }
+            done => done,
+        }
+    }
+
+    /// Hairpin: with br_netfilter a pod's way to itself through a Service
+    /// turns around within the bridge.
+    async fn host_end(&self, rtnl: &Rtnl) -> Result<Vec<u8>, BuiltinError> {
+        let Some(link) = rtnl.link(&self.name).await? else {
+            return Ok(Vec::new());
+        };
+        rtnl.set_hairpin(link.index).await?;
+        Ok(link.mac)
+    }
+
+    async fn pod_end(&self, inside: &Rtnl) -> Result<(), BuiltinError> {
+        let (loopback, link) =
+            tokio::join!(inside.set_up(LOOPBACK_INDEX), inside.link(POD_INTERFACE));
+        loopback?;
+        let no_link = BuiltinError::NoInterface { name: POD_INTERFACE };
+        let index = link?.ok_or(no_link)?.index;
+        inside.set_up(index).await?;
+        for (ip, range) in self.leases {
+            let address = Address {
+                ip: *ip,
+                prefix: range.subnet().prefix(),
+                prefix_route: false,
+            };
+            inside.add_address(index, address).await?;
+            let gateway = range.gateway();
+            let routes = [Route::on_link(gateway, index), Route::default_via(gateway, index)];
+            for route in routes.into_iter().flatten() {
+                inside.add_route(route).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Brings the loopback of a namespace up.
+pub async fn loopback_up(netns: &dyn Netns) -> Result<(), BuiltinError> {
+    Ok(open(netns).await?.set_up(LOOPBACK_INDEX).await?)
+}
+
+/// Removes the pair; none is fine (the namespace's end takes it along).
+pub async fn remove(sandbox_id: &str) -> Result<(), BuiltinError> {
+    Ok(Rtnl::here()?.del_link(&host_interface(sandbox_id)).await?)
+}
+
+/// Whether the pod's interface is there with these addresses.
+pub async fn check(netns: &dyn Netns, ips: &[IpAddr]) -> Result<(), BuiltinError> {
+    let inside = open(netns).await?;
+    let no_link = BuiltinError::NoInterface { name: POD_INTERFACE };
+    let link = inside.link(POD_INTERFACE).await?.ok_or(no_link)?;
+    let there = inside.addresses(link.index).await?;
+    match ips.iter().find(|ip| !there.contains(ip)) {
+        Some(ip) => Err(BuiltinError::NoAddress { ip: *ip }),
+        None => Ok(()),
+    }
+}
+
+async fn open(netns: &dyn Netns) -> Result<Rtnl, BuiltinError> {
+    let protocol = netlink_sys::protocols::NETLINK_ROUTE as i32;
+    let socket = netns.netlink_socket(protocol).await;
+    Ok(Rtnl::over(socket.map_err(BuiltinError::Netns)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_interface_is_short_and_follows_from_the_sandbox() {
+        let a = host_interface("9c5e4b1f");
+        assert_eq!(a, host_interface("9c5e4b1f"));
+        assert_ne!(a, host_interface("9c5e4b1e"));
+        assert_eq!(a.len(), 14);
+    }
+
+    #[test]
+    fn stale_ports_are_ours_without_a_sandbox() {
+        let ports = [host_interface("a"), host_interface("b"), "vnet0".to_owned()];
+        assert_eq!(stale(&ports, &["a"]), [ports[1].as_str()]);
+    }
+}

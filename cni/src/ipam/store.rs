@@ -1,0 +1,239 @@
+use super::Range;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Taken while the folder is changed; other processes may share it.
+const LOCK: &str = "lock";
+/// Prefix of the files that remember where each range goes on.
+const LAST: &str = "last_reserved_ip.";
+
+/// Why no address was reserved or given back.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder can't be used.
+    #[error("address reservations in {}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        #[allow(missing_docs)]
+        source: io::Error,
+    },
+    /// All addresses are taken.
+    #[error(
+        "no free address in {subnet}: {taken} are reserved in {}; delete pods, or give the node a larger podCIDR",
+        dir.display()
+    )]
+    Exhausted {
+        /// The subnet.
+        subnet: String,
+        /// Reservations in the folder.
+        taken: usize,
+        /// The folder.
+        dir: PathBuf,
+    },
+}
+
+/// A folder of reservations, all made under its lock.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+/// The lock, given back when dropped.
+struct Locked(#[allow(dead_code)] File);
+
+impl Store {
+    /// The folder, made if it is missing.
+    pub fn open(dir: PathBuf) -> Result<Self, StoreError> {
+        match fs::create_dir_all(&dir) {
+            Ok(()) => Ok(Self { dir }),
+            Err(source) => Err(StoreError::Io { path: dir, source }),
+        }
+    }
+
+    /// Reserves the next free address of the range for the owner. An owner
+    /// that has one in the range already is given that one again.
+    pub fn reserve(
+        &self,
+        range: &Range,
+        slot: usize,
+        owner: &str,
+        interface: &str,
+    ) -> Result<IpAddr, StoreError> {
+        let _lock = self.lock()?;
+        let reserved = self.reservations()?;
+        let mine = |(ip, id): &&(IpAddr, String)| id == owner && range.offers(*ip);
+        if let Some((ip, _)) = reserved.iter().find(mine) {
+            return Ok(*ip);
+        }
+        let last = fs::read_to_string(self.dir.join(format!("{LAST}{slot}")));
+        let last = last.ok().and_then(|text| text.trim().parse().ok());
+        for ip in range.after(last) {
+            if self.take(ip, owner, interface)? {
+                self.remember(slot, ip);
+                return Ok(ip);
+            }
+        }
+        Err(StoreError::Exhausted {
+            subnet: range.subnet().to_string(),
+            taken: reserved.len(),
+            dir: self.dir.clone(),
+        })
+    }
+
+    /// Gives back all of the owner's addresses; none is fine.
+    pub fn release(&self, owner: &str) -> Result<(), StoreError> {
+        self.release_unless(|id| id != owner)
+    }
+
+    /// Gives back the addresses of every owner that is not kept, and those
+    /// whose file a crash left empty.
+    pub fn release_unless(&self, keep: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        for (ip, id) in self.reservations()? {
+            if !keep(&id) {
+                self.remove(&ip.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every reservation with its owner; "" where a crash left none.
+    pub fn reservations(&self) -> Result<Vec<(IpAddr, String)>, StoreError> {
+        let mut found = Vec::new();
+        let entries = fs::read_dir(&self.dir).map_err(|e| self.error("", e))?;
+        for entry in entries {
+            let name = entry.map_err(|e| self.error("", e))?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            // The reference writes ':' of IPv6 as '_' on some systems.
+            let Ok(ip) = name.replace('_', ":").parse() else {
+                continue;
+            };
+            let text = fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+            let owner = text.lines().next().unwrap_or_default().trim().to_owned();
+            found.push((ip, owner));
+        }
+        Ok(found)
+    }
+
+    /// Makes the file of an address, with its content from the start; false if
+    /// somebody has it.
+    fn take(&self, ip: IpAddr, owner: &str, interface: &str) -> Result<bool, StoreError> {
+        let name = ip.to_string();
+        let path = self.dir.join(&name);
+        let temporary = self.dir.join(".new");
+        // A file without an owner is what a crash left of one.
+        if fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
+            self.remove(&name)?;
+        }
+        let content = format!("{owner}\r\n{interface}");
+        write_new(&temporary, content.as_bytes()).map_err(|e| self.error(".new", e))?;
+        match fs::hard_link(&temporary, &path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(self.error(&name, e)),
+        }
+    }
+
+    /// Only a hint: losing it costs nothing.
+    fn remember(&self, slot: usize, ip: IpAddr) {
+        let _ = fs::write(self.dir.join(format!("{LAST}{slot}")), ip.to_string());
+        let _ = fs::remove_file(self.dir.join(".new"));
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        match fs::remove_file(self.dir.join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error(name, e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> Result<Locked, StoreError> {
+        let open = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.dir.join(LOCK));
+        let file = open.map_err(|e| self.error(LOCK, e))?;
+        let locked = flock(&file, FlockOperation::LockExclusive);
+        locked.map_err(|e| self.error(LOCK, e.into()))?;
+        Ok(Locked(file))
+    }
+
+    fn error(&self, name: &str, source: io::Error) -> StoreError {
+        StoreError::Io {
+            path: self.dir.join(name),
+            source,
+        }
+    }
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    // A fresh inode: the old one may be linked to an address.
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    File::create_new(path)?.write_all(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    fn range() -> Range {
+        Range::new("10.0.0.0/29".parse().unwrap(), None, None, None).unwrap()
+    }
+
+    #[test]
+    fn store_gives_each_owner_its_own_address_and_the_same_again() {
+        let dir = TempDir::new();
+        let store = Store::open(dir.path().to_owned()).unwrap();
+        let a = store.reserve(&range(), 0, "a", "eth0").unwrap();
+        let b = store.reserve(&range(), 0, "b", "eth0").unwrap();
+        assert_ne!(a, b);
+        assert_eq!(store.reserve(&range(), 0, "a", "eth0").unwrap(), a);
+        let content = fs::read_to_string(dir.path().join(a.to_string())).unwrap();
+        assert_eq!(content, "a\r\neth0");
+    }
+
+    #[test]
+    fn store_says_so_when_nothing_is_free() {
+        let dir = TempDir::new();
+        let store = Store::open(dir.path().to_owned()).unwrap();
+        for n in 0..5 {
+            store.reserve(&range(), 0, &n.to_string(), "eth0").unwrap();
+        }
+        let full = store.reserve(&range(), 0, "late", "eth0").unwrap_err();
+        assert!(full.to_string().contains("5 are reserved"), "{full}");
+        store.release("3").unwrap();
+        store.release("3").unwrap();
+        assert!(store.reserve(&range(), 0, "late", "eth0").is_ok());
+    }
+
+    #[test]
+    fn store_takes_over_a_file_that_a_crash_left_empty() {
+        let dir = TempDir::new();
+        let store = Store::open(dir.path().to_owned()).unwrap();
+        fs::write(dir.path().join("10.0.0.2"), "").unwrap();
+        let ip = store.reserve(&range(), 0, "a", "eth0").unwrap();
+        assert_eq!(ip.to_string(), "10.0.0.2");
+    }
+
+    #[test]
+    fn store_keeps_only_the_living() {
+        let dir = TempDir::new();
+        let store = Store::open(dir.path().to_owned()).unwrap();
+        for id in ["a", "b", "c"] {
+            store.reserve(&range(), 0, id, "eth0").unwrap();
+        }
+        store.release_unless(|id| id == "b").unwrap();
+        let left = store.reservations().unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].1, "b");
+    }
+}
