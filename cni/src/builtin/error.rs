@@ -21,7 +21,9 @@ pub enum BuiltinError {
     #[error("open a netlink socket in the pod's network namespace")]
     Netns(#[source] io::Error),
     /// The kernel refused a change of the packet filter.
-    #[error("{what} in nf_tables table inet {table} (does the kernel have nf_tables with nat, masq and fib?)")]
+    #[error(
+        "{what} in nf_tables table inet {table} (does the kernel have nf_tables with nat, masq and fib?)"
+    )]
     Filter {
         /// What was changed.
         what: &'static str,

@@ -1,8 +1,8 @@
 //! Applies [`ruleset`] to the kernel.
 
 use super::{BuiltinError, blocking, ruleset};
-use crate::nft::{Batch, Element, conntrack};
 use crate::network::Builtin;
+use crate::nft::{Batch, Element, conntrack};
 use crate::{Cidr, PortMapping, Protocol};
 use std::io;
 use std::net::IpAddr;
@@ -115,7 +115,11 @@ async fn commit(what: &'static str, table: &str, batch: Batch) -> Result<(), Bui
     let table = table.to_owned();
     blocking(move || {
         let done = batch.commit();
-        done.map_err(|source| BuiltinError::Filter { what, table, source })
+        done.map_err(|source| BuiltinError::Filter {
+            what,
+            table,
+            source,
+        })
     })
     .await
 }

@@ -22,16 +22,14 @@ pub struct Host {
 
 /// Makes the bridge with its gateway addresses, the kernel's settings and the
 /// packet filter's table; what is there already stays.
-pub async fn set_up(
-    rtnl: &Rtnl,
-    config: &Builtin,
-    ranges: &[Range],
-) -> Result<Host, BuiltinError> {
+pub async fn set_up(rtnl: &Rtnl, config: &Builtin, ranges: &[Range]) -> Result<Host, BuiltinError> {
     let name = &config.bridge;
     let mtu = mtu(rtnl, config.mtu).await?;
     let mac = ranges.first().map_or([0; 6], |r| mac_of(r.gateway()));
     rtnl.add_bridge(name, mac, mtu).await?;
     let bridge = rtnl.link(name).await?.ok_or_else(|| gone(name))?;
+    let ipv6 = ranges.iter().any(|r| r.subnet().is_ipv6());
+    sysctl::apply(&sysctl::wanted(name, ipv6))?;
     if !bridge.up {
         rtnl.set_up(bridge.index).await?;
     }
@@ -43,8 +41,6 @@ pub async fn set_up(
         };
         rtnl.add_address(bridge.index, address).await?;
     }
-    let ipv6 = ranges.iter().any(|r| r.subnet().is_ipv6());
-    sysctl::apply(&sysctl::wanted(name, ipv6))?;
     let cidrs: Vec<_> = ranges.iter().map(Range::subnet).collect();
     filter::lay(config, &cidrs).await?;
     Ok(Host {

@@ -81,11 +81,7 @@ impl BridgeNetwork {
         wired
     }
 
-    async fn wire(
-        &self,
-        pod: &PodNetwork,
-        netns: &dyn Netns,
-    ) -> Result<Attachment, BuiltinError> {
+    async fn wire(&self, pod: &PodNetwork, netns: &dyn Netns) -> Result<Attachment, BuiltinError> {
         let ranges = self.ranges();
         let rtnl = Rtnl::here()?;
         let host = self.ready_host(&rtnl, &ranges).await?;
@@ -151,11 +147,7 @@ impl BridgeNetwork {
 
     /// Host side as the ranges want it; made once, and again if the bridge
     /// has gone in between.
-    async fn ready_host(
-        &self,
-        rtnl: &Rtnl,
-        ranges: &[Range],
-    ) -> Result<host::Host, BuiltinError> {
+    async fn ready_host(&self, rtnl: &Rtnl, ranges: &[Range]) -> Result<host::Host, BuiltinError> {
         let mut ready = self.host.lock().await;
         if let Some(host) = ready.as_ref()
             && host.ranges == ranges

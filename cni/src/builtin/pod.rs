@@ -43,7 +43,9 @@ pub fn host_interface(sandbox_id: &str) -> String {
 pub fn stale<'a>(ports: &'a [String], sandboxes: &[&str]) -> Vec<&'a str> {
     let live: Vec<String> = sandboxes.iter().map(|id| host_interface(id)).collect();
     let ours = ports.iter().filter(|p| p.starts_with(PREFIX));
-    ours.filter(|p| !live.contains(p)).map(String::as_str).collect()
+    ours.filter(|p| !live.contains(p))
+        .map(String::as_str)
+        .collect()
 }
 
 impl Wiring<'_> {
@@ -55,15 +57,13 @@ impl Wiring<'_> {
         let inside = inside?;
         let (host_mac, pod) = tokio::join!(self.host_end(rtnl), self.pod_end(&inside));
         pod?;
-        Ok(Made { mac, host_mac: host_mac? })
+        Ok(Made {
+            mac,
+            host_mac: host_mac?,
+        })
     }
 
-    async fn pair(
-        &self,
-        rtnl: &Rtnl,
-        netns: &dyn Netns,
-        mac: [u8; 6],
-    ) -> Result<(), NetlinkError> {
+    async fn pair(&self, rtnl: &Rtnl, netns: &dyn Netns, mac: [u8; 6]) -> Result<(), NetlinkError> {
         let pair = VethPair {
             host: &self.name,
             pod: POD_INTERFACE,
@@ -96,7 +96,9 @@ impl Wiring<'_> {
         let (loopback, link) =
             tokio::join!(inside.set_up(LOOPBACK_INDEX), inside.link(POD_INTERFACE));
         loopback?;
-        let no_link = BuiltinError::NoInterface { name: POD_INTERFACE };
+        let no_link = BuiltinError::NoInterface {
+            name: POD_INTERFACE,
+        };
         let index = link?.ok_or(no_link)?.index;
         inside.set_up(index).await?;
         for (ip, range) in self.leases {
@@ -107,7 +109,10 @@ impl Wiring<'_> {
             };
             inside.add_address(index, address).await?;
             let gateway = range.gateway();
-            let routes = [Route::on_link(gateway, index), Route::default_via(gateway, index)];
+            let routes = [
+                Route::on_link(gateway, index),
+                Route::default_via(gateway, index),
+            ];
             for route in routes.into_iter().flatten() {
                 inside.add_route(route).await?;
             }
@@ -129,7 +134,9 @@ pub async fn remove(sandbox_id: &str) -> Result<(), BuiltinError> {
 /// Whether the pod's interface is there with these addresses.
 pub async fn check(netns: &dyn Netns, ips: &[IpAddr]) -> Result<(), BuiltinError> {
     let inside = open(netns).await?;
-    let no_link = BuiltinError::NoInterface { name: POD_INTERFACE };
+    let no_link = BuiltinError::NoInterface {
+        name: POD_INTERFACE,
+    };
     let link = inside.link(POD_INTERFACE).await?.ok_or(no_link)?;
     let there = inside.addresses(link.index).await?;
     match ips.iter().find(|ip| !there.contains(ip)) {

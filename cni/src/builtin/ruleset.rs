@@ -14,6 +14,11 @@ const AFTER_SERVICES: i32 = -90;
 /// `NF_IP_PRI_NAT_SRC`.
 const SOURCE: i32 = 100;
 
+/// RFC 792.
+const ICMP_REDIRECT: u8 = 5;
+/// RFC 4861, 4.5.
+const ND_REDIRECT: u8 = 137;
+
 const MAP4: &str = "ports4";
 const MAP4_IP: &str = "ports4_ip";
 const MAP6: &str = "ports6";
@@ -80,13 +85,29 @@ pub fn lay(batch: &mut Batch, policy: &Policy<'_>) {
     for set in &SETS {
         batch.add_set(set);
     }
-    let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
+    let nat = |number, priority| {
+        Some(Hook {
+            kind: "nat",
+            number,
+            priority,
+        })
+    };
     batch.add_chain("ports", None);
     batch.add_chain("prerouting", nat(NF_INET_PRE_ROUTING, AFTER_SERVICES));
     batch.add_chain("output", nat(NF_INET_LOCAL_OUT, AFTER_SERVICES));
     batch.add_chain("postrouting", nat(NF_INET_POST_ROUTING, SOURCE));
-    let raw = Hook { kind: "filter", number: NF_INET_PRE_ROUTING, priority: RAW };
+    let raw = Hook {
+        kind: "filter",
+        number: NF_INET_PRE_ROUTING,
+        priority: RAW,
+    };
     batch.add_chain("martians", Some(raw));
+    let output = Hook {
+        kind: "filter",
+        number: NF_INET_LOCAL_OUT,
+        priority: 0,
+    };
+    batch.add_chain("redirects", Some(output));
     for (chain, rule) in rules(policy) {
         batch.add_rule(chain, &rule);
     }
@@ -97,6 +118,7 @@ pub fn rules(policy: &Policy<'_>) -> Vec<(&'static str, Rule)> {
     let local = || Rule::default().to_this_host().jump("ports");
     let mut rules = vec![("prerouting", local()), ("output", local())];
     rules.extend(martians(policy).map(|r| ("martians", r)));
+    rules.extend(redirects(policy).map(|r| ("redirects", r)));
     rules.extend(ports().into_iter().map(|r| ("ports", r)));
     rules.extend(source(policy).into_iter().map(|r| ("postrouting", r)));
     rules
@@ -110,9 +132,26 @@ fn martians(policy: &Policy<'_>) -> impl Iterator<Item = Rule> {
     let loopback = Cidr::new([127, 0, 0, 0].into(), 8);
     let sides = [Side::Source, Side::Destination];
     let from_pods = Rule::default().interface(NFT_META_IIFNAME, policy.bridge, true);
-    sides.into_iter().zip([loopback; 2]).filter_map(move |(side, range)| {
-        let rule = from_pods.clone().family(false).in_range(side, range?);
-        Some(rule.verdict(NF_DROP))
+    sides
+        .into_iter()
+        .zip([loopback; 2])
+        .filter_map(move |(side, range)| {
+            let rule = from_pods.clone().family(false).in_range(side, range?);
+            Some(rule.verdict(NF_DROP))
+        })
+}
+
+/// Pods reach each other through the host on purpose; it must not tell them
+/// of a shorter way, which they could not use: they know no neighbour but it.
+fn redirects(policy: &Policy<'_>) -> impl Iterator<Item = Rule> {
+    let to_pods = Rule::default().interface(NFT_META_OIFNAME, policy.bridge, true);
+    let kinds = [
+        (libc::IPPROTO_ICMP, ICMP_REDIRECT),
+        (libc::IPPROTO_ICMPV6, ND_REDIRECT),
+    ];
+    kinds.into_iter().map(move |(protocol, kind)| {
+        let rule = to_pods.clone().icmp(protocol as u8, kind);
+        rule.verdict(NF_DROP)
     })
 }
 
@@ -126,14 +165,24 @@ fn ports() -> Vec<Rule> {
             None => (rule, 0),
         };
         rule.load_port(key)
-            .with(Expr::Lookup { set, at: 0, to: Some(0) })
-            .with(Expr::Dnat { family, addr: 0, port: words })
+            .with(Expr::Lookup {
+                set,
+                at: 0,
+                to: Some(0),
+            })
+            .with(Expr::Dnat {
+                family,
+                addr: 0,
+                port: words,
+            })
     };
     let here = Some(Side::Destination);
     let mut rules = Vec::new();
     // ::1 can't be routed out of the host, so it is refused at once instead.
     if let Some(loopback) = Cidr::new(std::net::Ipv6Addr::LOCALHOST.into(), 128) {
-        let rule = Rule::default().family(true).in_range(Side::Destination, loopback);
+        let rule = Rule::default()
+            .family(true)
+            .in_range(Side::Destination, loopback);
         rules.push(rule.verdict(NFT_RETURN));
     }
     rules.push(look(false, here, MAP4_IP));
@@ -157,18 +206,34 @@ fn source(policy: &Policy<'_>) -> Vec<Rule> {
             .family(ipv6)
             .load_address(ipv6, Side::Source, 0)
             .load_address(ipv6, Side::Destination, words)
-            .with(Expr::Lookup { set, at: 0, to: None })
+            .with(Expr::Lookup {
+                set,
+                at: 0,
+                to: None,
+            })
             .with(Expr::Masquerade);
         rules.push(rule);
     }
     for pods in policy.pods {
-        let from = || Rule::default().family(pods.is_ipv6()).in_range(Side::Source, *pods);
+        let from = || {
+            Rule::default()
+                .family(pods.is_ipv6())
+                .in_range(Side::Source, *pods)
+        };
         let seen = policy.no_masquerade.iter().chain(policy.pods);
         for range in seen.filter(|r| r.is_ipv6() == pods.is_ipv6()) {
-            rules.push(from().in_range(Side::Destination, *range).verdict(NFT_RETURN));
+            rules.push(
+                from()
+                    .in_range(Side::Destination, *range)
+                    .verdict(NFT_RETURN),
+            );
         }
         if let Some(range) = multicast(pods.is_ipv6()) {
-            rules.push(from().in_range(Side::Destination, range).verdict(NFT_RETURN));
+            rules.push(
+                from()
+                    .in_range(Side::Destination, range)
+                    .verdict(NFT_RETURN),
+            );
         }
         let out = from().interface(NFT_META_OIFNAME, policy.bridge, false);
         rules.push(out.with(Expr::Masquerade));
@@ -206,7 +271,10 @@ fn port_element(port: &PortMapping, pod: IpAddr) -> Option<Element> {
     if port.host_ip.is_some_and(|ip| ip.is_ipv6() != pod.is_ipv6()) {
         return None;
     }
-    let service = [padded(&[protocol_number(port.protocol)]), padded(&port.host_port.to_be_bytes())];
+    let service = [
+        padded(&[protocol_number(port.protocol)]),
+        padded(&port.host_port.to_be_bytes()),
+    ];
     let set = match (pod.is_ipv6(), host.is_some()) {
         (false, false) => MAP4,
         (false, true) => MAP4_IP,
@@ -217,7 +285,11 @@ fn port_element(port: &PortMapping, pod: IpAddr) -> Option<Element> {
     key.extend(service.concat());
     let mut data = octets(pod);
     data.extend(padded(&port.container_port.to_be_bytes()));
-    Some(Element { set, key, data: Some(data) })
+    Some(Element {
+        set,
+        key,
+        data: Some(data),
+    })
 }
 
 /// Each part of a concatenation fills whole registers.

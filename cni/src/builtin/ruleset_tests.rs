@@ -33,16 +33,26 @@ fn port_of_one_address_is_only_of_its_family() {
     assert_eq!(maps[0].key[..4], [192, 0, 2, 1]);
     // 0.0.0.0 = every address of that family
     let all = elements(&[port(Some("0.0.0.0"))], &both);
-    let maps: Vec<_> = all.iter().filter_map(|e| e.data.as_ref().map(|_| e.set)).collect();
+    let maps: Vec<_> = all
+        .iter()
+        .filter_map(|e| e.data.as_ref().map(|_| e.set))
+        .collect();
     assert_eq!(maps, [MAP4]);
-    let maps = elements(&[port(None)], &both).iter().filter(|e| e.data.is_some()).count();
+    let maps = elements(&[port(None)], &both)
+        .iter()
+        .filter(|e| e.data.is_some())
+        .count();
     assert_eq!(maps, 2);
 }
 
 #[test]
 fn elements_have_the_lengths_that_their_sets_declare() {
     let both = ips(&["10.0.0.5", "fd00::5"]);
-    let ports = [port(None), port(Some("192.0.2.1")), port(Some("2001:db8::1"))];
+    let ports = [
+        port(None),
+        port(Some("192.0.2.1")),
+        port(Some("2001:db8::1")),
+    ];
     for element in elements(&ports, &both) {
         let set = SETS.iter().find(|s| s.name == element.set).unwrap();
         assert_eq!(element.key.len() as u32, set.key_len, "{}", set.name);
@@ -59,11 +69,20 @@ fn pod_without_ports_has_no_elements() {
 fn masquerade_comes_after_every_exception() {
     let pods = ["10.88.0.0/24".parse().unwrap()];
     let cluster = ["10.88.0.0/16".parse().unwrap()];
-    let policy = Policy { bridge: "br", pods: &pods, no_masquerade: &cluster };
+    let policy = Policy {
+        bridge: "br",
+        pods: &pods,
+        no_masquerade: &cluster,
+    };
     let chain: Vec<_> = source(&policy);
     let ends: Vec<_> = chain.iter().filter_map(|r| r.0.last()).collect();
-    let returns = Expr::Verdict { code: NFT_RETURN, chain: None };
+    let returns = Expr::Verdict {
+        code: NFT_RETURN,
+        chain: None,
+    };
     assert_eq!(ends.last(), Some(&&Expr::Masquerade));
-    assert_eq!(ends[ends.len() - 4..ends.len() - 1], [&returns, &returns, &returns]);
+    assert_eq!(
+        ends[ends.len() - 4..ends.len() - 1],
+        [&returns, &returns, &returns]
+    );
 }
-

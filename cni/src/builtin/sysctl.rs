@@ -23,14 +23,12 @@ pub fn wanted(bridge: &str, ipv6: bool) -> Vec<(String, &'static str)> {
         ("ipv4/ip_forward".to_owned(), "1"),
         // Host ports on 127.0.0.1; `ruleset::martians` closes what it opens.
         (format!("ipv4/conf/{bridge}/route_localnet"), "1"),
-        // Pods reach each other through the host on purpose (so that Services
-        // work without br_netfilter); the kernel must not tell them a shorter
-        // way. It asks `all` or the interface, so both; others keep their own.
-        ("ipv4/conf/all/send_redirects".to_owned(), "0"),
-        (format!("ipv4/conf/{bridge}/send_redirects"), "0"),
     ];
     if ipv6 {
         all.push(("ipv6/conf/all/forwarding".to_owned(), "1"));
+        // Neighbours are asked from the bridge's link-local address, which
+        // duplicate detection would hold back for the first second.
+        all.push((format!("ipv6/conf/{bridge}/accept_dad"), "0"));
     }
     all
 }
@@ -44,7 +42,11 @@ pub fn apply(settings: &[(String, &'static str)]) -> Result<(), SysctlError> {
         if now.trim() == *value {
             continue;
         }
-        fs::write(&path, value).map_err(|source| SysctlError { path, value, source })?;
+        fs::write(&path, value).map_err(|source| SysctlError {
+            path,
+            value,
+            source,
+        })?;
     }
     Ok(())
 }

@@ -64,7 +64,11 @@ impl Range {
         (0..=count)
             .map(move |n| {
                 let ahead = end - start;
-                if n <= ahead { start + n } else { first + (n - ahead - 1) }
+                if n <= ahead {
+                    start + n
+                } else {
+                    first + (n - ahead - 1)
+                }
             })
             .filter_map(move |index| subnet.nth(index))
             .filter(move |ip| *ip != gateway)

@@ -18,10 +18,7 @@ impl Rtnl {
     /// Adds an address, without duplicate address detection (which would hold
     /// an IPv6 address back for a second or more). One that is there is fine.
     pub async fn add_address(&self, index: u32, address: Address) -> Result<(), NetlinkError> {
-        let mut request = self
-            .handle
-            .address()
-            .add(index, address.ip, address.prefix);
+        let mut request = self.handle.address().add(index, address.ip, address.prefix);
         let flags = flags(address);
         let message = request.message_mut();
         message.attributes.push(AddressAttribute::Flags(flags));
@@ -32,11 +29,9 @@ impl Rtnl {
     /// Addresses of an interface.
     pub async fn addresses(&self, index: u32) -> Result<Vec<IpAddr>, NetlinkError> {
         let request = self.handle.address().get().set_link_index_filter(index);
-        let messages: Vec<_> = request
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|e| NetlinkError::new("list addresses of link", index.to_string(), io_error(e)))?;
+        let messages: Vec<_> = request.execute().try_collect().await.map_err(|e| {
+            NetlinkError::new("list addresses of link", index.to_string(), io_error(e))
+        })?;
         Ok(messages.iter().filter_map(local_address).collect())
     }
 }

@@ -2,7 +2,12 @@ use super::{NetlinkError, Rtnl, accept, exists_is_fine, io_error};
 use futures::TryStreamExt;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+/// How often to look whether an interface has gone.
+const RECHECK: Duration = Duration::from_millis(1);
 
 /// What is known of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,15 +52,13 @@ impl Rtnl {
         }
     }
 
-    /// Makes a bridge that is up; one of that name is left as it is.
-    pub async fn add_bridge(
-        &self,
-        name: &str,
-        mac: [u8; 6],
-        mtu: u32,
-    ) -> Result<(), NetlinkError> {
-        let message = LinkBridge::new(name).address(mac.to_vec()).mtu(mtu).up();
-        let done = self.handle.link().add(message.build()).execute().await;
+    /// Makes a bridge, down at first; one of that name is left as it is.
+    pub async fn add_bridge(&self, name: &str, mac: [u8; 6], mtu: u32) -> Result<(), NetlinkError> {
+        let message = LinkMessageBuilder::<LinkBridge>::new(name)
+            .address(mac.to_vec())
+            .mtu(mtu)
+            .build();
+        let done = self.handle.link().add(message).execute().await;
         exists_is_fine(done).map_err(|e| NetlinkError::new("create bridge", name, e))
     }
 
@@ -69,7 +72,7 @@ impl Rtnl {
     /// Lets the bridge send frames back through the port they came from.
     pub async fn set_hairpin(&self, index: u32) -> Result<(), NetlinkError> {
         let message = LinkBridgePort::new(index).hairpin(true).build();
-        let done = self.handle.link().set(message).execute().await;
+        let done = self.handle.link().set_port(message).execute().await;
         done.map_err(|e| NetlinkError::new("set hairpin on link", index.to_string(), io_error(e)))
     }
 
@@ -80,13 +83,26 @@ impl Rtnl {
         done.map_err(|e| NetlinkError::new("set up link", index.to_string(), io_error(e)))
     }
 
-    /// Removes an interface (and a veth's other end); none is fine.
+    /// Removes an interface (and a veth's other end); none is fine. Returns
+    /// when it can't be seen any more.
+    ///
+    /// The kernel does not let the caller go before every processor has
+    /// passed a quiescent state, some 30 ms after the interface has gone; a
+    /// thread of its own waits for that, not one of the executor's.
     pub async fn del_link(&self, name: &str) -> Result<(), NetlinkError> {
         let Some(link) = self.link(name).await? else {
             return Ok(());
         };
-        let done = self.handle.link().del(link.index).execute().await;
-        accept(done, libc::ENODEV).map_err(|e| NetlinkError::new("delete link", name, e))
+        let mut deleted = tokio::task::spawn_blocking(move || delete_apart(link.index));
+        loop {
+            match tokio::time::timeout(RECHECK, &mut deleted).await {
+                Ok(Ok(done)) => return done.map_err(|e| NetlinkError::new("delete link", name, e)),
+                // The executor ends.
+                Ok(Err(_)) => return Ok(()),
+                Err(_) if self.link(name).await?.is_none() => return Ok(()),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Names of a bridge's ports.
@@ -105,9 +121,23 @@ impl Rtnl {
     pub async fn mtu_of(&self, index: u32) -> Result<Option<u32>, NetlinkError> {
         let request = self.handle.link().get().match_index(index);
         let found = request.execute().try_next().await;
-        let found = found.map_err(|e| NetlinkError::new("look up link", index.to_string(), io_error(e)))?;
+        let found =
+            found.map_err(|e| NetlinkError::new("look up link", index.to_string(), io_error(e)))?;
         Ok(found.map(|m| link_info(&m).mtu))
     }
+}
+
+/// Deletes by way of a connection that this thread alone drives.
+fn delete_apart(index: u32) -> io::Result<()> {
+    tokio::runtime::Handle::current().block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let deleted = handle.link().del(index);
+        tokio::select! {
+            biased;
+            done = deleted.execute() => accept(done, libc::ENODEV),
+            () = connection => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    })
 }
 
 fn veth_message(pair: &VethPair<'_>) -> LinkMessage {

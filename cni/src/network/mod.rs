@@ -26,11 +26,17 @@ impl Network {
     /// first pod.
     pub fn open(config: NetworkConfig) -> Result<Arc<Self>, OpenError> {
         let results = config.state_dir.join("results");
-        let records = Records::open(results.clone())
-            .map_err(|source| OpenError::State { path: results, source })?;
+        let records = Records::open(results.clone()).map_err(|source| OpenError::State {
+            path: results,
+            source,
+        })?;
         let ipam = config.state_dir.join("ipam");
         let builtin = BridgeNetwork::open(config.builtin.clone(), ipam)?;
-        let network = Self { config, records, builtin };
+        let network = Self {
+            config,
+            records,
+            builtin,
+        };
         network.builtin.set_ranges(&network.kept_cidrs())?;
         Ok(Arc::new(network))
     }
@@ -121,7 +127,8 @@ impl Network {
             .into_iter()
             .partition(|r| valid.contains(&r.pod.sandbox_id));
         for record in dead {
-            self.del(&record.pod, None, Some(&record.attachment)).await?;
+            self.del(&record.pod, None, Some(&record.attachment))
+                .await?;
         }
         let pods = live.into_iter().map(|r| (r.pod, r.attachment.ips));
         Ok(self.builtin.gc(&pods.collect::<Vec<_>>()).await?)
@@ -133,10 +140,12 @@ impl Network {
     }
 
     fn forget(&self, sandbox: &str) -> Result<(), DelError> {
-        self.records.remove(sandbox).map_err(|source| DelError::State {
-            path: self.config.state_dir.join("results"),
-            source,
-        })
+        self.records
+            .remove(sandbox)
+            .map_err(|source| DelError::State {
+                path: self.config.state_dir.join("results"),
+                source,
+            })
     }
 
     fn cidrs_path(&self) -> PathBuf {

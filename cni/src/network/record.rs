@@ -49,7 +49,9 @@ impl Records {
         let bytes = fs::read(&path).ok()?;
         let record = serde_json::from_slice(&bytes);
         record
-            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "unreadable network record"))
+            .inspect_err(
+                |error| tracing::warn!(path = %path.display(), %error, "unreadable network record"),
+            )
             .ok()
     }
 

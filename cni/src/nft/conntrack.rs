@@ -47,7 +47,13 @@ pub fn forget_udp(ipv6: bool, ports: &[u16], owner: Option<IpAddr>) -> io::Resul
     let family = if ipv6 { NFPROTO_IPV6 } else { NFPROTO_IPV4 };
     let mut stale = Vec::new();
     let mut list = Messages::default();
-    list.push(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET, NLM_F_DUMP, family, |_| {});
+    list.push(
+        NFNL_SUBSYS_CTNETLINK,
+        IPCTNL_MSG_CT_GET,
+        NLM_F_DUMP,
+        family,
+        |_| {},
+    );
     request(&list, |body| {
         let flow = parse(body);
         if is_stale(&flow, ports, owner) {
@@ -68,12 +74,18 @@ fn is_stale(flow: &Flow, ports: &[u16], owner: Option<IpAddr>) -> bool {
 
 fn delete(family: u8, flow: &Flow) -> io::Result<()> {
     let mut message = Messages::default();
-    message.push(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE, NLM_F_ACK, family, |a| {
-        a.nest(CTA_TUPLE_ORIG, |a| a.raw(&flow.tuple));
-        if let Some(zone) = &flow.zone {
-            a.bytes(CTA_ZONE, zone);
-        }
-    });
+    message.push(
+        NFNL_SUBSYS_CTNETLINK,
+        IPCTNL_MSG_CT_DELETE,
+        NLM_F_ACK,
+        family,
+        |a| {
+            a.nest(CTA_TUPLE_ORIG, |a| a.raw(&flow.tuple));
+            if let Some(zone) = &flow.zone {
+                a.bytes(CTA_ZONE, zone);
+            }
+        },
+    );
     match request(&message, |_| {}) {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other,
@@ -144,7 +156,10 @@ mod tests {
     fn flow_is_stale_when_another_than_the_owner_answers() {
         let flow = parse(&udp_to(5353, [10, 0, 0, 7]));
         let owner = |last| Some(IpAddr::from([10, 0, 0, last]));
-        assert_eq!((flow.protocol, flow.port, flow.answers), (17, 5353, owner(7)));
+        assert_eq!(
+            (flow.protocol, flow.port, flow.answers),
+            (17, 5353, owner(7))
+        );
         assert!(!is_stale(&flow, &[5353], owner(7)));
         assert!(is_stale(&flow, &[5353], owner(8)));
         assert!(is_stale(&flow, &[5353], None));

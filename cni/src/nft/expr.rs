@@ -21,21 +21,37 @@ pub enum Expr {
     /// `meta KEY` into a register.
     Meta { key: u32, to: u32 },
     /// Bytes of the packet into a register.
-    Payload { base: u32, offset: u32, len: u32, to: u32 },
+    Payload {
+        base: u32,
+        offset: u32,
+        len: u32,
+        to: u32,
+    },
     /// `register & mask`, in place.
     Mask { mask: Vec<u8>, at: u32 },
     /// Goes on only if the register equals (or not) the value.
-    Compare { at: u32, equal: bool, value: Vec<u8> },
+    Compare {
+        at: u32,
+        equal: bool,
+        value: Vec<u8>,
+    },
     /// Kind of the destination address as the routing table has it.
     FibDaddrType { to: u32 },
     /// Goes on only if the registers are in the set; a map puts its value into `to`.
-    Lookup { set: &'static str, at: u32, to: Option<u32> },
+    Lookup {
+        set: &'static str,
+        at: u32,
+        to: Option<u32>,
+    },
     /// New destination: address at one register, port at another.
     Dnat { family: u8, addr: u32, port: u32 },
     /// Source becomes the address of the outgoing interface.
     Masquerade,
     /// Ends the rule with a verdict.
-    Verdict { code: i32, chain: Option<&'static str> },
+    Verdict {
+        code: i32,
+        chain: Option<&'static str>,
+    },
 }
 
 impl Expr {
@@ -65,7 +81,12 @@ impl Expr {
                 a.number(NFTA_META_KEY, *key);
                 a.number(NFTA_META_DREG, reg(to));
             }
-            Self::Payload { base, offset, len, to } => {
+            Self::Payload {
+                base,
+                offset,
+                len,
+                to,
+            } => {
                 a.number(NFTA_PAYLOAD_DREG, reg(to));
                 a.number(NFTA_PAYLOAD_BASE, *base);
                 a.number(NFTA_PAYLOAD_OFFSET, *offset);
@@ -78,7 +99,11 @@ impl Expr {
                 value(a, NFTA_BITWISE_MASK, mask);
                 value(a, NFTA_BITWISE_XOR, &vec![0; mask.len()]);
             }
-            Self::Compare { at, equal, value: v } => {
+            Self::Compare {
+                at,
+                equal,
+                value: v,
+            } => {
                 a.number(NFTA_CMP_SREG, reg(at));
                 a.number(NFTA_CMP_OP, if *equal { NFT_CMP_EQ } else { NFT_CMP_NEQ });
                 value(a, NFTA_CMP_DATA, v);
@@ -135,22 +160,31 @@ impl Rule {
     /// `meta nfproto ipv4|ipv6`
     pub fn family(self, ipv6: bool) -> Self {
         let proto = if ipv6 { NFPROTO_IPV6 } else { NFPROTO_IPV4 };
-        self.with(Expr::Meta { key: NFT_META_NFPROTO, to: 0 })
-            .equals(0, true, vec![proto])
+        self.with(Expr::Meta {
+            key: NFT_META_NFPROTO,
+            to: 0,
+        })
+        .equals(0, true, vec![proto])
     }
 
     /// `iifname NAME` (or `oifname`), or any other
     pub fn interface(self, key: u32, name: &str, equal: bool) -> Self {
         let mut padded = name.as_bytes().to_vec();
         padded.resize(IFNAMSIZ, 0);
-        self.with(Expr::Meta { key, to: 0 }).equals(0, equal, padded)
+        self.with(Expr::Meta { key, to: 0 })
+            .equals(0, equal, padded)
     }
 
     /// The family's address into register `to`.
     pub fn load_address(self, ipv6: bool, side: Side, to: u32) -> Self {
         let (offset, len) = address_at(ipv6, side);
         let base = NFT_PAYLOAD_NETWORK_HEADER;
-        self.with(Expr::Payload { base, offset, len, to })
+        self.with(Expr::Payload {
+            base,
+            offset,
+            len,
+            to,
+        })
     }
 
     /// `ip saddr|daddr RANGE`; a family's rule must come first.
@@ -163,7 +197,11 @@ impl Rule {
 
     /// Transport protocol and destination port into two registers.
     pub fn load_port(self, to: u32) -> Self {
-        self.with(Expr::Meta { key: NFT_META_L4PROTO, to }).with(Expr::Payload {
+        self.with(Expr::Meta {
+            key: NFT_META_L4PROTO,
+            to,
+        })
+        .with(Expr::Payload {
             base: NFT_PAYLOAD_TRANSPORT_HEADER,
             offset: 2,
             len: 2,
@@ -171,11 +209,29 @@ impl Rule {
         })
     }
 
+    /// `icmp type KIND`, or of another protocol that begins with its type
+    pub fn icmp(self, protocol: u8, kind: u8) -> Self {
+        let base = NFT_PAYLOAD_TRANSPORT_HEADER;
+        self.with(Expr::Meta {
+            key: NFT_META_L4PROTO,
+            to: 0,
+        })
+        .equals(0, true, vec![protocol])
+        .with(Expr::Payload {
+            base,
+            offset: 0,
+            len: 1,
+            to: 0,
+        })
+        .equals(0, true, vec![kind])
+    }
+
     /// `fib daddr type local`
     pub fn to_this_host(self) -> Self {
         // linux/rtnetlink.h RTN_LOCAL, in the host's own byte order
         let local = u32::from(libc::RTN_LOCAL).to_ne_bytes().to_vec();
-        self.with(Expr::FibDaddrType { to: 0 }).equals(0, true, local)
+        self.with(Expr::FibDaddrType { to: 0 })
+            .equals(0, true, local)
     }
 
     /// Ends with a verdict.
@@ -185,7 +241,10 @@ impl Rule {
 
     /// Ends with a jump.
     pub fn jump(self, chain: &'static str) -> Self {
-        self.with(Expr::Verdict { code: NFT_JUMP, chain: Some(chain) })
+        self.with(Expr::Verdict {
+            code: NFT_JUMP,
+            chain: Some(chain),
+        })
     }
 
     /// One more expression.

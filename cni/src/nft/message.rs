@@ -39,7 +39,12 @@ impl Messages {
 
     /// Opens an atomic batch of nf_tables.
     pub fn begin(&mut self) {
-        self.header(NFNL_MSG_BATCH_BEGIN, 0, NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES);
+        self.header(
+            NFNL_MSG_BATCH_BEGIN,
+            0,
+            NFPROTO_UNSPEC,
+            NFNL_SUBSYS_NFTABLES,
+        );
         self.close();
     }
 
@@ -120,7 +125,8 @@ impl Attributes<'_> {
     pub fn nest(&mut self, kind: u16, inner: impl FnOnce(&mut Attributes<'_>)) -> &mut Self {
         let start = self.0.len();
         self.0.extend_from_slice(&[0, 0]);
-        self.0.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
+        self.0
+            .extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
         inner(&mut Attributes(self.0));
         let length = (self.0.len() - start) as u16;
         self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());

@@ -73,7 +73,12 @@ impl cni::Netns for Pod {
             use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
             let protocol = std::num::NonZeroU32::new(protocol as u32).map(Protocol::from_raw);
             let flags = SocketFlags::CLOEXEC;
-            Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?)
+            Ok(socket_with(
+                AddressFamily::NETLINK,
+                SocketType::RAW,
+                flags,
+                protocol,
+            )?)
         })
     }
 }
