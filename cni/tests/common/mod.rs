@@ -1,7 +1,7 @@
 //! Network namespaces for tests: a "host" that the test's threads live in,
 //! and pods that only sockets are opened in.
 
-use nix::sched::{CloneFlags, setns, unshare};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 /// untouched and /proc/sys/net showing that namespace.
 pub fn in_host<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
+        unshare();
         sh("ip link set lo up");
         // Threads of the runtime are made here, so they share the namespace.
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -26,6 +26,14 @@ pub fn in_host<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static
     }
 }
 
+/// Moves this thread into a network namespace of its own.
+#[allow(unsafe_code)]
+fn unshare() {
+    // SAFETY: what makes unsharing unsafe is CLONE_FILES, which takes this
+    // thread's descriptors away from others; it isn't given.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("needs root");
+}
+
 /// A network namespace.
 pub struct Pod(File);
 
@@ -33,7 +41,7 @@ impl Pod {
     /// A new one, empty.
     pub fn new() -> Self {
         let made = std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            unshare();
             File::open("/proc/thread-self/ns/net").unwrap()
         });
         Self(made.join().unwrap())
@@ -43,7 +51,8 @@ impl Pod {
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
-                setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
+                move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+                    .unwrap();
                 work()
             });
             worker.join().unwrap()
