@@ -25,6 +25,8 @@ mod refresh;
 mod subpath;
 mod volumes;
 
+#[cfg(test)]
+pub(crate) use disk::scratch;
 pub use error::{MountError, VolumeError};
 pub use volumes::{Volumes, VolumesConfig};
 
