@@ -105,3 +105,11 @@ pub const EVICTION_HARD: &[(&str, &str)] = &[
 ];
 /// `ResolverConfig`.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// kubernetes v1.36 staging/src/k8s.io/api/core/v1/types.go
+/// `DefaultTerminationGracePeriodSeconds`.
+pub const TERMINATION_GRACE_PERIOD_SECONDS: i64 = 30;
+/// kubernetes v1.36 pkg/probe/http/request.go: `kube-probe/<major>.<minor>`.
+pub const PROBE_USER_AGENT: &str = "kube-probe/1.37";
+/// kubernetes v1.36 pkg/kubelet/kuberuntime/kuberuntime_container.go
+/// `minimumGracePeriodInSeconds`: what a container has after its preStop hook.
+pub const MINIMUM_GRACE_PERIOD_SECONDS: i64 = 2;

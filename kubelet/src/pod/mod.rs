@@ -4,7 +4,17 @@
 //! brings the two together, one task a pod.
 
 mod engine;
+mod executor;
+mod hook;
+pub mod image;
+pub mod lifecycle;
+pub mod observe;
+pub mod observed;
+mod probe;
 mod settings;
+pub mod spec;
+mod subject;
+mod termination_message;
 
 pub use engine::{Engine, Step};
 pub use settings::{CgroupDriver, Deps, IdRange, NodeFacts, NodeLabels, Options};

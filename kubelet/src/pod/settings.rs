@@ -114,6 +114,10 @@ pub struct Options {
     pub user_namespaces: IdRange,
     /// `runtimeRequestTimeout`.
     pub runtime_request_timeout: Duration,
+    /// The runtime handler offers `recursiveReadOnlyMounts`.
+    pub recursive_read_only: bool,
+    /// Whether the host has only cgroup v2.
+    pub cgroup_v2: bool,
     /// Dead containers kept for each container name (`logs --previous`).
     pub dead_containers_kept: usize,
 }
@@ -148,6 +152,8 @@ impl Default for Options {
             admit: true,
             user_namespaces: d::USER_NAMESPACE_IDS,
             runtime_request_timeout: d::RUNTIME_REQUEST_TIMEOUT,
+            recursive_read_only: true,
+            cgroup_v2: std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             dead_containers_kept: 1,
         }
     }

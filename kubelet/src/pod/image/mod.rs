@@ -1,0 +1,4 @@
+//! Images of containers: names, credentials.
+
+pub mod auth;
+pub mod reference;

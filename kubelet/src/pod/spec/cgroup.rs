@@ -1,0 +1,53 @@
+//! Where a pod's cgroups are.
+
+use super::qos::{self, Qos};
+use super::uid;
+use crate::pod::CgroupDriver;
+use k8s_openapi::api::core::v1::Pod;
+
+/// The pod's cgroup as CRI's `cgroup_parent` names it.
+///
+/// kubernetes v1.36 pkg/kubelet/cm/cgroup_manager_linux.go: with systemd the name
+/// of the slice alone, dashes of the uid as underscores.
+#[must_use]
+pub fn parent(pod: &Pod, root: &str, driver: CgroupDriver) -> String {
+    let class = match qos::of(pod) {
+        Qos::Guaranteed => None,
+        Qos::Burstable => Some("burstable"),
+        Qos::BestEffort => Some("besteffort"),
+    };
+    match driver {
+        CgroupDriver::Cgroupfs => {
+            let root = root.trim_end_matches('/');
+            let class = class.map(|c| format!("/{c}")).unwrap_or_default();
+            format!("{root}/kubepods{class}/pod{}", uid(pod))
+        }
+        CgroupDriver::Systemd => {
+            let root = root.trim_matches('/').trim_end_matches(".slice");
+            let root = if root.is_empty() { String::new() } else { format!("{root}-") };
+            let class = class.map(|c| format!("-{c}")).unwrap_or_default();
+            format!("{root}kubepods{class}-pod{}.slice", uid(pod).replace('-', "_"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(class: &str) -> Pod {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"uid": "a-b"}, "status": {"qosClass": class}
+        }))
+        .unwrap_or_default()
+    }
+
+    #[test]
+    fn parent_is_named_as_the_driver_wants() {
+        let name = |class, root, driver| parent(&pod(class), root, driver);
+        let (fs, systemd) = (CgroupDriver::Cgroupfs, CgroupDriver::Systemd);
+        assert_eq!(name("Guaranteed", "", fs), "/kubepods/poda-b");
+        assert_eq!(name("Burstable", "/n1/", fs), "/n1/kubepods/burstable/poda-b");
+        assert_eq!(name("BestEffort", "/", systemd), "kubepods-besteffort-poda_b.slice");
+    }
+}

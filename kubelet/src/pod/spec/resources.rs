@@ -1,0 +1,190 @@
+//! Limits of containers and pods as cgroup values.
+
+use super::qos;
+use super::quantity::{Amount, amount};
+use crate::pod::Options;
+use crate::pod::lifecycle::restartable_init;
+use cri_proto::v1;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
+
+/// kubernetes v1.36 pkg/kubelet/cm/helpers_linux.go.
+const MIN_SHARES: i64 = 2;
+const MAX_SHARES: i64 = 262_144;
+const SHARES_PER_CPU: i64 = 1024;
+const MIN_QUOTA_MICROS: i64 = 1000;
+
+/// cpu.shares of a request.
+#[must_use]
+pub fn shares(milli: i64) -> i64 {
+    (milli * SHARES_PER_CPU / 1000).clamp(MIN_SHARES, MAX_SHARES)
+}
+
+/// cpu.cfs_quota_us of a limit; 0 when there is none.
+#[must_use]
+pub fn quota(milli: i64, period_micros: i64) -> i64 {
+    if milli <= 0 {
+        return 0;
+    }
+    (milli * period_micros / 1000).max(MIN_QUOTA_MICROS)
+}
+
+type List = BTreeMap<String, Quantity>;
+
+fn requests(resources: Option<&ResourceRequirements>) -> Option<&List> {
+    resources.and_then(|r| r.requests.as_ref())
+}
+
+fn limits(resources: Option<&ResourceRequirements>) -> Option<&List> {
+    resources.and_then(|r| r.limits.as_ref())
+}
+
+/// What one container is held to.
+#[must_use]
+pub fn of_container(
+    pod: &Pod,
+    container: &Container,
+    options: &Options,
+    memory_capacity: u64,
+) -> v1::LinuxContainerResources {
+    let own = container.resources.as_ref();
+    let cpu_limit = amount(limits(own), "cpu");
+    let memory = amount(limits(own), "memory").map_or(0, Amount::value);
+    let cpu_request = amount(requests(own), "cpu").or(cpu_limit).unwrap_or_default();
+    let mut result = cpu(cpu_request, cpu_limit, options);
+    result.memory_limit_in_bytes = memory;
+    // Memory and swap together: no swap for pods.
+    result.memory_swap_limit_in_bytes = memory;
+    result.oom_score_adj = qos::oom_score_adj(pod, container, memory_capacity);
+    result.hugepage_limits = hugepages(limits(own));
+    if options.cgroup_v2 && !options.single_process_oom_kill {
+        result.unified.insert("memory.oom.group".into(), "1".into());
+    }
+    result
+}
+
+fn cpu(request: Amount, limit: Option<Amount>, options: &Options) -> v1::LinuxContainerResources {
+    let period = i64::try_from(options.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000);
+    let limit = limit.filter(|_| options.cpu_cfs_quota);
+    v1::LinuxContainerResources {
+        cpu_shares: shares(request.milli()),
+        cpu_quota: limit.map_or(0, |l| quota(l.milli(), period)),
+        cpu_period: period,
+        ..v1::LinuxContainerResources::default()
+    }
+}
+
+/// `hugepages-2Mi: 4Mi` as CRI says it: page size `2MB`.
+fn hugepages(limits: Option<&List>) -> Vec<v1::HugepageLimit> {
+    let of = |(name, quantity): (&String, &Quantity)| {
+        let size = name.strip_prefix("hugepages-")?;
+        let page_size = size.strip_suffix('i').map(|s| format!("{s}B"))?;
+        let limit = u64::try_from(Amount::parse(&quantity.0)?.value()).ok()?;
+        Some(v1::HugepageLimit { page_size, limit })
+    };
+    limits.into_iter().flatten().filter_map(of).collect()
+}
+
+/// What the whole pod is held to: the limit is the sum only if every container
+/// has one.
+#[must_use]
+pub fn of_pod(spec: &PodSpec, options: &Options) -> v1::LinuxContainerResources {
+    let own = spec.resources.as_ref();
+    let request = |kind| amount(requests(own), kind).unwrap_or_else(|| total_requests(spec, kind));
+    let limit = |kind| amount(limits(own), kind).or_else(|| total_limits(spec, kind));
+    let mut result = cpu(request("cpu"), limit("cpu"), options);
+    result.memory_limit_in_bytes = limit("memory").map_or(0, Amount::value);
+    if let Some(pids) = options.pod_pids_limit.filter(|p| *p > 0) {
+        result.unified.insert("pids.max".into(), pids.to_string());
+    }
+    result
+}
+
+/// `spec.overhead` (of the RuntimeClass), as limits of their own.
+#[must_use]
+pub fn overhead(spec: &PodSpec, options: &Options) -> Option<v1::LinuxContainerResources> {
+    let list = spec.overhead.as_ref()?;
+    let limit = amount(Some(list), "cpu");
+    let mut result = cpu(limit.unwrap_or_default(), limit, options);
+    result.memory_limit_in_bytes = amount(Some(list), "memory").map_or(0, Amount::value);
+    Some(result)
+}
+
+/// What a pod asks the node for, overhead included: app containers and
+/// sidecars together, or the greatest moment of initialization.
+///
+/// kubernetes v1.36 staging/src/k8s.io/component-helpers/resource/helpers.go.
+#[must_use]
+pub fn asked(spec: &PodSpec, kind: &str) -> Amount {
+    let own = amount(requests(spec.resources.as_ref()), kind);
+    let total = own.unwrap_or_else(|| total_requests(spec, kind));
+    total.plus(amount(spec.overhead.as_ref(), kind).unwrap_or_default())
+}
+
+fn total_requests(spec: &PodSpec, kind: &str) -> Amount {
+    let of = |c: &Container| {
+        let own = c.resources.as_ref();
+        Some(amount(requests(own), kind).or_else(|| amount(limits(own), kind)).unwrap_or_default())
+    };
+    peak(spec, of).unwrap_or_default()
+}
+
+fn total_limits(spec: &PodSpec, kind: &str) -> Option<Amount> {
+    peak(spec, |c| amount(limits(c.resources.as_ref()), kind).filter(|a| *a > Amount::default()))
+}
+
+/// The most that is used at one time; `None` if any container says nothing.
+fn peak(spec: &PodSpec, of: impl Fn(&Container) -> Option<Amount>) -> Option<Amount> {
+    let mut sidecars = Amount::default();
+    let mut starting = Amount::default();
+    for container in spec.init_containers.iter().flatten() {
+        let own = of(container)?;
+        starting = starting.max(sidecars.plus(own));
+        if restartable_init(container) {
+            sidecars = sidecars.plus(own);
+        }
+    }
+    let mut running = sidecars;
+    for container in &spec.containers {
+        running = running.plus(of(container)?);
+    }
+    Some(running.max(starting))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: serde_json::Value) -> PodSpec {
+        serde_json::from_value(json).unwrap_or_default()
+    }
+
+    #[test]
+    fn cpu_becomes_shares_and_quota_with_the_kernels_floors() {
+        assert_eq!((shares(0), shares(1000), shares(1_000_000)), (2, 1024, 262_144));
+        assert_eq!((quota(0, 100_000), quota(5, 100_000), quota(1500, 100_000)), (0, 1000, 150_000));
+    }
+
+    #[test]
+    fn pod_has_no_memory_limit_when_one_container_has_none() {
+        let limited = serde_json::json!({"name": "a", "resources": {"limits": {"memory": "1Mi"}}});
+        let both = spec(serde_json::json!({"containers": [limited, limited]}));
+        let one = spec(serde_json::json!({"containers": [limited, {"name": "b"}]}));
+        let options = Options::default();
+        assert_eq!(of_pod(&both, &options).memory_limit_in_bytes, 2 << 20);
+        assert_eq!(of_pod(&one, &options).memory_limit_in_bytes, 0);
+    }
+
+    #[test]
+    fn pod_asks_for_its_greatest_moment() {
+        let of = |cpu: &str| serde_json::json!({"name": "x", "resources": {"requests": {"cpu": cpu}}});
+        let mut sidecar = of("100m");
+        sidecar["restartPolicy"] = "Always".into();
+        let pod = spec(serde_json::json!({
+            "initContainers": [sidecar, of("2")], "containers": [of("500m")],
+            "overhead": {"cpu": "10m"}
+        }));
+        assert_eq!(asked(&pod, "cpu").milli(), 2110);
+    }
+}
