@@ -113,3 +113,8 @@ pub const PROBE_USER_AGENT: &str = "kube-probe/1.37";
 /// kubernetes v1.36 pkg/kubelet/kuberuntime/kuberuntime_container.go
 /// `minimumGracePeriodInSeconds`: what a container has after its preStop hook.
 pub const MINIMUM_GRACE_PERIOD_SECONDS: i64 = 2;
+/// Ours: events say what happens; a list only catches what they missed.
+pub const RELIST_PERIOD: Duration = Duration::from_secs(30);
+/// kubernetes v1.36 pkg/kubelet/kubelet.go `genericPlegRelistPeriod`: without
+/// events, how often the runtime is asked.
+pub const EVENT_STREAM_RETRY: Duration = Duration::from_secs(1);

@@ -1,72 +1,334 @@
 //! All pods of the node: one worker each.
 
-use super::{Deps, Known, PodView};
-use crate::source::PodUpdate;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
+use super::admit;
+use super::executor::Executor;
+use super::lifecycle::Desired;
+use super::observe::{self, PodSeen};
+use super::registry::{Entry, Registry};
+use super::spec::{self, labels};
+use super::worker::{Mail, Worker};
+use super::{Deps, Known, PodView, Step};
+use crate::defaults::{EVENT_STREAM_RETRY, RELIST_PERIOD};
+use crate::source::{PodUpdate, Source};
+use cri_proto::v1;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 /// Runs pods. Cheap to share; does nothing until [`Engine::run`].
 pub struct Engine {
-    #[expect(dead_code, reason = "the workers' in the next commit")]
-    deps: Deps,
+    executor: Arc<Executor>,
+    registry: Arc<Registry>,
+    workers: Mutex<HashMap<String, UnboundedSender<Mail>>>,
+    /// The runtime's events are being read.
+    listening: AtomicBool,
 }
 
-/// One step of a pod's start, for a waterfall.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    /// `MountVolumes`, `RunSandbox`, `EnsureImage web`, ….
-    pub name: String,
-    /// From the moment the node heard of the pod.
-    pub start: Duration,
-    /// How long it took.
-    pub took: Duration,
-    /// What went wrong, if it did.
-    pub error: Option<String>,
+/// What the engine's main task keeps to itself.
+struct Start {
+    runtime: Arc<str>,
+    /// What ran before and nobody has asked for yet.
+    found: BTreeMap<String, PodSeen>,
+    /// Sources that have not synced yet.
+    waiting: Vec<Source>,
 }
 
 impl Engine {
     /// An engine over these.
     #[must_use]
     pub fn new(deps: Deps) -> Arc<Self> {
-        Arc::new(Self { deps })
+        Arc::new(Self {
+            executor: Arc::new(Executor::new(deps)),
+            registry: Arc::default(),
+            workers: Mutex::default(),
+            listening: AtomicBool::new(false),
+        })
     }
 
     /// Observes what runs, then follows `updates` until `shutdown`.
     ///
-    /// Containers are left running when it returns.
+    /// Containers are left running when it returns. A runtime that does not
+    /// answer is waited for.
     pub async fn run(
         self: Arc<Self>,
         mut updates: mpsc::Receiver<PodUpdate>,
         shutdown: CancellationToken,
     ) {
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                update = updates.recv() => if update.is_none() { return },
+        let start = tokio::select! {
+            () = shutdown.cancelled() => return,
+            start = self.start() => start,
+        };
+        let follow = {
+            let mut start = start;
+            let this = self.clone();
+            async move {
+                while let Some(update) = updates.recv().await {
+                    this.update(&mut start, update).await;
+                }
+                // No source is left; what runs goes on.
+                std::future::pending::<()>().await;
             }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = follow => {}
+            () = self.follow_runtime() => {}
+            () = self.relist() => {}
+            () = self.follow_objects() => {}
         }
+        self.workers().clear();
     }
 
     /// The steps a pod's start took so far, in order of their beginning.
     #[must_use]
     pub fn timeline(&self, pod_uid: &str) -> Vec<Step> {
-        let _ = pod_uid;
-        Vec::new()
+        self.registry
+            .of(pod_uid, |e| e.steps.clone())
+            .unwrap_or_default()
+    }
+
+    fn deps(&self) -> &Deps {
+        self.executor.deps()
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<String, UnboundedSender<Mail>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn start(&self) -> Start {
+        loop {
+            let cri = self.deps().cri.as_ref();
+            let version = cri.version(v1::VersionRequest::default()).await;
+            match (version, observe::all(cri).await) {
+                (Ok(version), Ok(found)) => {
+                    return Start {
+                        runtime: version.runtime_name.into(),
+                        found,
+                        waiting: self.deps().options.sources.clone(),
+                    };
+                }
+                (Err(error), _) | (_, Err(error)) => {
+                    tracing::warn!(%error, "the runtime does not answer yet");
+                    tokio::time::sleep(EVENT_STREAM_RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn update(&self, start: &mut Start, update: PodUpdate) {
+        match update {
+            PodUpdate::Set(source, pod) => self.set(start, source, pod),
+            PodUpdate::Remove(source, uid) => self.remove(source, &uid),
+            PodUpdate::Synced(source) => {
+                start.waiting.retain(|s| *s != source);
+                if start.waiting.is_empty() {
+                    self.end_orphans(start).await;
+                }
+            }
+        }
+    }
+
+    fn set(&self, start: &mut Start, source: Source, pod: Arc<Pod>) {
+        let uid = spec::uid(&pod).to_owned();
+        let mut want = Desired {
+            pod,
+            source,
+            removed: false,
+            verdict: None,
+        };
+        let worker = self.workers().get(&uid).cloned();
+        if let Some(worker) = worker {
+            if worker.send(Mail::Want(want.clone())).is_ok() {
+                return;
+            }
+        }
+        let seen = start.found.remove(&uid).unwrap_or_default();
+        if seen.sandboxes.is_empty() && !admit::settled(&want.pod) {
+            want.verdict = self.admit(&want);
+        } else {
+            self.executor.adopt(&want.pod);
+        }
+        self.spawn(start, want, seen);
+    }
+
+    fn admit(&self, want: &Desired) -> Option<super::lifecycle::Verdict> {
+        let options = &self.deps().options;
+        if !options.admit {
+            return None;
+        }
+        let others = self.registry.all();
+        let verdict = admit::check(&want.pod, &others, &self.deps().node, options)?;
+        let subject = super::subject::Subject::new(want.pod.clone(), self.deps().events.clone());
+        subject.warning(&verdict.reason, &verdict.message);
+        Some(verdict)
+    }
+
+    fn spawn(&self, start: &Start, want: Desired, seen: PodSeen) {
+        let uid = spec::uid(&want.pod).to_owned();
+        // At once, so that the next pod's admission counts this one.
+        self.registry.put(&uid, Entry::new(want.pod.clone()));
+        let worker = Worker::spawn(
+            self.executor.clone(),
+            self.registry.clone(),
+            start.runtime.clone(),
+            want,
+            seen,
+        );
+        self.workers().insert(uid, worker);
+    }
+
+    fn remove(&self, source: Source, uid: &str) {
+        let Some(pod) = self.registry.of(uid, |e| e.pod.clone()) else {
+            self.workers().remove(uid);
+            return;
+        };
+        let want = Desired {
+            pod,
+            source,
+            removed: true,
+            verdict: None,
+        };
+        // Its worker ends by itself once nothing is left of the pod.
+        if let Some(worker) = self.workers().remove(uid) {
+            let _ = worker.send(Mail::Want(want));
+        }
+    }
+
+    /// Ends what ran before and nobody wants, and clears its volumes.
+    async fn end_orphans(&self, start: &mut Start) {
+        for (uid, seen) in std::mem::take(&mut start.found) {
+            tracing::info!(pod = %uid, name = %seen.name, "nobody wants this pod any more");
+            let want = Desired {
+                pod: Arc::new(known_only_by_name(&seen)),
+                source: Source::Api,
+                removed: true,
+                verdict: None,
+            };
+            self.spawn(start, want, seen);
+        }
+        let known = self.workers().keys().cloned().collect();
+        for uid in self.deps().volumes.orphans(&known).await {
+            tracing::info!(pod = %uid, "removed the folder of a pod that is no more");
+        }
+    }
+
+    /// Tells workers what the runtime tells us, as soon as it does.
+    async fn follow_runtime(&self) {
+        loop {
+            match self.deps().cri.get_container_events().await {
+                Ok(mut events) => {
+                    // What happened while nobody listened.
+                    self.listening.store(true, Ordering::Relaxed);
+                    self.list_now().await;
+                    while let Some(Ok(event)) = events.next().await {
+                        self.tell(event);
+                    }
+                    self.listening.store(false, Ordering::Relaxed);
+                    tracing::warn!("the runtime's stream of events ended; opening it again");
+                }
+                Err(error) => tracing::debug!(%error, "no stream of events from the runtime"),
+            }
+            tokio::time::sleep(EVENT_STREAM_RETRY).await;
+        }
+    }
+
+    fn tell(&self, event: v1::ContainerEventResponse) {
+        let deleted = event.container_event_type() == v1::ContainerEventType::ContainerDeletedEvent;
+        let id = event.container_id.clone();
+        let Some(seen) = observe::event(event) else {
+            return;
+        };
+        if let Some(worker) = self.workers().get(&seen.uid) {
+            let sandbox = seen.sandboxes.iter().any(|s| s.id == id);
+            let _ = worker.send(Mail::Seen(seen));
+            if deleted && !sandbox {
+                let _ = worker.send(Mail::Removed(id));
+            }
+        }
+    }
+
+    /// The safety net under the events; the only way with a runtime without them.
+    async fn relist(&self) {
+        let mut last = Instant::now();
+        loop {
+            tokio::time::sleep(EVENT_STREAM_RETRY).await;
+            let listening = self.listening.load(Ordering::Relaxed);
+            if !listening || last.elapsed() >= RELIST_PERIOD {
+                self.list_now().await;
+                last = Instant::now();
+            }
+        }
+    }
+
+    async fn list_now(&self) {
+        let asked = Instant::now();
+        match observe::all(self.deps().cri.as_ref()).await {
+            Ok(mut found) => {
+                for (uid, worker) in self.workers().iter() {
+                    let seen = found.remove(uid).unwrap_or_default();
+                    let _ = worker.send(Mail::Listed(seen, asked));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "list pods of the runtime"),
+        }
+    }
+
+    /// A ConfigMap that appears lets pods that wait for it try again at once.
+    async fn follow_objects(&self) {
+        use tokio::sync::broadcast::error::RecvError;
+        let mut changes = self.deps().objects.changes();
+        loop {
+            match changes.recv().await {
+                Ok(_) | Err(RecvError::Lagged(_)) => {
+                    for worker in self.workers().values() {
+                        let _ = worker.send(Mail::Nudge);
+                    }
+                }
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// A pod of which only its labels are left.
+fn known_only_by_name(seen: &PodSeen) -> Pod {
+    let pairs = [
+        (labels::POD_NAME, &seen.name),
+        (labels::POD_NAMESPACE, &seen.namespace),
+        (labels::POD_UID, &seen.uid),
+    ];
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(seen.name.clone()),
+            namespace: Some(seen.namespace.clone()),
+            uid: Some(seen.uid.clone()),
+            labels: Some(pairs.map(|(k, v)| (k.to_owned(), v.clone())).into()),
+            ..ObjectMeta::default()
+        },
+        ..Pod::default()
     }
 }
 
 impl PodView for Engine {
     fn pods(&self) -> Vec<Known> {
-        Vec::new()
+        self.registry.all()
     }
 
-    fn container_id(&self, _pod_uid: &str, _container: &str, _previous: bool) -> Option<String> {
-        None
+    fn container_id(&self, pod_uid: &str, container: &str, previous: bool) -> Option<String> {
+        let of = |e: &Entry| {
+            let ids = if previous { &e.previous } else { &e.current };
+            ids.get(container).cloned()
+        };
+        self.registry.of(pod_uid, of).flatten()
     }
 
-    fn sandbox_id(&self, _pod_uid: &str) -> Option<String> {
-        None
+    fn sandbox_id(&self, pod_uid: &str) -> Option<String> {
+        self.registry.of(pod_uid, |e| e.sandbox.clone()).flatten()
     }
 }

@@ -45,7 +45,11 @@ pub async fn run(
         return once(target, hook, 0).await;
     };
     let seconds = limit.as_secs();
-    let work = once(target, hook, i64::try_from(seconds.max(1)).unwrap_or(i64::MAX));
+    let work = once(
+        target,
+        hook,
+        i64::try_from(seconds.max(1)).unwrap_or(i64::MAX),
+    );
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
         Err(_) => Err(HookError::TimedOut { seconds }),

@@ -3,6 +3,7 @@
 //! `lifecycle::decide` says what is to be done, `executor` does it, `worker`
 //! brings the two together, one task a pod.
 
+mod admit;
 mod engine;
 mod executor;
 mod hook;
@@ -11,13 +12,18 @@ pub mod lifecycle;
 pub mod observe;
 pub mod observed;
 mod probe;
+mod prober;
+mod registry;
 mod settings;
 pub mod spec;
 mod subject;
 mod termination_message;
+mod timeline;
+mod worker;
 
-pub use engine::{Engine, Step};
+pub use engine::Engine;
 pub use settings::{CgroupDriver, Deps, IdRange, NodeFacts, NodeLabels, Options};
+pub use timeline::Step;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::sync::Arc;

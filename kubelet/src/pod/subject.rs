@@ -56,8 +56,14 @@ impl Subject {
 /// `spec.containers{web}`.
 fn field_path(pod: &Pod, container: &str) -> String {
     let spec = pod.spec.as_ref();
-    let init = spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten();
-    let ephemeral = spec.and_then(|s| s.ephemeral_containers.as_ref()).into_iter().flatten();
+    let init = spec
+        .and_then(|s| s.init_containers.as_ref())
+        .into_iter()
+        .flatten();
+    let ephemeral = spec
+        .and_then(|s| s.ephemeral_containers.as_ref())
+        .into_iter()
+        .flatten();
     let list = if init.clone().any(|c| c.name == container) {
         "initContainers"
     } else if ephemeral.clone().any(|c| c.name == container) {

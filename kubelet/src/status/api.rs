@@ -1,25 +1,267 @@
 //! The sink that writes to the API server.
 
 use super::StatusSink;
+use super::patch;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use std::sync::Arc;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Writes under way at once; a pod has at most one.
+const WRITERS: usize = 16;
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+/// kubernetes v1.36 pkg/kubelet/types/pod_update.go.
+const SOURCE: &str = "kubernetes.io/config.source";
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Patches `/status` when something changed, and deletes what is finished.
+///
+/// # Guarantees
+/// - Only fields and conditions that are the kubelet's are sent, and only when
+///   they differ from what the API server has.
+/// - `metadata.uid` is in every write: a pod of the same name made since is
+///   never touched.
+/// - A newer status replaces one that waits; a pod never has two writes at once.
 pub struct ApiStatus {
-    #[expect(dead_code, reason = "the writer's in the next commit")]
     client: kube::Client,
+    slots: Mutex<HashMap<String, Slot>>,
+    writers: Semaphore,
+    this: std::sync::Weak<Self>,
+}
+
+/// One pod's standing.
+#[derive(Clone)]
+struct Slot {
+    pod: Arc<Pod>,
+    status: PodStatus,
+    finished: bool,
+    /// Something is to be written that no task has taken up.
+    dirty: bool,
+    /// A task is at it.
+    driven: bool,
+    written: Option<Written>,
+}
+
+/// What was written last.
+#[derive(Clone)]
+struct Written {
+    sent: PodStatus,
+    answer: PodStatus,
+    version: u64,
+}
+
+enum Outcome {
+    Done,
+    /// The object is not there any more, or is another.
+    Gone,
+    Retry,
 }
 
 impl ApiStatus {
     /// Over a client that is for writes.
     #[must_use]
     pub fn new(client: kube::Client) -> Arc<Self> {
-        Arc::new(Self { client })
+        Arc::new_cyclic(|this| Self {
+            client,
+            slots: Mutex::default(),
+            writers: Semaphore::new(WRITERS),
+            this: this.clone(),
+        })
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, pod: &Arc<Pod>, status: PodStatus, finished: bool) {
+        let uid = uid(pod);
+        let mut slots = self.slots();
+        let slot = slots.entry(uid.clone()).or_insert_with(|| Slot {
+            pod: pod.clone(),
+            status: PodStatus::default(),
+            finished: false,
+            dirty: false,
+            driven: false,
+            written: None,
+        });
+        slot.pod = pod.clone();
+        slot.status = status;
+        slot.finished |= finished;
+        slot.dirty = slot.finished || is_static(pod) || slot.change().is_some();
+        if slot.dirty
+            && !slot.driven
+            && let Some(this) = self.this.upgrade()
+        {
+            slot.driven = true;
+            tokio::spawn(async move { this.drive(uid).await });
+        }
+    }
+
+    /// Writes until nothing is left to write.
+    async fn drive(&self, uid: String) {
+        let mut wait = FIRST_RETRY;
+        while let Some(slot) = self.take(&uid) {
+            let permit = self.writers.acquire().await;
+            let outcome = self.write(&uid, &slot).await;
+            drop(permit);
+            match outcome {
+                Outcome::Done => wait = FIRST_RETRY,
+                Outcome::Gone => drop(self.slots().remove(&uid)),
+                Outcome::Retry => {
+                    tokio::time::sleep(wait).await;
+                    wait = wait.saturating_mul(2).min(LAST_RETRY);
+                    if let Some(slot) = self.slots().get_mut(&uid) {
+                        slot.dirty = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&self, uid: &str) -> Option<Slot> {
+        let mut slots = self.slots();
+        let slot = slots.get_mut(uid)?;
+        slot.driven = slot.dirty;
+        slot.dirty = false;
+        slot.driven.then(|| slot.clone())
+    }
+
+    async fn write(&self, uid: &str, slot: &Slot) -> Outcome {
+        let namespace = slot.pod.metadata.namespace.as_deref().unwrap_or("default");
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let name = slot.pod.metadata.name.as_deref().unwrap_or_default();
+        if is_static(&slot.pod) {
+            return self.write_mirror(&api, name, slot).await;
+        }
+        if let Some(body) = slot.change() {
+            match api
+                .patch_status(name, &PatchParams::default(), &Patch::Strategic(body))
+                .await
+            {
+                Ok(answer) => self.written(uid, slot, answer),
+                Err(error) => match judge(&error, name, "patch status") {
+                    Outcome::Done => {}
+                    other => return other,
+                },
+            }
+        }
+        if slot.finished {
+            delete(&api, name, uid).await
+        } else {
+            Outcome::Done
+        }
+    }
+
+    fn written(&self, uid: &str, slot: &Slot, answer: Pod) {
+        if let Some(current) = self.slots().get_mut(uid) {
+            current.written = Some(Written {
+                sent: slot.status.clone(),
+                version: version(&answer),
+                answer: answer.status.unwrap_or_default(),
+            });
+        }
+    }
+
+    /// A static pod is reported through its mirror, which has a UID of its own.
+    async fn write_mirror(&self, api: &Api<Pod>, name: &str, slot: &Slot) -> Outcome {
+        let mirror = match api.get(name).await {
+            Ok(mirror) => mirror,
+            // Its source makes one soon, or the pod is on its way out.
+            Err(_) if slot.finished => return Outcome::Gone,
+            Err(_) => return Outcome::Retry,
+        };
+        let annotations = mirror.metadata.annotations.as_ref();
+        if !annotations.is_some_and(|a| a.contains_key(MIRROR)) {
+            tracing::warn!(pod = name, "the API's pod of this name is no mirror pod");
+            return Outcome::Gone;
+        }
+        let old = mirror.status.clone().unwrap_or_default();
+        let Some(body) = patch::between(&uid(&mirror), &old, &slot.status) else {
+            return Outcome::Done;
+        };
+        match api
+            .patch_status(name, &PatchParams::default(), &Patch::Strategic(body))
+            .await
+        {
+            Ok(_) => Outcome::Done,
+            Err(error) => judge(&error, name, "patch status of mirror"),
+        }
+    }
+}
+
+impl Slot {
+    /// What is to be sent. If nobody else wrote since our last write, what we
+    /// sent is the base: the server's own spelling of it is not a change.
+    fn change(&self) -> Option<serde_json::Value> {
+        let seen = self.pod.status.clone().unwrap_or_default();
+        let base = match &self.written {
+            Some(w) if version(&self.pod) <= w.version || seen == w.answer => w.sent.clone(),
+            Some(_) | None => seen,
+        };
+        patch::between(&uid(&self.pod), &base, &self.status)
     }
 }
 
 impl StatusSink for ApiStatus {
-    fn publish(&self, _pod: &Arc<Pod>, _status: PodStatus) {}
+    fn publish(&self, pod: &Arc<Pod>, status: PodStatus) {
+        self.note(pod, status, false);
+    }
 
-    fn finished(&self, _pod: &Arc<Pod>, _status: PodStatus) {}
+    fn finished(&self, pod: &Arc<Pod>, status: PodStatus) {
+        self.note(pod, status, true);
+    }
+
+    fn forget(&self, pod: &Arc<Pod>) {
+        self.slots().remove(&uid(pod));
+    }
+}
+
+async fn delete(api: &Api<Pod>, name: &str, uid: &str) -> Outcome {
+    let parameters = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            ..Preconditions::default()
+        }),
+        ..DeleteParams::default()
+    };
+    match api.delete(name, &parameters).await {
+        Ok(_) => Outcome::Done,
+        Err(error) => judge(&error, name, "delete"),
+    }
+}
+
+/// Not found and conflict (another UID) mean that the pod is gone; what the API
+/// server refuses for good is given up until the next change.
+fn judge(error: &kube::Error, name: &str, what: &str) -> Outcome {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 404 | 409) => Outcome::Gone,
+        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => {
+            tracing::warn!(pod = name, code = status.code, error = %status.message, "{what}");
+            Outcome::Done
+        }
+        _ => {
+            tracing::info!(pod = name, %error, "{what}; trying again");
+            Outcome::Retry
+        }
+    }
+}
+
+fn uid(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
+}
+
+fn version(pod: &Pod) -> u64 {
+    let text = pod.metadata.resource_version.as_deref();
+    text.and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+fn is_static(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let source = annotations.and_then(|a| a.get(SOURCE));
+    source.is_some_and(|s| s != "api")
 }

@@ -1,8 +1,15 @@
 //! What is reported of a pod, and who is told.
 
 mod api;
+mod conditions;
+mod container;
+mod patch;
+mod pod;
+#[cfg(test)]
+mod tests;
 
 pub use api::ApiStatus;
+pub use pod::{Look, build};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::sync::Arc;
@@ -15,4 +22,8 @@ pub trait StatusSink: Send + Sync + 'static {
     /// The pod is over and everything of it is gone from the node: the API
     /// object may go (DELETE with grace 0 and a UID precondition).
     fn finished(&self, pod: &Arc<Pod>, status: PodStatus);
+    /// The pod is gone from its source and from the node: nothing more comes.
+    fn forget(&self, pod: &Arc<Pod>) {
+        let _ = pod;
+    }
 }

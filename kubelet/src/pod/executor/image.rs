@@ -163,7 +163,10 @@ impl Executor {
         let found = self.image_status(&id).await;
         let found = found.map_err(|status| Failed::rpc(ERR_IMAGE_PULL, &status))?;
         let found = found.ok_or_else(|| {
-            Failed::new(ERR_IMAGE_PULL, format!("pulled image {id} is not to be found"))
+            Failed::new(
+                ERR_IMAGE_PULL,
+                format!("pulled image {id} is not to be found"),
+            )
         })?;
         let message = format!(
             "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {} bytes.",
@@ -220,7 +223,8 @@ impl Executor {
                 "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
                 missing.join(", ")
             );
-            self.subject(&context.pod).warning("FailedToRetrieveImagePullSecret", &message);
+            self.subject(&context.pod)
+                .warning("FailedToRetrieveImagePullSecret", &message);
         }
         found
     }

@@ -58,7 +58,11 @@ pub(super) fn remove_pod(pod: &Pod, node: &NodeFacts) {
     let folder = PathBuf::from(sandbox::log_directory(pod, node));
     if !node.container_links.as_os_str().is_empty() {
         let prefix = format!("{}_{}_", name(pod), namespace(pod));
-        for entry in std::fs::read_dir(&node.container_links).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(&node.container_links)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let target = std::fs::read_link(entry.path()).unwrap_or_default();
             let named = entry.file_name().to_string_lossy().starts_with(&prefix);
             if named && target.starts_with(&folder) {

@@ -54,7 +54,10 @@ impl Context {
         if spec::host_network(&self.pod) {
             return deps.node.ips.iter().map(ToString::to_string).collect();
         }
-        self.sandbox.as_ref().map(|s| s.ips.clone()).unwrap_or_default()
+        self.sandbox
+            .as_ref()
+            .map(|s| s.ips.clone())
+            .unwrap_or_default()
     }
 
     fn container(&self, name: &str) -> Result<Container, Failed> {
@@ -97,7 +100,11 @@ impl Failed {
 
 /// A gRPC status as Go prints it; people search for that.
 fn rpc(status: &Status) -> String {
-    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
+    format!(
+        "rpc error: code = {:?} desc = {}",
+        status.code(),
+        status.message()
+    )
 }
 
 /// Runs effects of every pod.
@@ -113,7 +120,11 @@ impl Executor {
     pub fn new(deps: Deps) -> Self {
         let pulls = image::Pulls::new(&deps.options);
         let userns = UserNamespaces::new(deps.options.user_namespaces, &deps.node.kubelet_root);
-        Self { deps, pulls, userns }
+        Self {
+            deps,
+            pulls,
+            userns,
+        }
     }
 
     /// What it works with.
@@ -133,7 +144,8 @@ impl Executor {
             }
             Effect::MountVolumes => self.mount(context).await,
             Effect::RunSandbox { attempt, because } => {
-                self.run_sandbox(context, *attempt, because.as_deref()).await
+                self.run_sandbox(context, *attempt, because.as_deref())
+                    .await
             }
             Effect::EnsureImage { container, attempt } => {
                 self.ensure_image(context, container, *attempt).await
@@ -228,7 +240,10 @@ impl Executor {
             "Started",
             &format!("Started container {name}"),
         );
-        let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.clone());
+        let hook = container
+            .lifecycle
+            .as_ref()
+            .and_then(|l| l.post_start.clone());
         if let Some(hook) = hook {
             let _ = context.progress.send(seen.clone());
             let target = self.target(context, &container, id);
@@ -237,7 +252,10 @@ impl Executor {
                 () = context.abandon.cancelled() => return Ok(Report::Container(seen)),
             };
             if let Err(error) = result {
-                warn("FailedPostStartHook", &format!("PostStartHook failed: {error}"));
+                warn(
+                    "FailedPostStartHook",
+                    &format!("PostStartHook failed: {error}"),
+                );
                 return Err(Failed::new("PostStartHookError", error.to_string()));
             }
         }
@@ -245,7 +263,11 @@ impl Executor {
     }
 
     async fn look(&self, context: &Context, id: &str) -> Result<ContainerSeen, Failed> {
-        let sandbox = context.sandbox.as_ref().map(|s| s.id.as_str()).unwrap_or_default();
+        let sandbox = context
+            .sandbox
+            .as_ref()
+            .map(|s| s.id.as_str())
+            .unwrap_or_default();
         let found = observe::container_status(self.deps.cri.as_ref(), id, sandbox).await;
         let found = found.map_err(|status| Failed::rpc("ContainerStatus", &status))?;
         found.ok_or_else(|| Failed::new("ContainerStatus", format!("container {id} is gone")))
@@ -256,7 +278,11 @@ impl Executor {
             cri: self.deps.cri.clone(),
             id: id.to_owned(),
             container: Arc::new(container.clone()),
-            pod_ip: context.ips(&self.deps).into_iter().next().unwrap_or_default(),
+            pod_ip: context
+                .ips(&self.deps)
+                .into_iter()
+                .next()
+                .unwrap_or_default(),
         }
     }
 }

@@ -41,7 +41,9 @@ impl Executor {
             return Ok(None);
         }
         let found = self.userns.of(spec::uid(&context.pod));
-        found.map(Some).map_err(|error| Failed::new(FAILED, error.to_string()))
+        found
+            .map(Some)
+            .map_err(|error| Failed::new(FAILED, error.to_string()))
     }
 
     pub(super) async fn run_sandbox(
@@ -56,10 +58,12 @@ impl Executor {
                 format!("Pod sandbox changed, it will be killed and re-created: {because}.");
             subject.normal("SandboxChanged", &message);
         }
-        self.make_sandbox(context, attempt).await.inspect_err(|error| {
-            let message = format!("Failed to create pod sandbox: {}", error.message);
-            subject.warning(FAILED, &message);
-        })
+        self.make_sandbox(context, attempt)
+            .await
+            .inspect_err(|error| {
+                let message = format!("Failed to create pod sandbox: {}", error.message);
+                subject.warning(FAILED, &message);
+            })
     }
 
     async fn make_sandbox(&self, context: &Context, attempt: u32) -> Result<Report, Failed> {
@@ -83,7 +87,11 @@ impl Executor {
 
     /// RuntimeClass name to handler: the agent knows classes, else the same name.
     async fn runtime_handler(&self, context: &Context) -> String {
-        let class = context.pod.spec.as_ref().and_then(|s| s.runtime_class_name.clone());
+        let class = context
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.runtime_class_name.clone());
         class.unwrap_or_default()
     }
 
@@ -95,7 +103,8 @@ impl Executor {
             Ok(_) => Ok(Report::Done),
             Err(status) => {
                 let message = format!("error killing pod: {}", rpc(&status));
-                self.subject(&context.pod).warning("FailedKillPod", &message);
+                self.subject(&context.pod)
+                    .warning("FailedKillPod", &message);
                 Err(Failed::new("FailedKillPod", message))
             }
         }

@@ -25,14 +25,19 @@ impl Executor {
             self.pre_stop(context, name, id, remaining(until)).await;
         }
         let left = i64::try_from(remaining(until).as_secs()).unwrap_or(i64::MAX);
-        let least = if first { MINIMUM_GRACE_PERIOD_SECONDS } else { 0 };
+        let least = if first {
+            MINIMUM_GRACE_PERIOD_SECONDS
+        } else {
+            0
+        };
         let request = v1::StopContainerRequest {
             container_id: id.to_owned(),
             timeout: left.max(least),
         };
         if let Err(status) = self.deps.cri.stop_container(request).await {
             let message = format!("error killing container {name}: {}", rpc(&status));
-            self.subject(&context.pod).warning("FailedKillPod", &message);
+            self.subject(&context.pod)
+                .warning("FailedKillPod", &message);
             return Err(Failed::new("FailedKillPod", message));
         }
         Ok(Report::Container(self.look(context, id).await?))
@@ -42,7 +47,10 @@ impl Executor {
         let Ok(container) = context.container(name) else {
             return;
         };
-        let hook = container.lifecycle.as_ref().and_then(|l| l.pre_stop.clone());
+        let hook = container
+            .lifecycle
+            .as_ref()
+            .and_then(|l| l.pre_stop.clone());
         let Some(hook) = hook.filter(|_| !limit.is_zero()) else {
             return;
         };

@@ -70,7 +70,9 @@ impl UserNamespaces {
         if let Some(first) = taken.get(uid) {
             return Ok(namespace(*first));
         }
-        let recorded = self.recorded(uid).filter(|r| !taken.values().any(|t| t == r));
+        let recorded = self
+            .recorded(uid)
+            .filter(|r| !taken.values().any(|t| t == r));
         let first = match recorded {
             Some(first) => first,
             None => self.free(&taken)?,

@@ -48,7 +48,9 @@ fn entries(secret: &Secret) -> Vec<(String, Entry)> {
     let data = secret.data.as_ref();
     let of = |key: &str| data.and_then(|d| d.get(key)).map(|b| b.0.as_slice());
     let read = match (of(".dockerconfigjson"), of(".dockercfg")) {
-        (Some(json), _) => serde_json::from_slice::<DockerConfig>(json).map(|c| c.auths).ok(),
+        (Some(json), _) => serde_json::from_slice::<DockerConfig>(json)
+            .map(|c| c.auths)
+            .ok(),
         (None, Some(json)) => serde_json::from_slice(json).ok(),
         (None, None) => None,
     };
@@ -57,9 +59,17 @@ fn entries(secret: &Secret) -> Vec<(String, Entry)> {
 
 fn config(server: &str, entry: Entry) -> AuthConfig {
     let decoded = STANDARD.decode(entry.auth.trim()).ok();
-    let decoded = decoded.and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
+    let decoded = decoded
+        .and_then(|b| String::from_utf8(b).ok())
+        .unwrap_or_default();
     let (user, password) = decoded.split_once(':').unwrap_or_default();
-    let either = |own: String, other: &str| if own.is_empty() { other.to_owned() } else { own };
+    let either = |own: String, other: &str| {
+        if own.is_empty() {
+            other.to_owned()
+        } else {
+            own
+        }
+    };
     AuthConfig {
         username: either(entry.username, user),
         password: either(entry.password, password.trim_end_matches('\0')),
@@ -72,9 +82,14 @@ fn config(server: &str, entry: Entry) -> AuthConfig {
 
 /// A server's key without scheme and the API paths that people leave on it.
 fn strip(server: &str) -> &str {
-    let bare = server.trim_start_matches("https://").trim_start_matches("http://");
+    let bare = server
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
     let bare = bare.trim_end_matches('/');
-    let bare = bare.strip_suffix("/v1").or_else(|| bare.strip_suffix("/v2")).unwrap_or(bare);
+    let bare = bare
+        .strip_suffix("/v1")
+        .or_else(|| bare.strip_suffix("/v2"))
+        .unwrap_or(bare);
     match bare {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",
         other => other,
@@ -115,21 +130,29 @@ mod tests {
 
     fn secret(servers: &[&str]) -> Secret {
         let auth = STANDARD.encode("me:pa:ss");
-        let auths: BTreeMap<_, _> = servers.iter().map(|s| (*s, json!({"auth": auth}))).collect();
+        let auths: BTreeMap<_, _> = servers
+            .iter()
+            .map(|s| (*s, json!({"auth": auth})))
+            .collect();
         let config = STANDARD.encode(json!({"auths": auths}).to_string());
         serde_json::from_value(json!({"data": {".dockerconfigjson": config}})).unwrap_or_default()
     }
 
     fn servers(image: &str, secret: Secret) -> Vec<String> {
         let reference = parse(image).ok();
-        let found = reference.map(|r| credentials(&r, &[secret])).unwrap_or_default();
+        let found = reference
+            .map(|r| credentials(&r, &[secret]))
+            .unwrap_or_default();
         found.into_iter().map(|a| a.server_address).collect()
     }
 
     #[test]
     fn closest_server_comes_first_and_others_not_at_all() {
         let all = secret(&["r.io", "https://r.io/team", "other.io", "r.io:5000"]);
-        assert_eq!(servers("r.io/team/x", all), vec!["https://r.io/team", "r.io"]);
+        assert_eq!(
+            servers("r.io/team/x", all),
+            vec!["https://r.io/team", "r.io"]
+        );
     }
 
     #[test]
@@ -144,6 +167,9 @@ mod tests {
     fn password_may_hold_colons() {
         let found = parse("r.io/x").map(|r| credentials(&r, &[secret(&["r.io"])]));
         let first = found.unwrap_or_default().remove(0);
-        assert_eq!((first.username.as_str(), first.password.as_str()), ("me", "pa:ss"));
+        assert_eq!(
+            (first.username.as_str(), first.password.as_str()),
+            ("me", "pa:ss")
+        );
     }
 }

@@ -70,7 +70,11 @@ fn split_registry(path: &str) -> (String, String) {
     match path.split_once('/') {
         Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => {
             let library = host == DOCKER && !rest.contains('/');
-            let rest = if library { format!("library/{rest}") } else { rest.to_owned() };
+            let rest = if library {
+                format!("library/{rest}")
+            } else {
+                rest.to_owned()
+            };
             (host.to_owned(), rest)
         }
         Some(_) => (DOCKER.into(), path.to_owned()),
@@ -81,7 +85,8 @@ fn split_registry(path: &str) -> (String, String) {
 
 fn valid_component(part: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    let inner =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
     edge(part.chars().next()) && edge(part.chars().last()) && part.chars().all(inner)
 }
 
@@ -131,9 +136,15 @@ mod tests {
     #[test]
     fn name_is_completed_as_docker_does() {
         let tag = |t: &str| Some(t.to_owned());
-        assert_eq!(parts("busybox"), Some(("docker.io/library/busybox".into(), tag("latest"))));
+        assert_eq!(
+            parts("busybox"),
+            Some(("docker.io/library/busybox".into(), tag("latest")))
+        );
         assert_eq!(parts("a/b:1"), Some(("docker.io/a/b".into(), tag("1"))));
-        assert_eq!(parts("localhost:5000/x"), Some(("localhost:5000/x".into(), tag("latest"))));
+        assert_eq!(
+            parts("localhost:5000/x"),
+            Some(("localhost:5000/x".into(), tag("latest")))
+        );
         let digest = format!("r.io/x@sha256:{}", "a".repeat(64));
         assert_eq!(parts(&digest), Some(("r.io/x".into(), None)));
     }

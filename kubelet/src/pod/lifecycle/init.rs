@@ -29,7 +29,8 @@ pub(super) fn plan(plan: &mut Plan<'_>, sandbox: Option<&str>) -> bool {
 
 /// App containers exist in this sandbox, so its init containers have all run.
 fn app_begun(app: &[Container], seen: &Observed, sandbox: &str) -> bool {
-    app.iter().any(|c| seen.newest_in(sandbox, &c.name).is_some())
+    app.iter()
+        .any(|c| seen.newest_in(sandbox, &c.name).is_some())
 }
 
 /// A later init container exists, so this one has succeeded, even if it was

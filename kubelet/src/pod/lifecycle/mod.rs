@@ -18,7 +18,9 @@ mod types;
 
 pub use ending::Terminal;
 pub use restart::{Backoff, back_off_message, restart_policy, restartable_init};
-pub use types::{Decision, Desired, Effect, Memory, Stage, StopReason, Verdict, Why, Work, WorkerState};
+pub use types::{
+    Decision, Desired, Effect, Memory, Stage, StopReason, Verdict, Why, Work, WorkerState,
+};
 
 pub(crate) use ending::completed;
 pub(crate) use plan::ERR_IMAGE_PULL;

@@ -62,7 +62,11 @@ impl<'a> Plan<'a> {
     /// Attempts outlive the containers they were counted on.
     fn remember(&mut self) {
         for container in &self.seen.containers {
-            let next = self.memory.attempts.entry(container.name.clone()).or_default();
+            let next = self
+                .memory
+                .attempts
+                .entry(container.name.clone())
+                .or_default();
             *next = (*next).max(container.attempt + 1);
         }
         let seen = self.seen;

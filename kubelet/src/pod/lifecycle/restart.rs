@@ -69,8 +69,13 @@ pub(super) fn init_restarts(spec: &PodSpec, container: &Container, code: i32) ->
 }
 
 fn rule_restarts(container: &Container, code: i32) -> bool {
-    let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
-    rules.iter().any(|rule| rule.action == "Restart" && matches(rule, code))
+    let rules = container
+        .restart_policy_rules
+        .as_deref()
+        .unwrap_or_default();
+    rules
+        .iter()
+        .any(|rule| rule.action == "Restart" && matches(rule, code))
 }
 
 fn matches(rule: &ContainerRestartRule, code: i32) -> bool {

@@ -101,7 +101,8 @@ fn app_container(plan: &mut Plan<'_>, container: &Container) {
 }
 
 fn current(seen: &Observed, container: &ContainerSeen) -> bool {
-    seen.ready_sandbox().is_some_and(|s| s.id == container.sandbox)
+    seen.ready_sandbox()
+        .is_some_and(|s| s.id == container.sandbox)
 }
 
 /// Ephemeral containers are started once, whatever becomes of them.
@@ -141,7 +142,10 @@ pub(super) fn check_running(plan: &mut Plan<'_>, container: &Container, seen: &C
     } else if verdicts.startup == Some(false) {
         (StopReason::StartupFailed, container.startup_probe.as_ref())
     } else if verdicts.liveness == Some(false) {
-        (StopReason::LivenessFailed, container.liveness_probe.as_ref())
+        (
+            StopReason::LivenessFailed,
+            container.liveness_probe.as_ref(),
+        )
     } else {
         return;
     };
@@ -165,7 +169,10 @@ fn grace(plan: &Plan<'_>, probe: Option<&Probe>) -> i64 {
 /// Whether a running container is `started`: hook done, startup probe passed.
 pub(crate) fn started(seen: &Observed, container: &Container, found: &ContainerSeen) -> bool {
     let work = Work::Start(found.id.clone());
-    let hook = container.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
+    let hook = container
+        .lifecycle
+        .as_ref()
+        .is_some_and(|l| l.post_start.is_some());
     if hook && (seen.busy.contains(&work) || seen.failed.contains_key(&work)) {
         return false;
     }

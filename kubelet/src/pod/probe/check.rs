@@ -145,7 +145,10 @@ pub fn request(action: &HTTPGetAction, target: &Target) -> Result<http::Get, Str
     let slash = if path.starts_with('/') { "" } else { "/" };
     let headers = action.http_headers.iter().flatten();
     Ok(http::Get {
-        tls: action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")),
+        tls: action
+            .scheme
+            .as_deref()
+            .is_some_and(|s| s.eq_ignore_ascii_case("https")),
         host: host.unwrap_or_else(|| target.pod_ip.clone()),
         port: port(&action.port, &target.container)?,
         path: format!("{slash}{path}"),
@@ -163,10 +166,14 @@ pub fn port(wish: &IntOrString, container: &Container) -> Result<u16, String> {
         IntOrString::String(name) => {
             let mut ports = container.ports.iter().flatten();
             let named = ports.find(|p| p.name.as_deref() == Some(name));
-            named.map(|p| p.container_port).or_else(|| name.parse().ok())
+            named
+                .map(|p| p.container_port)
+                .or_else(|| name.parse().ok())
         }
     };
-    let valid = number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
+    let valid = number
+        .and_then(|n| u16::try_from(n).ok())
+        .filter(|n| *n > 0);
     valid.ok_or_else(|| match wish {
         IntOrString::Int(number) => format!("invalid port number: {number}"),
         IntOrString::String(name) => format!("couldn't find port: {name}"),

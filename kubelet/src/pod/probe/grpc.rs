@@ -20,7 +20,9 @@ pub enum GrpcError {
     },
     #[error("health check of {address}: {reason}")]
     Exchange { address: String, reason: String },
-    #[error("this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}")]
+    #[error(
+        "this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
+    )]
     Unimplemented { message: String },
     #[error("health check answered grpc-status {status}: {message}")]
     Status { status: String, message: String },
@@ -117,8 +119,12 @@ fn judge(trailers: &http::HeaderMap, body: &[u8]) -> Result<(), GrpcError> {
     };
     match answer {
         1 => Ok(()),
-        2 => Err(GrpcError::Unhealthy { answer: "NOT_SERVING" }),
-        3 => Err(GrpcError::Unhealthy { answer: "SERVICE_UNKNOWN" }),
+        2 => Err(GrpcError::Unhealthy {
+            answer: "NOT_SERVING",
+        }),
+        3 => Err(GrpcError::Unhealthy {
+            answer: "SERVICE_UNKNOWN",
+        }),
         _ => Err(GrpcError::Unhealthy { answer: "UNKNOWN" }),
     }
 }

@@ -95,7 +95,8 @@ async fn once(wish: &Get) -> Result<(Answer, Option<String>), HttpError> {
         return exchange(stream, wish).await;
     }
     let name = ServerName::try_from(wish.host.clone());
-    let name = name.unwrap_or_else(|_| ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()));
+    let name =
+        name.unwrap_or_else(|_| ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()));
     let tls = connector().connect(name, stream).await;
     let tls = tls.map_err(|source| HttpError::Tls { address, source })?;
     exchange(tls, wish).await
@@ -128,7 +129,11 @@ where
 }
 
 fn request(wish: &Get) -> Result<Request<Empty<Bytes>>, http::Error> {
-    let named = |name: &str| wish.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+    let named = |name: &str| {
+        wish.headers
+            .iter()
+            .any(|(n, _)| n.eq_ignore_ascii_case(name))
+    };
     let mut request = Request::get(&wish.path);
     for (name, value) in &wish.headers {
         // An empty value means: not this header at all.
@@ -152,7 +157,10 @@ fn request(wish: &Get) -> Result<Request<Empty<Bytes>>, http::Error> {
 fn redirected(from: &Get, location: &str) -> Option<Get> {
     if location.starts_with('/') && !location.starts_with("//") {
         let path = location.to_owned();
-        return Some(Get { path, ..from.clone() });
+        return Some(Get {
+            path,
+            ..from.clone()
+        });
     }
     let uri: http::Uri = location.parse().ok()?;
     let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
@@ -162,24 +170,39 @@ fn redirected(from: &Get, location: &str) -> Option<Get> {
     let tls = uri.scheme_str() == Some("https");
     let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    Some(Get { tls, port, path, ..from.clone() })
+    Some(Get {
+        tls,
+        port,
+        path,
+        ..from.clone()
+    })
 }
 
 /// `host:port`, with brackets around IPv6.
 pub(crate) fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// As messages name it.
 #[must_use]
 pub fn url(wish: &Get) -> String {
     let scheme = if wish.tls { "https" } else { "http" };
-    format!("{scheme}://{}{}", authority(&wish.host, wish.port), wish.path)
+    format!(
+        "{scheme}://{}{}",
+        authority(&wish.host, wish.port),
+        wish.path
+    )
 }
 
 fn connector() -> tokio_rustls::TlsConnector {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    let schemes = provider
+        .signature_verification_algorithms
+        .supported_schemes();
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map(|builder| {
@@ -252,19 +275,33 @@ mod tests {
     fn redirect_is_followed_only_to_the_same_host() {
         let path = |location: &str| redirected(&from(), location).map(|g| url(&g));
         assert_eq!(path("/b").as_deref(), Some("http://10.0.0.2:80/b"));
-        assert_eq!(path("https://10.0.0.2:8443/c?d").as_deref(), Some("https://10.0.0.2:8443/c?d"));
+        assert_eq!(
+            path("https://10.0.0.2:8443/c?d").as_deref(),
+            Some("https://10.0.0.2:8443/c?d")
+        );
         assert_eq!(path("http://example.com/"), None);
     }
 
     #[test]
     fn headers_of_the_probe_replace_ours() {
         let wish = Get {
-            headers: vec![("user-agent".into(), "me".into()), ("X-A".into(), "1".into())],
+            headers: vec![
+                ("user-agent".into(), "me".into()),
+                ("X-A".into(), "1".into()),
+            ],
             ..from()
         };
-        let made = request(&wish).map(|r| r.headers().clone()).unwrap_or_default();
-        assert_eq!(made.get("user-agent").map(|v| v.as_bytes()), Some(b"me".as_slice()));
+        let made = request(&wish)
+            .map(|r| r.headers().clone())
+            .unwrap_or_default();
+        assert_eq!(
+            made.get("user-agent").map(|v| v.as_bytes()),
+            Some(b"me".as_slice())
+        );
         assert_eq!(made.get("x-a").map(|v| v.as_bytes()), Some(b"1".as_slice()));
-        assert_eq!(made.get("accept").map(|v| v.as_bytes()), Some(b"*/*".as_slice()));
+        assert_eq!(
+            made.get("accept").map(|v| v.as_bytes()),
+            Some(b"*/*".as_slice())
+        );
     }
 }

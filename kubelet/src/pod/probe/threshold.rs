@@ -27,9 +27,17 @@ impl Thresholds {
 
     /// Counts a result; answers a verdict if it is a new one.
     pub fn record(&mut self, succeeded: bool) -> Option<bool> {
-        self.run = if self.last == Some(succeeded) { self.run.saturating_add(1) } else { 1 };
+        self.run = if self.last == Some(succeeded) {
+            self.run.saturating_add(1)
+        } else {
+            1
+        };
         self.last = Some(succeeded);
-        let needed = if succeeded { self.success } else { self.failure };
+        let needed = if succeeded {
+            self.success
+        } else {
+            self.failure
+        };
         if self.run < needed || self.verdict == Some(succeeded) {
             return None;
         }

@@ -68,7 +68,9 @@ fn judge(watch: &Watch, thresholds: &mut Thresholds, outcome: Outcome) -> Option
     let name = watch.kind.name();
     let warn = |reason: &str, message: &str| {
         let container = &watch.target.container.name;
-        watch.subject.of_container(container, EventType::Warning, reason, message);
+        watch
+            .subject
+            .of_container(container, EventType::Warning, reason, message);
     };
     match outcome {
         Outcome::Success => thresholds.record(true),
@@ -77,7 +79,10 @@ fn judge(watch: &Watch, thresholds: &mut Thresholds, outcome: Outcome) -> Option
             thresholds.record(false)
         }
         Outcome::Unknown { message } => {
-            warn("Unhealthy", &format!("{name} probe errored and resulted in unknown state: {message}"));
+            warn(
+                "Unhealthy",
+                &format!("{name} probe errored and resulted in unknown state: {message}"),
+            );
             None
         }
     }

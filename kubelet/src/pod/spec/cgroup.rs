@@ -24,9 +24,16 @@ pub fn parent(pod: &Pod, root: &str, driver: CgroupDriver) -> String {
         }
         CgroupDriver::Systemd => {
             let root = root.trim_matches('/').trim_end_matches(".slice");
-            let root = if root.is_empty() { String::new() } else { format!("{root}-") };
+            let root = if root.is_empty() {
+                String::new()
+            } else {
+                format!("{root}-")
+            };
             let class = class.map(|c| format!("-{c}")).unwrap_or_default();
-            format!("{root}kubepods{class}-pod{}.slice", uid(pod).replace('-', "_"))
+            format!(
+                "{root}kubepods{class}-pod{}.slice",
+                uid(pod).replace('-', "_")
+            )
         }
     }
 }
@@ -47,7 +54,13 @@ mod tests {
         let name = |class, root, driver| parent(&pod(class), root, driver);
         let (fs, systemd) = (CgroupDriver::Cgroupfs, CgroupDriver::Systemd);
         assert_eq!(name("Guaranteed", "", fs), "/kubepods/poda-b");
-        assert_eq!(name("Burstable", "/n1/", fs), "/n1/kubepods/burstable/poda-b");
-        assert_eq!(name("BestEffort", "/", systemd), "kubepods-besteffort-poda_b.slice");
+        assert_eq!(
+            name("Burstable", "/n1/", fs),
+            "/n1/kubepods/burstable/poda-b"
+        );
+        assert_eq!(
+            name("BestEffort", "/", systemd),
+            "kubepods-besteffort-poda_b.slice"
+        );
     }
 }

@@ -105,9 +105,14 @@ fn linux(context: &ContainerContext<'_>) -> Result<v1::LinuxContainerConfig, Non
 
 /// `lifecycle.stopSignal`, by its Linux name.
 fn stop_signal(container: &Container) -> v1::Signal {
-    let name = container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref());
+    let name = container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.stop_signal.as_deref());
     name.and_then(|n| {
-        let plain = n.replace("RTMIN+", "RTMINPLUS").replace("RTMAX-", "RTMAXMINUS");
+        let plain = n
+            .replace("RTMIN+", "RTMINPLUS")
+            .replace("RTMAX-", "RTMAXMINUS");
         v1::Signal::from_str_name(&format!("SIGNAL_{plain}"))
     })
     .unwrap_or(v1::Signal::RuntimeDefault)
@@ -121,10 +126,9 @@ mod tests {
 
     fn container(json: serde_json::Value) -> v1::ContainerConfig {
         let metadata = json!({"name": "p", "namespace": "ns", "uid": "u"});
-        let pod: Pod = serde_json::from_value(
-            json!({"metadata": metadata, "spec": {"containers": [json]}}),
-        )
-        .unwrap_or_default();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": [json]}}))
+                .unwrap_or_default();
         let spec = pod.spec.clone().unwrap_or_default();
         config(ContainerContext {
             pod: &pod,
@@ -154,12 +158,16 @@ mod tests {
         let made = container(json!({"name": "c"}));
         assert_eq!(made.log_path, "c/3.log");
         assert_eq!(made.metadata.map(|m| m.attempt), Some(3));
-        assert_eq!(made.annotations["io.kubernetes.container.restartCount"], "3");
+        assert_eq!(
+            made.annotations["io.kubernetes.container.restartCount"],
+            "3"
+        );
     }
 
     #[test]
     fn stop_signal_is_taken_by_name() {
-        let signal = |s: &str| container(json!({"name": "c", "lifecycle": {"stopSignal": s}})).stop_signal();
+        let signal =
+            |s: &str| container(json!({"name": "c", "lifecycle": {"stopSignal": s}})).stop_signal();
         assert_eq!(signal("SIGUSR1"), v1::Signal::Sigusr1);
         assert_eq!(signal("SIGRTMIN+3"), v1::Signal::Sigrtminplus3);
     }

@@ -71,12 +71,25 @@ pub enum EnvError {
 pub fn wanted(container: &Container) -> Wanted {
     let mut found = Wanted::default();
     for from in container.env_from.iter().flatten() {
-        found.config_maps.extend(from.config_map_ref.iter().map(|r| r.name.clone()));
-        found.secrets.extend(from.secret_ref.iter().map(|r| r.name.clone()));
+        found
+            .config_maps
+            .extend(from.config_map_ref.iter().map(|r| r.name.clone()));
+        found
+            .secrets
+            .extend(from.secret_ref.iter().map(|r| r.name.clone()));
     }
-    for source in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
-        found.config_maps.extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
-        found.secrets.extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
+    for source in container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|e| e.value_from.as_ref())
+    {
+        found
+            .config_maps
+            .extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
+        found
+            .secrets
+            .extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
     }
     found
 }
@@ -99,7 +112,9 @@ pub fn build(
         let value = match &variable.value_from {
             Some(source) => referred(context, variable, source, sources)?,
             None => variable.value.as_deref().map(|text| {
-                expand(text, |n| env.get(n).or_else(|| context.services.get(n).cloned()))
+                expand(text, |n| {
+                    env.get(n).or_else(|| context.services.get(n).cloned())
+                })
             }),
         };
         if let Some(value) = value {
@@ -152,13 +167,22 @@ fn envelope(
         found.extend(data);
     }
     if let Some(wish) = &from.secret_ref {
-        let secret = present(sources.secrets.get(&wish.name), wish.optional, "secret", &wish.name)?;
+        let secret = present(
+            sources.secrets.get(&wish.name),
+            wish.optional,
+            "secret",
+            &wish.name,
+        )?;
         let data = secret.and_then(|s| s.data.clone()).unwrap_or_default();
         found.extend(data.into_iter().map(|(k, v)| (k, text(&v.0))));
     }
     let _ = context;
-    let usable = found.into_iter().filter(|(key, _)| variable_name(prefix, key));
-    Ok(usable.map(|(key, value)| (format!("{prefix}{key}"), value)).collect())
+    let usable = found
+        .into_iter()
+        .filter(|(key, _)| variable_name(prefix, key));
+    Ok(usable
+        .map(|(key, value)| (format!("{prefix}{key}"), value))
+        .collect())
 }
 
 /// Any printable ASCII but `=`.
@@ -203,15 +227,25 @@ fn referred(
     if let Some(wish) = &source.config_map_key_ref {
         let map = sources.config_maps.get(&wish.name);
         let map = present(map, wish.optional, "configmap", &wish.name)?;
-        let value = map.and_then(|m| m.data.as_ref()).and_then(|d| d.get(&wish.key)).cloned();
+        let value = map
+            .and_then(|m| m.data.as_ref())
+            .and_then(|d| d.get(&wish.key))
+            .cloned();
         return match value {
             None if wish.optional != Some(true) => Err(no_key("ConfigMap", &wish.key, &wish.name)),
             value => Ok(value),
         };
     }
     if let Some(wish) = &source.secret_key_ref {
-        let secret = present(sources.secrets.get(&wish.name), wish.optional, "secret", &wish.name)?;
-        let value = secret.and_then(|s| s.data.as_ref()).and_then(|d| d.get(&wish.key));
+        let secret = present(
+            sources.secrets.get(&wish.name),
+            wish.optional,
+            "secret",
+            &wish.name,
+        )?;
+        let value = secret
+            .and_then(|s| s.data.as_ref())
+            .and_then(|d| d.get(&wish.key));
         return match value {
             None if wish.optional != Some(true) => Err(no_key("Secret", &wish.key, &wish.name)),
             value => Ok(value.map(|v| text(&v.0))),
@@ -259,7 +293,12 @@ fn subscript(pod: &Pod, path: &str) -> Option<String> {
         "metadata.annotations" => &pod.metadata.annotations,
         _ => return None,
     };
-    Some(of.as_ref().and_then(|m| m.get(key)).cloned().unwrap_or_default())
+    Some(
+        of.as_ref()
+            .and_then(|m| m.get(key))
+            .cloned()
+            .unwrap_or_default(),
+    )
 }
 
 fn resource_value(
@@ -286,7 +325,9 @@ fn resource_value(
         _ => return Err(unsupported()),
     };
     let divisor = wish.divisor.as_ref().and_then(|q| Amount::parse(&q.0));
-    let divisor = divisor.filter(|d| *d > Amount::default()).unwrap_or(Amount::of(1));
+    let divisor = divisor
+        .filter(|d| *d > Amount::default())
+        .unwrap_or(Amount::of(1));
     Ok(value.unwrap_or_default().divided_by(divisor).to_string())
 }
 

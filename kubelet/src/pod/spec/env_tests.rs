@@ -14,8 +14,16 @@ fn sources() -> Sources {
     let map = json!({"data": {"A": "1", "B": "2", "bad=key": "x"}});
     let secret = json!({"data": {"token": "czNjcmV0"}});
     Sources {
-        config_maps: [("cm".to_owned(), serde_json::from_value(map).unwrap_or_default())].into(),
-        secrets: [("s".to_owned(), serde_json::from_value(secret).unwrap_or_default())].into(),
+        config_maps: [(
+            "cm".to_owned(),
+            serde_json::from_value(map).unwrap_or_default(),
+        )]
+        .into(),
+        secrets: [(
+            "s".to_owned(),
+            serde_json::from_value(secret).unwrap_or_default(),
+        )]
+        .into(),
     }
 }
 
@@ -74,7 +82,9 @@ fn env_takes_fields_resources_and_keys() {
 fn env_fails_with_upstreams_words_when_a_reference_leads_nowhere() {
     let from = |source: serde_json::Value| {
         let env = json!([{"name": "X", "valueFrom": source}]);
-        run(json!({"name": "c", "env": env})).err().map(|e| e.to_string())
+        run(json!({"name": "c", "env": env}))
+            .err()
+            .map(|e| e.to_string())
     };
     assert_eq!(
         from(json!({"configMapKeyRef": {"name": "no", "key": "k"}})).as_deref(),

@@ -32,7 +32,10 @@ pub fn of_sandbox(pod: &Pod) -> HashMap<String, String> {
 #[must_use]
 pub fn sandbox_annotations(pod: &Pod) -> HashMap<String, String> {
     let own: Option<&BTreeMap<String, String>> = pod.metadata.annotations.as_ref();
-    own.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
+    own.into_iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 /// Labels of a container.
@@ -63,8 +66,14 @@ pub fn container_annotations(
     let mut found = HashMap::from([
         (CONTAINER_HASH.to_owned(), hash(container)),
         (RESTART_COUNT.to_owned(), attempt.to_string()),
-        (MESSAGE_PATH.to_owned(), path.unwrap_or("/dev/termination-log").to_owned()),
-        (MESSAGE_POLICY.to_owned(), policy.unwrap_or("File").to_owned()),
+        (
+            MESSAGE_PATH.to_owned(),
+            path.unwrap_or("/dev/termination-log").to_owned(),
+        ),
+        (
+            MESSAGE_POLICY.to_owned(),
+            policy.unwrap_or("File").to_owned(),
+        ),
     ]);
     if let Some(grace) = pod.metadata.deletion_grace_period_seconds {
         found.insert(POD_DELETION_GRACE.into(), grace.to_string());
@@ -73,7 +82,10 @@ pub fn container_annotations(
     if let Some(grace) = spec.and_then(|s| s.termination_grace_period_seconds) {
         found.insert(POD_GRACE.into(), grace.to_string());
     }
-    let hook = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+    let hook = container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.pre_stop.as_ref());
     if let Some(json) = hook.and_then(|h| serde_json::to_string(h).ok()) {
         found.insert(PRE_STOP.into(), json);
     }

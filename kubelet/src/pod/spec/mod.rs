@@ -51,10 +51,17 @@ pub fn ephemeral_as_container(ephemeral: &EphemeralContainer) -> Container {
 pub fn find(spec: &PodSpec, name: &str) -> Option<Container> {
     let init = spec.init_containers.iter().flatten();
     let plain = spec.containers.iter().chain(init);
-    plain.clone().into_iter().find(|c| c.name == name).cloned().or_else(|| {
-        let mut ephemeral = spec.ephemeral_containers.iter().flatten();
-        ephemeral.find(|e| e.name == name).map(ephemeral_as_container)
-    })
+    plain
+        .clone()
+        .into_iter()
+        .find(|c| c.name == name)
+        .cloned()
+        .or_else(|| {
+            let mut ephemeral = spec.ephemeral_containers.iter().flatten();
+            ephemeral
+                .find(|e| e.name == name)
+                .map(ephemeral_as_container)
+        })
 }
 
 /// `metadata.uid`.
@@ -78,5 +85,8 @@ pub fn name(pod: &Pod) -> &str {
 /// `hostNetwork`.
 #[must_use]
 pub fn host_network(pod: &Pod) -> bool {
-    pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false)
+    pod.spec
+        .as_ref()
+        .and_then(|s| s.host_network)
+        .unwrap_or(false)
 }

@@ -37,7 +37,11 @@ pub fn of(pod: &Pod) -> Qos {
 
 fn of_spec(spec: &PodSpec) -> Qos {
     if let Some(own) = spec.resources.as_ref().filter(|r| asks(r)) {
-        return if both_equal(own) { Qos::Guaranteed } else { Qos::Burstable };
+        return if both_equal(own) {
+            Qos::Guaranteed
+        } else {
+            Qos::Burstable
+        };
     }
     let init = spec.init_containers.iter().flatten();
     let all: Vec<&Container> = spec.containers.iter().chain(init).collect();
@@ -79,7 +83,10 @@ const BEST_EFFORT: i64 = 1000;
 /// kubernetes v1.36 pkg/kubelet/qos/policy.go `GetContainerOOMScoreAdjust`.
 #[must_use]
 pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> i64 {
-    let critical = pod.spec.as_ref().and_then(|s| s.priority_class_name.as_deref());
+    let critical = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.priority_class_name.as_deref());
     if critical == Some("system-node-critical") {
         return GUARANTEED;
     }
@@ -91,7 +98,10 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> 
 }
 
 fn burstable(container: &Container, memory_capacity: u64) -> i64 {
-    let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+    let requests = container
+        .resources
+        .as_ref()
+        .and_then(|r| r.requests.as_ref());
     let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
     let request = amount(requests, "memory").or_else(|| amount(limits, "memory"));
     let request = i128::from(request.unwrap_or_default().value());

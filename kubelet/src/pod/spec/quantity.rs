@@ -141,6 +141,9 @@ mod tests {
         let limit = Amount::parse("250m").unwrap_or_default();
         assert_eq!(limit.divided_by(Amount::of(1)), 1);
         let memory = Amount::parse("33Mi").unwrap_or_default();
-        assert_eq!(memory.divided_by(Amount::parse("1Mi").unwrap_or_default()), 33);
+        assert_eq!(
+            memory.divided_by(Amount::parse("1Mi").unwrap_or_default()),
+            33
+        );
     }
 }

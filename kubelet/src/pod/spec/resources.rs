@@ -51,7 +51,9 @@ pub fn of_container(
     let own = container.resources.as_ref();
     let cpu_limit = amount(limits(own), "cpu");
     let memory = amount(limits(own), "memory").map_or(0, Amount::value);
-    let cpu_request = amount(requests(own), "cpu").or(cpu_limit).unwrap_or_default();
+    let cpu_request = amount(requests(own), "cpu")
+        .or(cpu_limit)
+        .unwrap_or_default();
     let mut result = cpu(cpu_request, cpu_limit, options);
     result.memory_limit_in_bytes = memory;
     // Memory and swap together: no swap for pods.
@@ -125,13 +127,19 @@ pub fn asked(spec: &PodSpec, kind: &str) -> Amount {
 fn total_requests(spec: &PodSpec, kind: &str) -> Amount {
     let of = |c: &Container| {
         let own = c.resources.as_ref();
-        Some(amount(requests(own), kind).or_else(|| amount(limits(own), kind)).unwrap_or_default())
+        Some(
+            amount(requests(own), kind)
+                .or_else(|| amount(limits(own), kind))
+                .unwrap_or_default(),
+        )
     };
     peak(spec, of).unwrap_or_default()
 }
 
 fn total_limits(spec: &PodSpec, kind: &str) -> Option<Amount> {
-    peak(spec, |c| amount(limits(c.resources.as_ref()), kind).filter(|a| *a > Amount::default()))
+    peak(spec, |c| {
+        amount(limits(c.resources.as_ref()), kind).filter(|a| *a > Amount::default())
+    })
 }
 
 /// The most that is used at one time; `None` if any container says nothing.
@@ -162,8 +170,14 @@ mod tests {
 
     #[test]
     fn cpu_becomes_shares_and_quota_with_the_kernels_floors() {
-        assert_eq!((shares(0), shares(1000), shares(1_000_000)), (2, 1024, 262_144));
-        assert_eq!((quota(0, 100_000), quota(5, 100_000), quota(1500, 100_000)), (0, 1000, 150_000));
+        assert_eq!(
+            (shares(0), shares(1000), shares(1_000_000)),
+            (2, 1024, 262_144)
+        );
+        assert_eq!(
+            (quota(0, 100_000), quota(5, 100_000), quota(1500, 100_000)),
+            (0, 1000, 150_000)
+        );
     }
 
     #[test]
@@ -178,7 +192,8 @@ mod tests {
 
     #[test]
     fn pod_asks_for_its_greatest_moment() {
-        let of = |cpu: &str| serde_json::json!({"name": "x", "resources": {"requests": {"cpu": cpu}}});
+        let of =
+            |cpu: &str| serde_json::json!({"name": "x", "resources": {"requests": {"cpu": cpu}}});
         let mut sidecar = of("100m");
         sidecar["restartPolicy"] = "Always".into();
         let pod = spec(serde_json::json!({

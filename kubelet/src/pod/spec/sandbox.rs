@@ -89,7 +89,10 @@ fn security_context(
 }
 
 fn sysctls(spec: &PodSpec) -> HashMap<String, String> {
-    let own = spec.security_context.as_ref().and_then(|s| s.sysctls.as_ref());
+    let own = spec
+        .security_context
+        .as_ref()
+        .and_then(|s| s.sysctls.as_ref());
     let pair = |s: &k8s_openapi::api::core::v1::Sysctl| (s.name.replace('/', "."), s.value.clone());
     own.into_iter().flatten().map(pair).collect()
 }
@@ -170,7 +173,11 @@ mod tests {
             "containers": [{"name": "a", "ports": port(80)}],
             "initContainers": [{"name": "i", "ports": port(81)}]
         });
-        let found: Vec<_> = sandbox(spec).port_mappings.iter().map(|p| p.host_port).collect();
+        let found: Vec<_> = sandbox(spec)
+            .port_mappings
+            .iter()
+            .map(|p| p.host_port)
+            .collect();
         assert_eq!(found, vec![80]);
     }
 
@@ -181,6 +188,9 @@ mod tests {
         assert_eq!((plain.network(), plain.pid()), (Mode::Pod, Mode::Container));
         let spec = json!({"containers": [], "hostNetwork": true, "shareProcessNamespace": true});
         let shared = namespaces(&sandbox(spec));
-        assert_eq!((shared.network(), shared.pid(), shared.ipc()), (Mode::Node, Mode::Pod, Mode::Pod));
+        assert_eq!(
+            (shared.network(), shared.pid(), shared.ipc()),
+            (Mode::Node, Mode::Pod, Mode::Pod)
+        );
     }
 }

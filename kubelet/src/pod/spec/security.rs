@@ -25,8 +25,13 @@ const MASKED_PATHS: &[&str] = &[
     "/sys/devices/virtual/powercap",
 ];
 /// kubernetes v1.36 pkg/securitycontext/util.go `defaultReadonlyPaths`.
-const READONLY_PATHS: &[&str] =
-    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// The user that an image names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,9 +46,13 @@ pub struct ImageUser {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum NonRootError {
-    #[error("container's runAsUser breaks non-root policy (pod: \"{pod}\", container: {container})")]
+    #[error(
+        "container's runAsUser breaks non-root policy (pod: \"{pod}\", container: {container})"
+    )]
     RunAsUser { pod: String, container: String },
-    #[error("container has runAsNonRoot and image will run as root (pod: \"{pod}\", container: {container})")]
+    #[error(
+        "container has runAsNonRoot and image will run as root (pod: \"{pod}\", container: {container})"
+    )]
     ImageIsRoot { pod: String, container: String },
     #[error(
         "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: \"{pod}\", container: {container})"
@@ -74,7 +83,11 @@ pub fn of_container(
     subject: Subject<'_>,
     namespaces: v1::NamespaceOption,
 ) -> Result<v1::LinuxContainerSecurityContext, NonRootError> {
-    let own = subject.container.security_context.clone().unwrap_or_default();
+    let own = subject
+        .container
+        .security_context
+        .clone()
+        .unwrap_or_default();
     let pod = pod_context(subject.pod);
     let run_as_user = own.run_as_user.or(pod.run_as_user);
     verify_non_root(&subject, &own, &pod, run_as_user)?;
@@ -84,8 +97,14 @@ pub fn of_container(
         let list = if unmasked { &[] } else { list };
         list.iter().map(|p| (*p).to_owned()).collect()
     };
-    let seccomp = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
-    let apparmor = own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref());
+    let seccomp = own
+        .seccomp_profile
+        .as_ref()
+        .or(pod.seccomp_profile.as_ref());
+    let apparmor = own
+        .app_armor_profile
+        .as_ref()
+        .or(pod.app_armor_profile.as_ref());
     let username = match (run_as_user, subject.user.uid) {
         (None, None) => subject.user.name.clone(),
         (Some(_), _) | (None, Some(_)) => String::new(),
@@ -98,8 +117,14 @@ pub fn of_container(
         }),
         privileged: own.privileged.unwrap_or(false),
         namespace_options: Some(namespaces),
-        selinux_options: selinux(own.se_linux_options.as_ref().or(pod.se_linux_options.as_ref())),
-        run_as_user: run_as_user.or(subject.user.uid).map(|value| v1::Int64Value { value }),
+        selinux_options: selinux(
+            own.se_linux_options
+                .as_ref()
+                .or(pod.se_linux_options.as_ref()),
+        ),
+        run_as_user: run_as_user
+            .or(subject.user.uid)
+            .map(|value| v1::Int64Value { value }),
         run_as_group: group.map(|value| v1::Int64Value { value }),
         run_as_username: username,
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
@@ -108,14 +133,21 @@ pub fn of_container(
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: paths(MASKED_PATHS),
         readonly_paths: paths(READONLY_PATHS),
-        seccomp: Some(self::seccomp(seccomp, subject.node, subject.options.seccomp_default)),
+        seccomp: Some(self::seccomp(
+            seccomp,
+            subject.node,
+            subject.options.seccomp_default,
+        )),
         apparmor: apparmor.map(self::apparmor),
         ..v1::LinuxContainerSecurityContext::default()
     })
 }
 
 fn pod_context(pod: &Pod) -> PodSecurityContext {
-    pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default()
+    pod.spec
+        .as_ref()
+        .and_then(|s| s.security_context.clone())
+        .unwrap_or_default()
 }
 
 fn verify_non_root(
@@ -173,7 +205,12 @@ fn seccomp(
         Some(("RuntimeDefault", _)) => of(ProfileType::RuntimeDefault),
         Some(("Localhost", Some(file))) => v1::SecurityProfile {
             profile_type: ProfileType::Localhost.into(),
-            localhost_ref: node.kubelet_root.join("seccomp").join(file).display().to_string(),
+            localhost_ref: node
+                .kubelet_root
+                .join("seccomp")
+                .join(file)
+                .display()
+                .to_string(),
         },
         None if default => of(ProfileType::RuntimeDefault),
         Some(_) | None => of(ProfileType::Unconfined),

@@ -40,7 +40,10 @@ fn container_overrides_the_pod_field_by_field() {
 #[test]
 fn image_user_is_taken_when_nobody_says_otherwise() {
     let context = run(json!({}), json!({}), &image(None, "www")).unwrap_or_default();
-    assert_eq!((context.run_as_user, context.run_as_username.as_str()), (None, "www"));
+    assert_eq!(
+        (context.run_as_user, context.run_as_username.as_str()),
+        (None, "www")
+    );
     let context = run(json!({}), json!({}), &image(Some(33), "")).unwrap_or_default();
     assert_eq!(context.run_as_user.map(|v| v.value), Some(33));
 }
@@ -56,7 +59,9 @@ fn non_root_is_refused_with_upstreams_words() {
     let id = "(pod: \"p_ns(u)\", container: c)";
     assert_eq!(
         error(json!({}), image(None, "www")),
-        format!("container has runAsNonRoot and image has non-numeric user (www), cannot verify user is non-root {id}")
+        format!(
+            "container has runAsNonRoot and image has non-numeric user (www), cannot verify user is non-root {id}"
+        )
     );
     assert_eq!(
         error(json!({}), image(Some(0), "")),
@@ -77,7 +82,10 @@ fn masked_paths_are_empty_when_proc_is_unmasked() {
             .ok()
     };
     assert_eq!(masked("Unmasked"), Some((0, 0)));
-    assert_eq!(masked("Default"), Some((MASKED_PATHS.len(), READONLY_PATHS.len())));
+    assert_eq!(
+        masked("Default"),
+        Some((MASKED_PATHS.len(), READONLY_PATHS.len()))
+    );
 }
 
 #[test]
@@ -88,7 +96,13 @@ fn seccomp_of_the_container_wins_and_localhost_is_below_the_kubelets_folder() {
     let found = of(run(pod.clone(), own, &image(None, "")));
     assert_eq!(found.localhost_ref, "/var/lib/kubelet/seccomp/a/b.json");
     let found = of(run(pod, json!({}), &image(None, "")));
-    assert_eq!(found.profile_type(), v1::security_profile::ProfileType::RuntimeDefault);
+    assert_eq!(
+        found.profile_type(),
+        v1::security_profile::ProfileType::RuntimeDefault
+    );
     let found = of(run(json!({}), json!({}), &image(None, "")));
-    assert_eq!(found.profile_type(), v1::security_profile::ProfileType::Unconfined);
+    assert_eq!(
+        found.profile_type(),
+        v1::security_profile::ProfileType::Unconfined
+    );
 }

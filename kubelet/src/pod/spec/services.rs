@@ -9,7 +9,11 @@ use std::sync::Arc;
 /// API server's always.
 #[must_use]
 pub fn variables(pod: &Pod, services: &[Arc<Service>]) -> BTreeMap<String, String> {
-    let links = pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
+    let links = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.enable_service_links)
+        .unwrap_or(true);
     let own = super::namespace(pod);
     let mut found = BTreeMap::new();
     for service in services {
@@ -24,7 +28,9 @@ pub fn variables(pod: &Pod, services: &[Arc<Service>]) -> BTreeMap<String, Strin
 }
 
 fn describe(name: &str, spec: Option<&ServiceSpec>, found: &mut BTreeMap<String, String>) {
-    let ip = spec.and_then(|s| s.cluster_ip.as_deref()).unwrap_or_default();
+    let ip = spec
+        .and_then(|s| s.cluster_ip.as_deref())
+        .unwrap_or_default();
     let ports = spec.and_then(|s| s.ports.as_deref()).unwrap_or_default();
     let Some(first) = ports.first().filter(|_| !matches!(ip, "" | "None")) else {
         return;
@@ -54,7 +60,11 @@ fn link(name: &str, ip: &str, port: &ServicePort, found: &mut BTreeMap<String, S
 
 fn url(ip: &str, port: &ServicePort) -> String {
     let protocol = port.protocol.as_deref().unwrap_or("TCP").to_lowercase();
-    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+    let host = if ip.contains(':') {
+        format!("[{ip}]")
+    } else {
+        ip.to_owned()
+    };
     format!("{protocol}://{host}:{}", port.port)
 }
 
@@ -86,7 +96,10 @@ mod tests {
 
     #[test]
     fn services_of_the_namespace_become_variables() {
-        let all = [service("a", "my-db", "10.0.0.1"), service("b", "other", "10.0.0.2")];
+        let all = [
+            service("a", "my-db", "10.0.0.1"),
+            service("b", "other", "10.0.0.2"),
+        ];
         let found = variables(&pod(true), &all);
         assert_eq!(found["MY_DB_SERVICE_HOST"], "10.0.0.1");
         assert_eq!(found["MY_DB_SERVICE_PORT_WEB"], "80");

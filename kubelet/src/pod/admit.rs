@@ -1,0 +1,270 @@
+//! Whether the node takes a pod that was bound to it. Pure.
+//!
+//! The scheduler has asked the same before, but others bind pods too, and two
+//! may have been bound at once.
+
+use super::lifecycle::Verdict;
+use super::spec::quantity::{Amount, amount};
+use super::spec::resources::asked;
+use super::spec::sandbox::host_ports;
+use super::spec::{host_network, uid};
+use super::{Known, NodeFacts, Options};
+use k8s_openapi::api::core::v1::{
+    ContainerPort, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
+};
+use std::collections::BTreeMap;
+
+/// The API server says that it is over, or on its way out: no question any more.
+#[must_use]
+pub fn settled(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
+}
+
+/// Why the node won't take it; `None` if it will.
+#[must_use]
+pub fn check(pod: &Pod, others: &[Known], node: &NodeFacts, options: &Options) -> Option<Verdict> {
+    let active: Vec<&Pod> = others
+        .iter()
+        .filter(|k| uid(&k.pod) != uid(pod) && !over(k))
+        .map(|k| k.pod.as_ref())
+        .collect();
+    // Static pods are not asked: nobody could put them elsewhere.
+    let bound = !is_static(pod);
+    (bound && active.len() >= options.max_pods)
+        .then(|| {
+            rejected(
+                "OutOfpods",
+                format!(
+                    "Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {}",
+                    active.len(),
+                    options.max_pods
+                ),
+            )
+        })
+        .or_else(|| {
+            if bound {
+                room(pod, &active, node)
+            } else {
+                None
+            }
+        })
+        .or_else(|| affinity(pod, &node.labels.labels()))
+        .or_else(|| ports(pod, &active))
+        .or_else(|| system(pod))
+}
+
+fn over(known: &Known) -> bool {
+    let phase = known.status.phase.as_deref();
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn is_static(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let source = annotations.and_then(|a| a.get("kubernetes.io/config.source"));
+    source.is_some_and(|s| s != "api")
+}
+
+fn rejected(reason: &str, message: String) -> Verdict {
+    Verdict {
+        reason: reason.to_owned(),
+        message: format!("Pod was rejected: {message}"),
+        grace: None,
+    }
+}
+
+fn room(pod: &Pod, active: &[&Pod], node: &NodeFacts) -> Option<Verdict> {
+    for kind in ["cpu", "memory", "ephemeral-storage"] {
+        let Some(capacity) = amount(Some(&node.allocatable), kind) else {
+            continue;
+        };
+        let of = |p: &Pod| {
+            p.spec
+                .as_ref()
+                .map_or(Amount::default(), |s| asked(s, kind))
+        };
+        let used = active
+            .iter()
+            .fold(Amount::default(), |sum, p| sum.plus(of(p)));
+        let wanted = of(pod);
+        if wanted > Amount::default() && used.plus(wanted) > capacity {
+            let unit = |a: Amount| if kind == "cpu" { a.milli() } else { a.value() };
+            let (wanted, used, capacity) = (unit(wanted), unit(used), unit(capacity));
+            let message = format!(
+                "Node didn't have enough resource: {kind}, requested: {wanted}, used: {used}, capacity: {capacity}"
+            );
+            return Some(rejected(&format!("OutOf{kind}"), message));
+        }
+    }
+    None
+}
+
+fn affinity(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<Verdict> {
+    let spec = pod.spec.as_ref()?;
+    // While the Node is not known there is nothing to compare with.
+    if labels.is_empty() {
+        return None;
+    }
+    let selector = spec.node_selector.as_ref();
+    let selected = selector.is_none_or(|s| s.iter().all(|(k, v)| labels.get(k) == Some(v)));
+    let affinity = spec
+        .affinity
+        .as_ref()
+        .and_then(|a| a.node_affinity.as_ref());
+    let required = affinity.and_then(|a| {
+        a.required_during_scheduling_ignored_during_execution
+            .as_ref()
+    });
+    if selected && required.is_none_or(|r| any_term(r, labels)) {
+        return None;
+    }
+    let message =
+        "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+    Some(rejected("NodeAffinity", message.to_owned()))
+}
+
+fn any_term(selector: &NodeSelector, labels: &BTreeMap<String, String>) -> bool {
+    selector
+        .node_selector_terms
+        .iter()
+        .any(|term| term_matches(term, labels))
+}
+
+/// Terms by field (metadata.name) were the scheduler's to judge.
+fn term_matches(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>) -> bool {
+    let mut expressions = term.match_expressions.iter().flatten();
+    expressions.all(|e| expression(e, labels.get(&e.key)))
+}
+
+fn expression(wish: &NodeSelectorRequirement, value: Option<&String>) -> bool {
+    let listed = |v: &String| wish.values.as_ref().is_some_and(|all| all.contains(v));
+    let number = |text: &str| text.parse::<i64>().ok();
+    let bound = wish
+        .values
+        .as_ref()
+        .and_then(|v| v.first())
+        .and_then(|v| number(v));
+    let own = value.and_then(|v| number(v));
+    match wish.operator.as_str() {
+        "In" => value.is_some_and(listed),
+        "NotIn" => !value.is_some_and(listed),
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => own.zip(bound).is_some_and(|(own, bound)| own > bound),
+        "Lt" => own.zip(bound).is_some_and(|(own, bound)| own < bound),
+        _ => false,
+    }
+}
+
+fn ports(pod: &Pod, active: &[&Pod]) -> Option<Verdict> {
+    let wanted = taken(pod);
+    let used: Vec<_> = active.iter().flat_map(|p| taken(p)).collect();
+    let clash = wanted.iter().any(|w| used.iter().any(|u| conflicts(w, u)));
+    clash.then(|| {
+        let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        rejected("NodePorts", message.to_owned())
+    })
+}
+
+/// hostIP, protocol and port of everything a pod takes from the host.
+fn taken(pod: &Pod) -> Vec<(String, String, i32)> {
+    let of = |p: &ContainerPort| {
+        let ip = p.host_ip.clone().filter(|ip| !ip.is_empty() && ip != "::");
+        let port = p.host_port.unwrap_or(p.container_port);
+        let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".into());
+        (ip.unwrap_or_else(|| "0.0.0.0".into()), protocol, port)
+    };
+    let _ = host_network(pod);
+    host_ports(pod).into_iter().map(of).collect()
+}
+
+fn conflicts(one: &(String, String, i32), other: &(String, String, i32)) -> bool {
+    let all = |ip: &str| ip == "0.0.0.0";
+    one.1 == other.1 && one.2 == other.2 && (one.0 == other.0 || all(&one.0) || all(&other.0))
+}
+
+fn system(pod: &Pod) -> Option<Verdict> {
+    let os = pod.spec.as_ref()?.os.as_ref()?;
+    (os.name != "linux").then(|| {
+        let message = "Failed to admit pod as the OS field doesn't match node OS";
+        rejected("PodOSNotSupported", message.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::spec::testing::node;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn pod(name: &str, spec: Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": name, "uid": name}, "spec": spec}))
+            .unwrap_or_default()
+    }
+
+    fn known(pod: Pod, phase: &str) -> Known {
+        let status = serde_json::from_value(json!({"phase": phase})).unwrap_or_default();
+        Known {
+            pod: Arc::new(pod),
+            status,
+        }
+    }
+
+    fn port(number: i32, ip: &str) -> Value {
+        json!({"containers": [{"name": "c", "ports": [
+            {"containerPort": 80, "hostPort": number, "hostIP": ip}
+        ]}]})
+    }
+
+    fn reason(pod: &Pod, others: &[Known]) -> Option<String> {
+        check(pod, others, &node(), &Options::default()).map(|v| v.reason)
+    }
+
+    #[test]
+    fn pod_is_rejected_when_its_host_port_is_taken_by_a_living_pod() {
+        let wish = pod("b", port(8080, "127.0.0.1"));
+        let node_ports = Some("NodePorts".to_owned());
+        assert_eq!(
+            reason(&wish, &[known(pod("a", port(8080, "")), "Running")]),
+            node_ports
+        );
+        assert_eq!(
+            reason(&wish, &[known(pod("a", port(8080, "")), "Failed")]),
+            None
+        );
+        assert_eq!(
+            reason(&wish, &[known(pod("a", port(8080, "10.0.0.1")), "Running")]),
+            None
+        );
+    }
+
+    #[test]
+    fn pod_is_rejected_when_it_asks_for_more_than_is_left() {
+        let of = |name: &str, cpu: &str| {
+            let resources = json!({"requests": {"cpu": cpu}});
+            pod(
+                name,
+                json!({"containers": [{"name": "c", "resources": resources}]}),
+            )
+        };
+        let other = known(of("a", "1500m"), "Running");
+        assert_eq!(
+            reason(&of("b", "1"), &[other.clone()]),
+            Some("OutOfcpu".into())
+        );
+        assert_eq!(reason(&of("b", "500m"), &[other]), None);
+    }
+
+    #[test]
+    fn pod_is_rejected_when_the_node_is_not_what_it_selects() {
+        let selector = |value: &str| {
+            pod(
+                "b",
+                json!({"containers": [], "nodeSelector": {"disk": value}}),
+            )
+        };
+        assert_eq!(reason(&selector("tape"), &[]), Some("NodeAffinity".into()));
+        assert_eq!(reason(&selector("ssd"), &[]), None);
+    }
+}

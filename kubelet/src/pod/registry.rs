@@ -1,0 +1,72 @@
+//! What is known of every pod, for whoever asks.
+
+use super::{Known, Step};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// One pod, as its worker left it last.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Entry {
+    pub pod: Arc<Pod>,
+    pub status: PodStatus,
+    /// Container ids by name: of the newest attempts.
+    pub current: BTreeMap<String, String>,
+    /// And of those before them.
+    pub previous: BTreeMap<String, String>,
+    pub sandbox: Option<String>,
+    pub steps: Vec<Step>,
+}
+
+impl Entry {
+    /// A pod of which nothing is seen yet.
+    #[must_use]
+    pub fn new(pod: Arc<Pod>) -> Self {
+        Self {
+            status: pod.status.clone().unwrap_or_default(),
+            pod,
+            current: BTreeMap::new(),
+            previous: BTreeMap::new(),
+            sandbox: None,
+            steps: Vec::new(),
+        }
+    }
+}
+
+/// Every pod by its uid.
+#[derive(Debug, Default)]
+pub struct Registry {
+    pods: RwLock<HashMap<String, Entry>>,
+}
+
+impl Registry {
+    /// Replaces what was known.
+    pub fn put(&self, uid: &str, entry: Entry) {
+        let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
+        pods.insert(uid.to_owned(), entry);
+    }
+
+    /// The pod is gone.
+    pub fn remove(&self, uid: &str) {
+        let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
+        pods.remove(uid);
+    }
+
+    /// Something about one pod.
+    pub fn of<T>(&self, uid: &str, look: impl FnOnce(&Entry) -> T) -> Option<T> {
+        let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
+        pods.get(uid).map(look)
+    }
+
+    /// All pods with their newest status.
+    #[must_use]
+    pub fn all(&self) -> Vec<Known> {
+        let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
+        let known = |entry: &Entry| Known {
+            pod: entry.pod.clone(),
+            status: entry.status.clone(),
+        };
+        pods.values().map(known).collect()
+    }
+}

@@ -1,0 +1,558 @@
+//! One pod's task: decides, runs effects, publishes.
+
+use super::executor::{Context, Executor, Failed, Report};
+use super::lifecycle::{
+    Decision, Desired, ERR_IMAGE_PULL, Effect, Limits, Memory, Stage, Work, WorkerState,
+    back_off_message, decide,
+};
+use super::observe::PodSeen;
+use super::observed::{ContainerSeen, Failure, Observed, Verdicts};
+use super::prober::{Prober, Verdict};
+use super::registry::{Entry, Registry};
+use super::spec::uid;
+use super::subject::Subject;
+use super::timeline::Timeline;
+use crate::event::EventType;
+use crate::status::{self, Look};
+use crate::volume::PodVolumes;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Mail {
+    /// Wanted so from now on.
+    Want(Desired),
+    /// The runtime says so: an event.
+    Seen(PodSeen),
+    /// The runtime was asked at this moment and knows this and no more.
+    Listed(PodSeen, Instant),
+    /// The runtime removed a container.
+    Removed(String),
+    /// Something the pod refers to changed.
+    Nudge,
+}
+
+/// A worker before it runs.
+pub struct Worker {
+    executor: Arc<Executor>,
+    registry: Arc<Registry>,
+    runtime: Arc<str>,
+    want: Desired,
+    state: WorkerState,
+    seen: Observed,
+    born: HashMap<String, Instant>,
+    volumes: Arc<PodVolumes>,
+    pre_stopped: Arc<Mutex<BTreeSet<String>>>,
+    abandon: CancellationToken,
+    tasks: JoinSet<(Effect, Result<Report, Failed>, Duration)>,
+    progress: UnboundedSender<ContainerSeen>,
+    probes: Prober,
+    timeline: Timeline,
+    published: Option<PodStatus>,
+    /// The object that was published with it.
+    told: Option<Arc<Pod>>,
+    frozen: bool,
+    finished: bool,
+}
+
+/// Where a worker's news come from.
+struct Inbox {
+    mail: UnboundedReceiver<Mail>,
+    progress: UnboundedReceiver<ContainerSeen>,
+    verdicts: UnboundedReceiver<Verdict>,
+}
+
+impl Worker {
+    /// For a pod as it is wanted and as the runtime has it now.
+    pub fn spawn(
+        executor: Arc<Executor>,
+        registry: Arc<Registry>,
+        runtime: Arc<str>,
+        want: Desired,
+        seen: PodSeen,
+    ) -> UnboundedSender<Mail> {
+        let (sender, mail) = unbounded_channel();
+        let (progress, arriving) = unbounded_channel();
+        let (verdict, verdicts) = unbounded_channel();
+        let inbox = Inbox {
+            mail,
+            progress: arriving,
+            verdicts,
+        };
+        let mut worker = Self {
+            state: begin(&want),
+            timeline: Timeline::begin(),
+            executor,
+            registry,
+            runtime,
+            want,
+            seen: Observed::default(),
+            born: HashMap::new(),
+            volumes: Arc::default(),
+            pre_stopped: Arc::default(),
+            abandon: CancellationToken::new(),
+            tasks: JoinSet::new(),
+            progress,
+            probes: Prober::new(verdict),
+            published: None,
+            told: None,
+            frozen: false,
+            finished: false,
+        };
+        worker.take_in(seen);
+        worker.adopt_readiness();
+        let span = tracing::info_span!("pod", uid = uid(&worker.want.pod));
+        tokio::spawn(worker.run(inbox).instrument(span));
+        sender
+    }
+
+    async fn run(mut self, mut inbox: Inbox) {
+        self.executor.deps().objects.register(&self.want.pod);
+        loop {
+            let wake_at = self.step();
+            if self.finished && self.want.removed {
+                break;
+            }
+            tokio::select! {
+                mail = inbox.mail.recv() => match mail {
+                    Some(mail) => self.read(mail),
+                    None => return,
+                },
+                Some(seen) = inbox.progress.recv() => self.see(seen),
+                Some(verdict) = inbox.verdicts.recv() => self.judge(verdict),
+                Some(done) = self.tasks.join_next() => self.settle(done.ok()),
+                () = until(wake_at) => {}
+            }
+            self.drain(&mut inbox);
+        }
+        let pod = self.want.pod.clone();
+        self.executor.deps().status.forget(&pod);
+        self.registry.remove(uid(&pod));
+    }
+
+    /// Takes what else has arrived, so that one decision answers all of it.
+    fn drain(&mut self, inbox: &mut Inbox) {
+        while let Ok(mail) = inbox.mail.try_recv() {
+            self.read(mail);
+        }
+        while let Ok(seen) = inbox.progress.try_recv() {
+            self.see(seen);
+        }
+        while let Ok(verdict) = inbox.verdicts.try_recv() {
+            self.judge(verdict);
+        }
+        while let Some(done) = self.tasks.try_join_next() {
+            self.settle(done.ok());
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let options = &self.executor.deps().options;
+        Limits {
+            crash_loop_max: options.crash_loop_max,
+            dead_containers_kept: options.dead_containers_kept,
+        }
+    }
+
+    /// Decides, begins what was decided, and publishes how it stands.
+    fn step(&mut self) -> Option<Timestamp> {
+        let now = Timestamp::now();
+        let Decision {
+            next,
+            effects,
+            wake_at,
+        } = decide(
+            self.state.clone(),
+            &self.want,
+            &self.seen,
+            self.limits(),
+            now,
+        );
+        self.state = next;
+        for effect in effects {
+            self.begin(effect);
+        }
+        let live =
+            self.state.stage == Stage::Syncing || self.seen.containers.iter().any(|c| c.running());
+        self.probes
+            .follow(&self.executor, &self.want, &self.seen, live);
+        self.publish(now);
+        wake_at
+    }
+
+    fn begin(&mut self, effect: Effect) {
+        match &effect {
+            Effect::Abandon => return self.abandon.cancel(),
+            Effect::ReportBackOff { container, .. } => return self.report_back_off(container),
+            Effect::ReportPullBackOff { container } => return self.report_pull(container),
+            _ => {}
+        }
+        if let Some(work) = effect.work() {
+            self.seen.busy.insert(work);
+        }
+        let executor = self.executor.clone();
+        let context = self.context();
+        let pod = uid(&self.want.pod).to_owned();
+        let span = tracing::debug_span!("effect", pod, ?effect);
+        let run = async move {
+            let begun = Instant::now();
+            let result = executor.run(&effect, &context).await;
+            (effect, result, begun.elapsed())
+        };
+        self.tasks.spawn(run.instrument(span));
+    }
+
+    fn context(&self) -> Context {
+        let newest = |c: &ContainerSeen| (c.name.clone(), c.id.clone());
+        let ids: BTreeMap<String, String> = self.seen.containers.iter().map(newest).collect();
+        Context {
+            pod: self.want.pod.clone(),
+            volumes: self.volumes.clone(),
+            sandbox: self.seen.sandbox().cloned(),
+            images: self.seen.images.clone(),
+            ids,
+            pre_stopped: self.pre_stopped.clone(),
+            progress: self.progress.clone(),
+            abandon: self.abandon.clone(),
+        }
+    }
+
+    fn read(&mut self, mail: Mail) {
+        match mail {
+            Mail::Want(want) => self.want_now(want),
+            Mail::Seen(seen) => self.take_in(seen),
+            Mail::Listed(seen, asked) => self.reconcile(seen, asked),
+            Mail::Removed(id) => self.seen.forget_container(&id),
+            Mail::Nudge => self.retry_soon(),
+        }
+    }
+
+    fn want_now(&mut self, want: Desired) {
+        let changed = self.want.pod.metadata.generation != want.pod.metadata.generation;
+        let marks = |d: &Desired| {
+            (
+                d.pod.metadata.labels.clone(),
+                d.pod.metadata.annotations.clone(),
+            )
+        };
+        let remount = marks(&self.want) != marks(&want);
+        let removed = self.want.removed || want.removed;
+        let verdict = want.verdict.clone().or_else(|| self.want.verdict.take());
+        self.want = Desired {
+            removed,
+            verdict,
+            ..want
+        };
+        if changed || remount {
+            self.executor.deps().objects.register(&self.want.pod);
+            self.retry_soon();
+        }
+        if remount && self.state.stage == Stage::Syncing {
+            self.seen.volumes = false;
+        }
+    }
+
+    /// Failures that a change elsewhere may have mended are tried again at once.
+    fn retry_soon(&mut self) {
+        self.seen.failed.retain(|work, failure| match work {
+            Work::Volumes | Work::Sandbox => false,
+            Work::Create(_) => failure.reason != "CreateContainerConfigError",
+            _ => true,
+        });
+    }
+
+    fn take_in(&mut self, pod: PodSeen) {
+        for sandbox in pod.sandboxes {
+            self.born
+                .entry(sandbox.id.clone())
+                .or_insert_with(Instant::now);
+            self.seen.see_sandbox(sandbox);
+        }
+        for container in pod.containers {
+            self.see(container);
+        }
+    }
+
+    fn see(&mut self, container: ContainerSeen) {
+        self.born
+            .entry(container.id.clone())
+            .or_insert_with(Instant::now);
+        self.seen.see_container(container);
+    }
+
+    /// What the runtime does not list any more, though it was known when the
+    /// list was asked for, is gone.
+    fn reconcile(&mut self, listed: PodSeen, asked: Instant) {
+        let old =
+            |born: &HashMap<String, Instant>, id: &str| born.get(id).is_some_and(|b| *b < asked);
+        let containers: BTreeSet<&str> = listed.containers.iter().map(|c| c.id.as_str()).collect();
+        let sandboxes: BTreeSet<&str> = listed.sandboxes.iter().map(|s| s.id.as_str()).collect();
+        let gone = |id: &str, known: &BTreeSet<&str>| !known.contains(id) && old(&self.born, id);
+        let lost: Vec<String> = self.seen.containers.iter().map(|c| c.id.clone()).collect();
+        let lost: Vec<String> = lost
+            .into_iter()
+            .filter(|id| gone(id, &containers))
+            .collect();
+        let empty: Vec<String> = self.seen.sandboxes.iter().map(|s| s.id.clone()).collect();
+        let empty: Vec<String> = empty
+            .into_iter()
+            .filter(|id| gone(id, &sandboxes))
+            .collect();
+        lost.iter().for_each(|id| self.seen.forget_container(id));
+        empty.iter().for_each(|id| self.seen.forget_sandbox(id));
+        self.take_in(listed);
+    }
+
+    fn judge(&mut self, verdict: Verdict) {
+        let slot = self.seen.probes.entry(verdict.container).or_default();
+        slot.set(verdict.kind, verdict.healthy);
+    }
+
+    /// A container that was ready before the agent's restart still is.
+    fn adopt_readiness(&mut self) {
+        let status = self.want.pod.status.as_ref();
+        let of = |list: Option<&Vec<k8s_openapi::api::core::v1::ContainerStatus>>| {
+            list.into_iter().flatten().cloned().collect::<Vec<_>>()
+        };
+        let mut known = of(status.and_then(|s| s.container_statuses.as_ref()));
+        known.extend(of(status.and_then(|s| s.init_container_statuses.as_ref())));
+        for container in known {
+            let id = container.container_id.unwrap_or_default();
+            let id = id.rsplit('/').next().unwrap_or_default().to_owned();
+            if self
+                .seen
+                .containers
+                .iter()
+                .any(|c| c.id == id && c.running())
+            {
+                let verdicts = Verdicts {
+                    startup: container.started.filter(|s| *s),
+                    liveness: None,
+                    readiness: Some(container.ready),
+                };
+                self.seen.probes.insert(id, verdicts);
+            }
+        }
+    }
+
+    fn settle(&mut self, done: Option<(Effect, Result<Report, Failed>, Duration)>) {
+        let Some((effect, result, took)) = done else {
+            return;
+        };
+        let Some(work) = effect.work() else { return };
+        self.seen.busy.remove(&work);
+        self.timeline.note(&effect, took, result.as_ref().err());
+        match result {
+            Ok(report) => {
+                self.seen.failed.remove(&work);
+                self.note(&effect, report);
+            }
+            Err(failed) => {
+                let count = self.seen.failed.get(&work).map_or(0, |f| f.count) + 1;
+                let failure = Failure {
+                    reason: failed.reason.to_owned(),
+                    message: failed.message,
+                    count,
+                    at: Timestamp::now(),
+                };
+                self.seen.failed.insert(work, failure);
+            }
+        }
+    }
+
+    fn note(&mut self, effect: &Effect, report: Report) {
+        match report {
+            Report::Volumes(volumes) => {
+                self.volumes = Arc::new(volumes);
+                self.seen.volumes = true;
+            }
+            Report::Sandbox(sandbox) => {
+                self.born.insert(sandbox.id.clone(), Instant::now());
+                self.seen.see_sandbox(sandbox);
+            }
+            Report::Image(container, image) => drop(self.seen.images.insert(container, image)),
+            Report::Container(container) => self.see(container),
+            Report::Done => {}
+        }
+        match effect {
+            Effect::StopSandbox { id } => drop(self.seen.stopped.insert(id.clone())),
+            Effect::RemoveContainer { id } => self.seen.forget_container(id),
+            Effect::RemoveSandbox { id } => self.seen.forget_sandbox(id),
+            Effect::UnmountVolumes => {
+                self.seen.unmounted = true;
+                self.seen.volumes = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::new(self.want.pod.clone(), self.executor.deps().events.clone())
+    }
+
+    fn report_back_off(&self, container: &str) {
+        let delay = self
+            .state
+            .memory
+            .backoffs
+            .get(container)
+            .map(|b| b.delay)
+            .unwrap_or_default();
+        let text = back_off_message(delay, container, &self.want.pod);
+        tracing::debug!(container, "{text}");
+        let pod = &self.want.pod.metadata;
+        let message = format!(
+            "Back-off restarting failed container {container} in pod {}_{}({})",
+            pod.name.as_deref().unwrap_or_default(),
+            pod.namespace.as_deref().unwrap_or_default(),
+            pod.uid.as_deref().unwrap_or_default()
+        );
+        self.subject()
+            .of_container(container, EventType::Warning, "BackOff", &message);
+    }
+
+    fn report_pull(&mut self, container: &str) {
+        let work = Work::Image(container.to_owned());
+        if let Some(failure) = self.seen.failed.get_mut(&work)
+            && failure.reason == ERR_IMAGE_PULL
+        {
+            "ImagePullBackOff".clone_into(&mut failure.reason);
+        }
+        let spec = self.want.pod.spec.as_ref();
+        let image = spec
+            .and_then(|s| super::spec::find(s, container))
+            .and_then(|c| c.image);
+        let message = format!("Back-off pulling image {:?}", image.unwrap_or_default());
+        let subject = self.subject();
+        subject.of_container(container, EventType::Normal, "BackOff", &message);
+        subject.of_container(
+            container,
+            EventType::Warning,
+            "Failed",
+            "Error: ImagePullBackOff",
+        );
+    }
+
+    /// Tells everyone how the pod stands. Once nothing runs any more the status
+    /// stays as it is, whatever is cleaned up after.
+    fn publish(&mut self, now: Timestamp) {
+        let over = matches!(
+            self.state.stage,
+            Stage::Terminated { .. } | Stage::Finished { .. }
+        );
+        let status = match &self.published {
+            Some(status) if self.frozen => PodStatus {
+                observed_generation: self.want.pod.metadata.generation,
+                ..status.clone()
+            },
+            _ => status::build(&Look {
+                want: &self.want,
+                state: &self.state,
+                seen: &self.seen,
+                node: &self.executor.deps().node,
+                runtime: &self.runtime,
+                before: self.published.as_ref(),
+                now,
+            }),
+        };
+        self.frozen |= over;
+        self.registry
+            .put(uid(&self.want.pod), self.entry(status.clone()));
+        let finishes = matches!(self.state.stage, Stage::Finished { .. }) && !self.finished;
+        let same_pod = self
+            .told
+            .as_ref()
+            .is_some_and(|p| Arc::ptr_eq(p, &self.want.pod));
+        if same_pod && !finishes && self.published.as_ref() == Some(&status) {
+            return;
+        }
+        self.told = Some(self.want.pod.clone());
+        self.published = Some(status.clone());
+        let sink = &self.executor.deps().status;
+        match self.state.stage {
+            Stage::Finished { .. } => {
+                if !std::mem::replace(&mut self.finished, true) {
+                    self.executor.sweep(&self.want.pod);
+                }
+                if !self.want.removed {
+                    sink.finished(&self.want.pod, status);
+                }
+            }
+            Stage::Syncing | Stage::Terminating { .. } | Stage::Terminated { .. } => {
+                sink.publish(&self.want.pod, status);
+            }
+        }
+    }
+
+    fn entry(&self, status: PodStatus) -> Entry {
+        let of = |previous: bool| {
+            let names: BTreeSet<&str> = self
+                .seen
+                .containers
+                .iter()
+                .map(|c| c.name.as_str())
+                .collect();
+            let found = names.into_iter().filter_map(|name| {
+                let seen = match previous {
+                    true => self.seen.previous(name),
+                    false => self.seen.newest(name),
+                }?;
+                Some((name.to_owned(), seen.id.clone()))
+            });
+            found.collect()
+        };
+        Entry {
+            pod: self.want.pod.clone(),
+            status,
+            current: of(false),
+            previous: of(true),
+            sandbox: self.seen.ready_sandbox().map(|s| s.id.clone()),
+            steps: self.timeline.steps(),
+        }
+    }
+}
+
+/// The state to start from: what the API server remembers.
+fn begin(want: &Desired) -> WorkerState {
+    let status = want.pod.status.as_ref();
+    let start_time = status.and_then(|s| s.start_time.as_ref()).map(|t| t.0);
+    let mut memory = Memory {
+        start_time: Some(start_time.unwrap_or_else(Timestamp::now)),
+        ..Memory::default()
+    };
+    let lists = status.map(|s| {
+        [
+            &s.container_statuses,
+            &s.init_container_statuses,
+            &s.ephemeral_container_statuses,
+        ]
+    });
+    for container in lists.into_iter().flatten().flatten().flatten() {
+        if container.container_id.is_some() {
+            let next = u32::try_from(container.restart_count).unwrap_or(0) + 1;
+            memory.attempts.insert(container.name.clone(), next);
+        }
+    }
+    WorkerState {
+        stage: Stage::Syncing,
+        memory,
+    }
+}
+
+async fn until(at: Option<Timestamp>) {
+    match at {
+        Some(at) => {
+            let left = at.duration_since(Timestamp::now());
+            tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
+        }
+        None => std::future::pending().await,
+    }
+}
