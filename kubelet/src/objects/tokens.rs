@@ -111,7 +111,8 @@ fn wish(spec: &TokenSpec) -> TokenRequest {
 fn renew_at(now: Timestamp, expires: Timestamp) -> Timestamp {
     let life = expires.duration_since(now);
     let young = (life / 100) * RENEW_AT_PERCENT;
-    now + young.min(MAX_AGE)
+    // Clocks differ: a token that seems old at birth must not be asked for in a loop.
+    now + young.min(MAX_AGE).max(RETRY)
 }
 
 #[cfg(test)]
@@ -125,6 +126,7 @@ mod tests {
             |hours| renew_at(now, now + SignedDuration::from_hours(hours)).duration_since(now);
         assert_eq!(due(1), SignedDuration::from_mins(48));
         assert_eq!(due(1000), SignedDuration::from_hours(24));
+        assert_eq!(due(-1), RETRY, "the server's clock is behind ours");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub fn allocatable() -> BTreeMap<String, Quantity> {
 /// Bytes of memory.
 pub fn memory() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.totalram).saturating_mul(info.mem_unit.into())
+    info.totalram.saturating_mul(info.mem_unit.into())
 }
 
 /// The kernel's name of the machine.

@@ -23,6 +23,8 @@ mod payload;
 mod plan;
 mod refresh;
 mod subpath;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub(super) struct Seen {
     pub pod: Arc<Pod>,
     pub refs: BTreeSet<ObjectRef>,
     pub renew_at: Option<jiff::Timestamp>,
+    /// Whether all of it was mounted once; until then the pod's worker tries.
+    pub complete: bool,
 }
 
 impl Mounted {
@@ -103,6 +105,7 @@ impl Volumes {
             .map(|(name, work)| (name.clone(), work.prepared()))
             .collect();
         apply(works, Work::apply).await?;
+        mounted.seen().complete = true;
         drop(wanted);
         Ok(prepared)
     }
@@ -243,7 +246,11 @@ impl Volumes {
 
     /// Earliest token renewal of all pods.
     pub(super) fn next_renewal(&self) -> Option<jiff::Timestamp> {
-        self.pods().values().filter_map(|m| m.seen().renew_at).min()
+        let due = |m: &Arc<Mounted>| {
+            let seen = m.seen();
+            seen.renew_at.filter(|_| seen.complete)
+        };
+        self.pods().values().filter_map(due).min()
     }
 
     pub(super) fn mounted_where(&self, filter: impl Fn(&Seen) -> bool) -> Vec<Arc<Mounted>> {
