@@ -1,0 +1,128 @@
+//! How pods end and are replaced.
+
+use crate::kit::{FOREVER, Space, has, pod, with, with_main};
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+crate::tests!(
+    delete_runs_pre_stop_then_terminates_within_the_grace,
+    delete_kills_after_the_grace_and_not_before,
+    delete_now_ends_a_pod_at_once,
+    post_start_runs_before_the_container_is_ready,
+    rollout_of_a_new_version_fails_no_request,
+);
+
+fn delete_runs_pre_stop_then_terminates_within_the_grace(t: &Space) -> Result<()> {
+    let hook = json!({ "lifecycle": { "preStop": { "exec": {
+        "command": ["sh", "-c", "echo pre-stop > /proc/1/fd/1; sleep 1"],
+    }}}});
+    let script = "trap 'echo term; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+    let spec = json!({ "terminationGracePeriodSeconds": 20 });
+    t.run(&with_main(with(pod("b", script), spec), hook))?;
+    let mut follow = t.background(&["logs", "-f", "b"])?;
+    follow.wait_text("up")?;
+    let start = Instant::now();
+    t.kubectl(&["delete", "pod", "b", "--wait=false"])?;
+    follow.end()?;
+    t.wait_gone("b")?;
+    let text = follow.text();
+    let (stop, term) = (text.find("pre-stop"), text.find("term"));
+    ensure!(
+        stop.is_some() && term > stop,
+        "order of preStop and SIGTERM: {text:?}"
+    );
+    ensure!(
+        start.elapsed().as_secs() < 15,
+        "the whole grace was waited for"
+    );
+    Ok(())
+}
+
+fn delete_kills_after_the_grace_and_not_before(t: &Space) -> Result<()> {
+    t.run(&pod("b", "trap '' TERM; while :; do sleep 0.2; done"))?;
+    let start = Instant::now();
+    t.kubectl(&["delete", "pod", "b", "--grace-period=4"])?;
+    t.wait_gone("b")?;
+    let took = start.elapsed().as_secs_f64();
+    ensure!(
+        (3.5..20.0).contains(&took),
+        "gone after {took:.1} s with a grace of 4 s"
+    );
+    Ok(())
+}
+
+fn delete_now_ends_a_pod_at_once(t: &Space) -> Result<()> {
+    let spec = json!({ "terminationGracePeriodSeconds": 120 });
+    t.run(&with(
+        pod("b", "trap '' TERM; while :; do sleep 0.2; done"),
+        spec,
+    ))?;
+    let start = Instant::now();
+    t.kubectl(&["delete", "pod", "b", "--now"])?;
+    ensure!(
+        start.elapsed().as_secs() < 30,
+        "it took {:?}",
+        start.elapsed()
+    );
+    t.wait_gone("b")
+}
+
+fn post_start_runs_before_the_container_is_ready(t: &Space) -> Result<()> {
+    let hook = json!({ "lifecycle": { "postStart": { "exec": {
+        "command": ["sh", "-c", "sleep 1; touch /tmp/hooked"],
+    }}}});
+    t.run(&with_main(pod("b", FOREVER), hook))?;
+    t.sh("b", "test -e /tmp/hooked").map(drop)
+}
+
+fn web(version: &str) -> Value {
+    let script =
+        format!("mkdir /www; echo {version} > /www/index.html; exec httpd -f -p 80 -h /www");
+    let mut container = crate::kit::container("web", &script);
+    container["readinessProbe"] =
+        json!({ "httpGet": { "port": 80, "path": "/" }, "periodSeconds": 1 });
+    container["lifecycle"] = json!({ "preStop": { "exec": { "command": ["sleep", "3"] } } });
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" },
+        "spec": {
+            "replicas": 2, "selector": { "matchLabels": { "app": "web" } },
+            "strategy": { "rollingUpdate": { "maxUnavailable": 0, "maxSurge": 1 } },
+            "template": { "metadata": { "labels": { "app": "web" } }, "spec": {
+                "terminationGracePeriodSeconds": 10, "containers": [container],
+            }},
+        },
+    })
+}
+
+fn rollout_of_a_new_version_fails_no_request(t: &Space) -> Result<()> {
+    t.apply(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" },
+        "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80 }] },
+    }))?;
+    t.apply(&web("one"))?;
+    let rolled = || t.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    rolled()?;
+    // Rules follow endpoints by a moment: the client begins when the service answers.
+    let client = "until wget -q -T 2 -O- http://web/ >/dev/null; do sleep 0.1; done; echo begin; \
+        while :; do wget -q -T 5 -O- http://web/ || echo FAILED; sleep 0.03; done";
+    t.run(&pod("client", client))?;
+    t.wait_log("client", "one")?;
+    t.apply(&web("two"))?;
+    rolled()?;
+    t.wait_log("client", "two")?;
+    // The last old pod sleeps in its preStop hook and goes after that.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    let log = t.logs("client")?;
+    let failed = log
+        .lines()
+        .skip_while(|l| *l != "begin")
+        .filter(|l| *l == "FAILED")
+        .count();
+    ensure!(
+        failed == 0,
+        "{failed} of {} requests failed",
+        log.lines().count()
+    );
+    has(&log, "two")
+}

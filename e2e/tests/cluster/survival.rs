@@ -1,0 +1,238 @@
+//! What is killed, and who notices.
+
+use crate::kit::{Space, condition, pod, restarts, same, status};
+use anyhow::{Context, Result, ensure};
+use e2e::machine::Process;
+use e2e::node::{self, Kind};
+use e2e::{cluster::Cluster, progress};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs;
+use std::time::Duration;
+
+crate::tests!(
+    a_killed_agent_loses_no_line_and_no_readiness: alone,
+    a_killed_spawner_is_not_noticed: alone: lighter_only,
+    a_killed_monitor_restarts_its_pod_alone: alone: lighter_only,
+    join_refuses_bad_tokens_and_pins_in_one_line: lighter_only,
+);
+
+/// Counts as fast as a busy server logs.
+const COUNT: &str =
+    "i=0; while :; do echo $i; i=$((i+1)); usleep 2000 2>/dev/null || sleep 0.002; done";
+
+fn a_killed_agent_loses_no_line_and_no_readiness(t: &Space) -> Result<()> {
+    t.run(&pod("b", COUNT))?;
+    let before = Mark::of(t, "b")?;
+    for _ in 0..2 {
+        kill_agent(t)?;
+        std::thread::sleep(Duration::from_secs(2));
+        start_agent(t)?;
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    progress::wait_for("exec after the restart", Duration::from_secs(30), || {
+        Ok(t.sh("b", "true").is_ok().then_some(()))
+    })?;
+    same(Mark::of(t, "b")?, before)?;
+    whole(&t.logs("b")?)
+}
+
+fn a_killed_spawner_is_not_noticed(t: &Space) -> Result<()> {
+    t.run(&pod("b", COUNT))?;
+    let before = Mark::of(t, "b")?;
+    let agent = agent(t)?;
+    let spawner = children(agent.pid)
+        .into_iter()
+        .next()
+        .context("the agent has no spawner")?;
+    kill(Pid::from_raw(spawner), Signal::SIGKILL)?;
+    t.run(&pod("next", crate::kit::FOREVER))?;
+    same(Mark::of(t, "b")?, before)?;
+    whole(&t.logs("b")?)
+}
+
+fn a_killed_monitor_restarts_its_pod_alone(t: &Space) -> Result<()> {
+    t.run(&pod("victim", "echo started; exec sleep 9871"))?;
+    t.run(&pod("neighbour", COUNT))?;
+    let (victim, neighbour) = (Mark::of(t, "victim")?, Mark::of(t, "neighbour")?);
+    let container = processes_of(t, "sleep\09871\0")
+        .into_iter()
+        .next()
+        .context("no container process")?;
+    let monitor = parent(container).context("no parent")?;
+    kill(Pid::from_raw(monitor), Signal::SIGKILL)?;
+    t.wait("victim", "a new container", |p| {
+        condition(p, "Ready") == Some("True")
+            && status(p)["containerID"] != victim.container.as_str()
+    })?;
+    t.wait_event("victim", &["SandboxChanged"])?;
+    same(Mark::of(t, "neighbour")?, neighbour)?;
+    whole(&t.logs("neighbour")?)?;
+    let left = processes_of(t, "sleep\09871\0");
+    ensure!(
+        left.len() == 1,
+        "processes of the old container are left: {left:?}"
+    );
+    Ok(())
+}
+
+fn join_refuses_bad_tokens_and_pins_in_one_line(t: &Space) -> Result<()> {
+    let words = &t.cluster().join;
+    let flag = |name: &str| {
+        let at = words.iter().position(|w| w == name).map(|i| i + 1);
+        at.and_then(|i| words.get(i)).cloned().unwrap_or_default()
+    };
+    let (server, token) = (words[0].clone(), flag("--token"));
+    let pin = flag("--discovery-token-ca-cert-hash");
+    let wrong_pin = format!("sha256:{}", "0".repeat(64));
+    let unknown = "abcdef.0123456789abcdef";
+    let wrong_secret = format!(
+        "{}.0123456789abcdef",
+        token.split('.').next().unwrap_or_default()
+    );
+    let node = t.node().name.clone();
+    let cases: [(&str, &str, &str, &str); 5] = [
+        ("nonsense", &pin, "other", "token"),
+        (unknown, &pin, "other", "abcdef"),
+        (&wrong_secret, &pin, "other", "token"),
+        (&token, &wrong_pin, "other", "sha256:"),
+        (&token, &pin, &node, &node),
+    ];
+    for (token, pin, name, word) in cases {
+        let mut join = t.node().command("lighter");
+        join.args([
+            "join",
+            &server,
+            "--token",
+            token,
+            "--discovery-token-ca-cert-hash",
+            pin,
+        ]);
+        join.args([
+            "--node-name",
+            name,
+            "--kubernetes-dir",
+            "/tmp/join/k",
+            "--root-dir",
+            "/tmp/join/r",
+        ]);
+        let output = e2e::command::output(&mut join)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success(), "joined with {token} {pin} {name}");
+        ensure!(said.contains(word), "{said:?} does not name {word:?}");
+        ensure!(said.trim().lines().count() == 1, "not one line: {said:?}");
+    }
+    Ok(())
+}
+
+/// What must not change while something else dies.
+#[derive(Debug, PartialEq)]
+struct Mark {
+    container: String,
+    restarts: u64,
+    started: String,
+    ready_since: String,
+    node_ready_since: String,
+}
+
+impl Mark {
+    fn of(t: &Space, name: &str) -> Result<Mark> {
+        let pod = t.pod(name)?;
+        let node: Value =
+            serde_json::from_str(&t.kubectl(&["get", "node", &t.node().name, "-o", "json"])?)?;
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        Ok(Mark {
+            container: text(&status(&pod)["containerID"]),
+            restarts: restarts(&pod),
+            started: text(&status(&pod)["state"]["running"]["startedAt"]),
+            ready_since: text(&ready(&pod)["lastTransitionTime"]),
+            node_ready_since: text(&ready(&node)["lastTransitionTime"]),
+        })
+    }
+}
+
+fn ready(object: &Value) -> &Value {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions
+        .and_then(|c| c.iter().find(|c| c["type"] == "Ready"))
+        .unwrap_or(&Value::Null)
+}
+
+/// Numbers from 0 without a gap.
+fn whole(log: &str) -> Result<()> {
+    let wrong = log
+        .lines()
+        .enumerate()
+        .find(|(i, line)| i.to_string() != *line);
+    ensure!(wrong.is_none(), "a line is lost at {wrong:?}");
+    ensure!(log.lines().count() > 10, "nothing was logged");
+    Ok(())
+}
+
+/// The bed's state file follows restarts; the suite's own copy does not.
+fn reload(t: &Space) -> Result<Cluster> {
+    Cluster::load(&t.suite.bed, &t.cluster().name)
+}
+
+fn agent(t: &Space) -> Result<Process> {
+    let service = if t.suite.kind() == Kind::Stock {
+        "kubelet"
+    } else {
+        "agent"
+    };
+    reload(t)?
+        .service(&t.node().name, service)
+        .context("the agent was never started")
+}
+
+fn kill_agent(t: &Space) -> Result<()> {
+    let agent = agent(t)?;
+    ensure!(agent.is_alive(), "the agent is dead already");
+    kill(Pid::from_raw(agent.pid), Signal::SIGKILL)?;
+    progress::wait_for("end of the agent", Duration::from_secs(5), || {
+        Ok((!agent.is_alive()).then_some(()))
+    })
+}
+
+fn start_agent(t: &Space) -> Result<()> {
+    let mut cluster = reload(t)?;
+    match t.suite.kind() {
+        Kind::Stock => node::stock::start_kubelet(&mut cluster, t.node()),
+        Kind::Lighter => node::lighter::start_agent(&mut cluster, t.node()),
+    }
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let lists = tasks.filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+    lists
+        .flat_map(|l| {
+            l.split_whitespace()
+                .filter_map(|p| p.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}
+
+/// Processes of the node with exactly this command line.
+fn processes_of(t: &Space, command_line: &str) -> Vec<i32> {
+    let all = e2e::cgroup::members(&t.node().cgroup).into_iter();
+    all.filter(|pid| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c == command_line.as_bytes())
+    })
+    .collect()
+}
