@@ -6,6 +6,7 @@ use crate::objects::ObjectRef;
 use futures::StreamExt as _;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 /// kubernetes v1.36 KubeletConfiguration `syncFrequency`.
@@ -23,7 +24,11 @@ enum Cause {
 }
 
 /// Runs until the volumes are dropped.
-pub(super) async fn run(volumes: Weak<Volumes>, mut changes: Receiver<ObjectRef>) {
+pub(super) async fn run(
+    volumes: Weak<Volumes>,
+    mut changes: Receiver<ObjectRef>,
+    sooner: Arc<Notify>,
+) {
     let mut resync = tokio::time::interval(RESYNC);
     resync.tick().await;
     loop {
@@ -36,6 +41,7 @@ pub(super) async fn run(volumes: Weak<Volumes>, mut changes: Receiver<ObjectRef>
                 Err(RecvError::Lagged(_)) => Cause::Everything,
                 Err(RecvError::Closed) => return,
             },
+            () = sooner.notified() => continue,
             () = until(next_token) => Cause::TokenDue,
             _ = resync.tick() => Cause::Everything,
         };

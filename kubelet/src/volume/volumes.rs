@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// What the room is told once.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Volumes {
     objects: Arc<dyn Objects>,
     recorder: Arc<dyn Recorder>,
     pods: Mutex<BTreeMap<String, Arc<Mounted>>>,
+    /// Told when a token may be due earlier than any before.
+    sooner: Arc<Notify>,
 }
 
 /// One pod's volumes.
@@ -76,13 +79,15 @@ impl Volumes {
         recorder: Arc<dyn Recorder>,
     ) -> Arc<Self> {
         let changes = objects.changes();
+        let sooner = Arc::new(Notify::new());
         let volumes = Arc::new(Self {
             config,
             objects,
             recorder,
             pods: Mutex::default(),
+            sooner: sooner.clone(),
         });
-        tokio::spawn(refresh::run(Arc::downgrade(&volumes), changes));
+        tokio::spawn(refresh::run(Arc::downgrade(&volumes), changes, sooner));
         volumes
     }
 
@@ -107,6 +112,9 @@ impl Volumes {
         apply(works, Work::apply).await?;
         mounted.seen().complete = true;
         drop(wanted);
+        if mounted.seen().renew_at.is_some() {
+            self.sooner.notify_one();
+        }
         Ok(prepared)
     }
 
