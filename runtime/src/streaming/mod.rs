@@ -4,6 +4,22 @@
 //! The CRI verbs put a request in and get a URL; whoever opens the URL within
 //! a minute is handed to [`Handler`] with its streams.
 
+mod forward;
+mod outcome;
+mod pipe;
+mod remote;
+mod server;
+mod spdy;
+#[cfg(test)]
+mod spdy_wire;
+#[cfg(test)]
+mod tests;
+mod token;
+mod upgrade;
+mod websocket;
+
+pub use server::{BindError, Server};
+
 use cri_proto::v1;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
