@@ -17,6 +17,7 @@ mod defaults;
 mod digest;
 mod disk;
 mod index;
+mod layer;
 mod pull;
 mod record;
 mod reference;
@@ -33,6 +34,7 @@ pub use store::{Hold, OpenError, RemoveError, Store};
 
 use oci_spec::image::ImageConfiguration;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Settings of the store.
 #[derive(Debug, Clone)]
@@ -118,4 +120,10 @@ pub struct FsUsage {
     pub inodes: u64,
     /// A directory on the file system.
     pub mountpoint: PathBuf,
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
 }

@@ -38,6 +38,10 @@ pub struct LayerRecord {
     /// `/`, when the layer says something about it.
     #[serde(default)]
     pub root_dir: Option<RootDir>,
+    /// Directories whose owner and mode are those of the layers below; where
+    /// there are any, the layer fits one stack of layers only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub implicit: Vec<String>,
     /// The boot in which it was extracted, until its data is known to be on
     /// disk: after a power cut such a layer may have lost data and goes.
     #[serde(default)]

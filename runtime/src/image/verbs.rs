@@ -1,13 +1,10 @@
 //! The CRI ImageService.
 
 use super::{Auth, Image, PullError, RemoveError, Store};
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use cri_proto::v1;
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::Status;
 
 /// All images, or the one that the filter names.
@@ -97,7 +94,7 @@ pub async fn image_fs_info(
 ) -> Result<v1::ImageFsInfoResponse, Status> {
     let usage = store.usage();
     let usage = v1::FilesystemUsage {
-        timestamp: now(),
+        timestamp: super::now(),
         fs_id: Some(v1::FilesystemIdentifier {
             mountpoint: usage.mountpoint.display().to_string(),
         }),
@@ -164,22 +161,12 @@ fn to_auth(config: v1::AuthConfig) -> Result<Option<Auth>, Status> {
         registry_token: config.registry_token,
     };
     if auth.username.is_empty() && !config.auth.is_empty() {
-        let (username, password) = decode_basic(&config.auth)?;
+        let invalid = || Status::invalid_argument("auth is not base64 of user:password");
+        let (username, password) = Auth::decode(&config.auth).ok_or_else(invalid)?;
         auth.username = username;
         auth.password = password;
     }
     Ok((auth != Auth::default()).then_some(auth))
-}
-
-fn decode_basic(text: &str) -> Result<(String, String), Status> {
-    let invalid = || Status::invalid_argument("auth is not base64 of user:password");
-    let bytes = STANDARD
-        .decode(text)
-        .or_else(|_| STANDARD_NO_PAD.decode(text))
-        .map_err(|_| invalid())?;
-    let text = String::from_utf8(bytes).map_err(|_| invalid())?;
-    let (user, password) = text.split_once(':').ok_or_else(invalid)?;
-    Ok((user.to_owned(), password.trim_end_matches('\0').to_owned()))
 }
 
 fn status_of(error: &PullError) -> Status {
@@ -187,7 +174,7 @@ fn status_of(error: &PullError) -> Status {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -198,31 +185,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    i64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn auth_is_decoded_from_base64_with_and_without_padding() {
-        for text in ["dXNlcjpwYTpzcw==", "dXNlcjpwYTpzcw"] {
-            let auth = to_auth(v1::AuthConfig {
-                auth: text.to_owned(),
-                ..Default::default()
-            });
-            let auth = auth.unwrap().unwrap();
-            assert_eq!(
-                (auth.username.as_str(), auth.password.as_str()),
-                ("user", "pa:ss")
-            );
-        }
-        assert!(decode_basic("bm9jb2xvbg==").is_err());
-        assert!(decode_basic("%%%").is_err());
-    }
 
     #[test]
     fn auth_is_absent_when_all_fields_are_empty() {

@@ -1,12 +1,26 @@
 //! A name to an image.
+//!
+//! `join`: calls for the same image become one. `run`: manifest, configuration,
+//! layers, record. `layer`: one streaming pass. `progress`: how far it is.
 
-use super::reference::ReferenceError;
-use super::{Image, Store};
+mod error;
+mod join;
+pub(super) mod layer;
+mod progress;
+mod run;
+pub(super) mod settle;
+#[cfg(test)]
+mod tests;
+
+pub use error::PullError;
+pub use join::Pulls;
+pub use progress::{LayerProgress, Progress};
+
+use super::{Image, Reference, Store};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use std::fmt;
 use std::sync::Arc;
-
-/// Pulls under way.
-#[derive(Default)]
-pub struct Pulls {}
 
 /// Credentials for one pull, as in CRI's AuthConfig.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
@@ -21,60 +35,75 @@ pub struct Auth {
     pub registry_token: String,
 }
 
-/// How far a pull is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// The normalised name.
-    pub reference: String,
-    /// Empty until the manifest is known.
-    pub layers: Vec<LayerProgress>,
+impl Auth {
+    /// User and password of docker's `auth` field: base64 of `user:password`,
+    /// with or without padding.
+    #[must_use]
+    pub fn decode(text: &str) -> Option<(String, String)> {
+        let decoded = STANDARD
+            .decode(text)
+            .or_else(|_| STANDARD_NO_PAD.decode(text));
+        let text = String::from_utf8(decoded.ok()?).ok()?;
+        let (user, password) = text.split_once(':')?;
+        // docker pads old entries with zeros.
+        Some((user.to_owned(), password.trim_end_matches('\0').to_owned()))
+    }
 }
 
-/// How far one layer is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LayerProgress {
-    /// Digest of the compressed layer.
-    pub digest: String,
-    /// Compressed bytes in all.
-    pub total: u64,
-    /// Compressed bytes so far.
-    pub done: u64,
-    /// It was on disk already.
-    pub cached: bool,
-    /// Extracted and verified.
-    pub finished: bool,
-}
-
-/// Why an image could not be pulled.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum PullError {
-    #[error(transparent)]
-    Reference(#[from] ReferenceError),
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Secrets never reach a log.
+        f.debug_struct("Auth")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Store {
     /// Brings an image in from its registry or a mirror. Calls for the same
-    /// name with the same credentials join.
+    /// name with the same credentials join; when all callers have gone away
+    /// the pull ends and removes what it has made.
     ///
     /// # Errors
     /// See [`PullError`]; all who joined get the same.
     pub async fn pull(
         self: &Arc<Self>,
         reference: &str,
-        _auth: Option<Auth>,
+        auth: Option<Auth>,
     ) -> Result<Arc<Image>, Arc<PullError>> {
-        super::Reference::parse(reference).map_err(|e| Arc::new(e.into()))?;
-        Err(Arc::new(PullError::Reference(
-            super::Reference::parse("").expect_err("x"),
-        )))
+        let reference = Reference::parse(reference).map_err(PullError::Reference)?;
+        self.join_pull(reference, auth).await
+    }
+
+    /// How far the pulls are that are under way.
+    #[must_use]
+    pub fn pulling(&self) -> Vec<Progress> {
+        self.pulls.progress()
     }
 }
 
-impl PullError {
-    /// The gRPC code that a kubelet should see.
-    #[must_use]
-    pub fn code(&self) -> tonic::Code {
-        tonic::Code::InvalidArgument
+#[cfg(test)]
+mod auth_tests {
+    use super::*;
+
+    #[test]
+    fn auth_is_decoded_with_and_without_padding() {
+        for text in ["dXNlcjpwYTpzcw==", "dXNlcjpwYTpzcw"] {
+            let pair = Auth::decode(text).unwrap();
+            assert_eq!(pair, ("user".to_owned(), "pa:ss".to_owned()));
+        }
+        assert!(Auth::decode("bm9jb2xvbg==").is_none());
+        assert!(Auth::decode("%%%").is_none());
+    }
+
+    #[test]
+    fn auth_shows_no_secret_when_printed() {
+        let auth = Auth {
+            username: "me".to_owned(),
+            password: "hidden1".to_owned(),
+            identity_token: "hidden2".to_owned(),
+            registry_token: "hidden3".to_owned(),
+        };
+        assert!(!format!("{auth:?}").contains("hidden"));
     }
 }

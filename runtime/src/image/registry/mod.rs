@@ -1,16 +1,27 @@
 //! Talking to registries.
+//!
+//! - `hosts_toml`, `registries_yaml`: what operators write.
+//! - `endpoint`: a name and those files to a list of places to ask; pure.
+//! - `tls`: HTTP clients with the right certificates.
+//! - `challenge`, `token`: 401 to an Authorization header.
+//! - `exchange`: one GET with redirects and retries.
+//! - `session`: manifests and blobs from the first place that has them.
+//! - `manifest`: what a manifest says; pure.
 
-use std::path::PathBuf;
+mod challenge;
+mod endpoint;
+mod exchange;
+#[cfg(test)]
+pub mod fake;
+mod hosts_toml;
+pub mod manifest;
+mod registries_yaml;
+mod session;
+mod tls;
+mod token;
 
-/// HTTP clients, one for each set of TLS settings in use.
-pub struct Clients {
-    _ca_bundles: Vec<PathBuf>,
-}
-
-impl Clients {
-    pub fn new(ca_bundles: Vec<PathBuf>) -> Self {
-        Self {
-            _ca_bundles: ca_bundles,
-        }
-    }
-}
+pub use endpoint::{ConfigError, endpoints};
+pub use exchange::ExchangeError;
+pub use session::{Attempt, AttemptError, Blob, BlobError, FetchError, Session};
+pub use tls::Clients;
+pub use token::TokenError;

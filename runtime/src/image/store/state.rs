@@ -62,6 +62,7 @@ mod tests {
             bytes: 10,
             inodes: 2,
             root_dir: None,
+            implicit: vec![],
             unsynced_boot: None,
         };
         let mut state = State::default();
