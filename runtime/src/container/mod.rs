@@ -1,1 +1,143 @@
-//! Containers: record, state, removal.
+//! Containers: what is known of each, in memory and on disk; what is looked
+//! up on the host and in images before one is made.
+
+mod accounts;
+mod devices;
+mod layers;
+mod record;
+mod status;
+
+pub use accounts::{AccountsCache, AccountsError};
+pub use devices::{DeviceError, Devices, host_devices, requested_devices};
+pub use layers::{LookupError, lookup_dirs, open_in_layers};
+pub use record::{Record, State};
+
+use crate::process::Exit;
+use crate::sandbox::{Identified, RecordError, Sandbox, write_record};
+use oci_spec::runtime::Spec;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// A container of a sandbox.
+#[derive(Debug)]
+pub struct Container {
+    id: String,
+    dir: PathBuf,
+    /// The pod.
+    pub sandbox: Arc<Sandbox>,
+    /// As it was made; execs take its process for a model.
+    pub spec: Spec,
+    record: Mutex<Record>,
+    ended: watch::Sender<bool>,
+    /// The stop signal goes out once, however often a stop is asked for.
+    pub(crate) stop_sent: AtomicBool,
+    /// Held by start and remove, which exclude each other.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+}
+
+impl Identified for Container {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Container {
+    /// A container whose files are in `dir`.
+    #[must_use]
+    pub fn new(dir: PathBuf, sandbox: Arc<Sandbox>, spec: Spec, record: Record) -> Self {
+        let (ended, _) = watch::channel(record.state == State::Exited);
+        Self {
+            id: record.id.clone(),
+            dir,
+            sandbox,
+            spec,
+            record: Mutex::new(record),
+            ended,
+            stop_sent: AtomicBool::new(false),
+            changing: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        // A change is computed on a copy: a poisoned record is a whole one.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        self.lock().clone()
+    }
+
+    /// Reads something of the record without copying it all.
+    pub fn read<T>(&self, read: impl FnOnce(&Record) -> T) -> T {
+        read(&self.lock())
+    }
+
+    /// Where in its life it is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.lock().state
+    }
+
+    /// Its directory: records, writable layer.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Changes the record: on disk first, then for everybody to see.
+    ///
+    /// # Errors
+    /// When it can't be written; nothing has changed then.
+    pub fn update(&self, change: impl FnOnce(&mut Record)) -> Result<(), RecordError> {
+        let mut record = self.lock();
+        let mut next = record.clone();
+        change(&mut next);
+        write_record(&self.dir, &next)?;
+        *record = next;
+        Ok(())
+    }
+
+    /// It runs since `now`, unless its end has been seen already.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn started(&self, now: i64) -> Result<(), RecordError> {
+        self.update(|record| {
+            record.started_at = now.min(record.finished_at.unwrap_or(now));
+            if record.state == State::Created {
+                record.state = State::Running;
+            }
+        })
+    }
+
+    /// It has ended; `false` when that was known. What the kernel says is true
+    /// whether or not it can be written down.
+    pub fn exited(&self, exit: Exit, reason: &str, message: &str) -> bool {
+        let mut record = self.lock();
+        if record.state == State::Exited {
+            return false;
+        }
+        record.state = State::Exited;
+        record.exit_code = exit.code;
+        record.finished_at = Some(exit.finished_at);
+        record.reason = reason.to_owned();
+        record.message = message.to_owned();
+        if let Err(error) = write_record(&self.dir, &*record) {
+            tracing::warn!(container = self.id, %error, "the end of a container is not on disk");
+        }
+        drop(record);
+        self.ended.send_replace(true);
+        true
+    }
+
+    /// Resolves when the container has ended.
+    pub async fn wait(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender lives as long as this container.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}

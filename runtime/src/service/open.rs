@@ -1,9 +1,19 @@
-//! One controlling agent per state folder.
+//! Opening the runtime: one controlling agent per state folder, then its
+//! parts, then what an earlier agent left running.
 
+use super::VerbError;
+use super::core::Core;
+use super::{events, host, runtime_info};
+use crate::Config;
+use crate::cgroup::{CgroupError, Cgroups};
+use crate::image::{self, Store};
+use crate::process::{Engine, EngineConfig, ProcessError};
+use cni::network::{Builtin, Network, NetworkConfig};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why the runtime could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +23,92 @@ pub enum OpenError {
     InUse { path: PathBuf, holder: String },
     #[error("take control of {path}")]
     Lock { path: PathBuf, source: io::Error },
+    #[error("make {path}")]
+    Make { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Cgroups(#[from] CgroupError),
+    #[error("open the image store")]
+    Images(#[from] image::OpenError),
+    #[error("open the pod network")]
+    Network(#[from] cni::network::OpenError),
+    #[error("pod CIDR from the configuration")]
+    PodCidr(#[source] VerbError),
+    #[error("start the engine")]
+    Engine(#[from] ProcessError),
+    #[error("serve streams on {address}")]
+    Streaming {
+        address: std::net::SocketAddr,
+        source: io::Error,
+    },
+}
+
+/// Opens the parts and goes on with what runs.
+pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
+    for dir in ["sandboxes", "trash"] {
+        private_dir(&config.root.join(dir))?;
+    }
+    let cgroups = Cgroups::open(&config.cgroup_root, config.cgroup_driver)?;
+    let images = Store::open(image::Config {
+        registry_config_dir: config.registry_config_dir.clone(),
+        registries_file: config.registries_file.clone(),
+        ..image::Config::new(config.root.join("images"))
+    })?;
+    let network = network(&config)?;
+    let (engine, news) = Engine::open(EngineConfig {
+        state: config.state.join("engine"),
+        monitor_cgroups: cgroups.monitors()?,
+    })
+    .await?;
+    let core = Arc::new(Core {
+        cgroups,
+        images,
+        engine,
+        network,
+        host: host::security(),
+        sandboxes: Default::default(),
+        containers: Default::default(),
+        events: Default::default(),
+        seccomp: Default::default(),
+        accounts: Default::default(),
+        runs: Default::default(),
+        creates: Default::default(),
+        samples: Default::default(),
+        config,
+    });
+    core.recover().await;
+    // Exits seen meanwhile have waited until their containers were known.
+    events::follow(Arc::downgrade(&core), news);
+    Ok(core)
+}
+
+fn network(config: &Config) -> Result<Arc<Network>, OpenError> {
+    let network = Network::open(NetworkConfig {
+        conf_dir: config.cni_conf_dir.clone(),
+        bin_dirs: config.cni_bin_dirs.clone(),
+        state_dir: config.root.join("network"),
+        builtin: Builtin {
+            mtu: config.mtu,
+            ..Builtin::default()
+        },
+    })?;
+    if let Some(cidr) = &config.pod_cidr {
+        runtime_info::set_pod_cidrs(&network, cidr).map_err(OpenError::PodCidr)?;
+    }
+    Ok(network)
+}
+
+/// Others may pass through to what user namespaces need, but not look:
+/// CVE-2021-41103.
+fn private_dir(dir: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(dir)
+        .map_err(|source| OpenError::Make {
+            path: dir.to_owned(),
+            source,
+        })
 }
 
 /// The lock that makes this process the state folder's one controlling agent.

@@ -5,7 +5,7 @@
 //! the spec goes out in [`Plan`].
 
 mod annotations;
-mod capabilities;
+pub(crate) mod capabilities;
 mod command;
 mod defaults;
 mod error;
@@ -21,7 +21,7 @@ pub use error::SpecError;
 pub use mounts::{CgroupMounts, ImageMount, PodFiles};
 pub use namespaces::{sandbox, user_namespace};
 pub use security::HostSecurity;
-pub use stop_signal::{number as signal_number, stop_signal};
+pub use stop_signal::{cri_signal, stop_signal};
 pub use sysctl::sysctls;
 pub use user::{Accounts, ResolvedUser};
 

@@ -82,10 +82,12 @@ fn of_cri(signal: Signal) -> Option<i32> {
 pub fn stop_signal(requested: Signal, image: Option<&str>) -> (i32, Signal) {
     let image = image.filter(|text| !text.is_empty()).and_then(number);
     let number = of_cri(requested).or(image).unwrap_or(15);
-    (number, to_cri(number))
+    (number, cri_signal(number))
 }
 
-fn to_cri(number: i32) -> Signal {
+/// CRI's usual name of a signal.
+#[must_use]
+pub fn cri_signal(number: i32) -> Signal {
     let last = Signal::Sigrtmax as i32;
     let all = (1..=last).filter_map(|n| Signal::try_from(n).ok());
     // Of aliases the usual name.

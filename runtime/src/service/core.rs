@@ -1,0 +1,138 @@
+//! What all verbs share.
+
+use super::events::Events;
+use super::flights::Flights;
+use super::sampler::Sampler;
+use super::VerbError;
+use crate::cgroup::Cgroups;
+use crate::container::{AccountsCache, Container};
+use crate::image::Store;
+use crate::process::Engine;
+use crate::sandbox::{Index, Sandbox};
+use crate::seccomp::Compiled;
+use crate::spec::HostSecurity;
+use crate::Config;
+use cni::network::Network;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Namespace, name, uid and attempt of a pod.
+pub(super) type SandboxName = (String, String, String, u32);
+
+/// Sandbox, name and attempt of a container.
+pub(super) type ContainerName = (String, String, u32);
+
+/// The runtime's parts and all that it knows.
+pub(crate) struct Core {
+    pub config: Config,
+    pub cgroups: Cgroups,
+    pub images: Arc<Store>,
+    pub engine: Engine,
+    pub network: Arc<Network>,
+    pub host: HostSecurity,
+    pub sandboxes: Index<Sandbox>,
+    pub containers: Index<Container>,
+    pub events: Events,
+    pub seccomp: Compiled,
+    pub accounts: AccountsCache,
+    pub runs: Flights<SandboxName>,
+    pub creates: Flights<ContainerName>,
+    pub samples: Sampler,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// A sandbox by id or a beginning of it.
+    pub(super) fn find_sandbox(&self, id: &str) -> Result<Option<Arc<Sandbox>>, VerbError> {
+        Ok(self.sandboxes.find(id)?)
+    }
+
+    /// A sandbox that must be there.
+    pub(super) fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, VerbError> {
+        self.find_sandbox(id)?
+            .ok_or_else(|| VerbError::SandboxNotFound { id: id.to_owned() })
+    }
+
+    /// A container by id or a beginning of it.
+    pub(super) fn find_container(&self, id: &str) -> Result<Option<Arc<Container>>, VerbError> {
+        Ok(self.containers.find(id)?)
+    }
+
+    /// A container that must be there.
+    pub(super) fn container(&self, id: &str) -> Result<Arc<Container>, VerbError> {
+        self.find_container(id)?
+            .ok_or_else(|| VerbError::ContainerNotFound { id: id.to_owned() })
+    }
+
+    /// The containers of a sandbox.
+    pub(super) fn containers_of(&self, sandbox: &str) -> Vec<Arc<Container>> {
+        let mut all = self.containers.list();
+        all.retain(|c| c.read(|r| r.sandbox_id == sandbox));
+        all
+    }
+
+    /// Where sandboxes' directories are.
+    pub(super) fn sandboxes_dir(&self) -> PathBuf {
+        self.config.root.join("sandboxes")
+    }
+
+    /// Where what is being deleted waits.
+    pub(super) fn trash_dir(&self) -> PathBuf {
+        self.config.root.join("trash")
+    }
+
+    /// Takes a directory away at once and deletes it when there is time:
+    /// writable layers can be large.
+    pub(super) fn discard(&self, dir: &std::path::Path) {
+        let target = self.trash_dir().join(new_id());
+        match std::fs::rename(dir, &target) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "a directory is left to the next start");
+            }
+            Ok(()) => {
+                tokio::task::spawn_blocking(move || delete(&target));
+            }
+        }
+    }
+}
+
+fn delete(dir: &std::path::Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir) {
+        tracing::warn!(dir = %dir.display(), %error, "a directory is left to the next start");
+    }
+}
+
+/// Runs file work that may take long where it holds up nobody.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VerbError> + Send + 'static,
+) -> Result<T, VerbError> {
+    let span = tracing::Span::current();
+    let task = tokio::task::spawn_blocking(move || span.in_scope(work));
+    task.await.unwrap_or(Err(VerbError::ShuttingDown))
+}
+
+/// 64 hex digits.
+pub(super) fn new_id() -> String {
+    let mut bytes = [0_u8; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut bytes[filled..], flags).unwrap_or(0);
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Nanoseconds since the epoch.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,336 @@
+//! RunPodSandbox.
+//!
+//! The record on disk is the list of what has to be undone: it is written
+//! before anything else is made, and a sandbox that fails half-way is taken
+//! apart as a stopped one is, now or at the next start.
+
+use super::VerbError;
+use super::core::{Core, SandboxName, blocking, new_id, now};
+use super::error::chain;
+use crate::cgroup::{CgroupError, CgroupPath, Limits};
+use crate::process::SandboxSpec;
+use crate::sandbox::{Identified, NetworkRecord, Record, Sandbox, State, VERSION};
+use crate::spec;
+use cni::{PodNetwork, PortMapping, Protocol};
+use cri_proto::Status;
+use cri_proto::v1::{
+    ContainerEventType, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tracing::Instrument;
+
+/// Parent of pods whose caller names none.
+pub(super) const DEFAULT_PARENT: &str = "/lighter-pods";
+
+pub(super) async fn run_pod_sandbox(
+    core: Arc<Core>,
+    request: RunPodSandboxRequest,
+) -> Result<RunPodSandboxResponse, Status> {
+    let config = request.config.ok_or(VerbError::Missing { field: "config" })?;
+    if !request.runtime_handler.is_empty() {
+        let handler = request.runtime_handler;
+        return Err(VerbError::Handler { handler }.into());
+    }
+    let name = name(&config)?;
+    let work = {
+        let (core, name) = (core.clone(), name.clone());
+        move || async move { Ok(run(&core, &name, config).await?) }
+    };
+    let pod_sandbox_id = core.runs.join(name, work).await?;
+    Ok(RunPodSandboxResponse { pod_sandbox_id })
+}
+
+fn name(config: &PodSandboxConfig) -> Result<SandboxName, VerbError> {
+    let metadata = config.metadata.clone().ok_or(VerbError::Missing {
+        field: "config.metadata",
+    })?;
+    if metadata.name.is_empty() {
+        return Err(VerbError::Missing {
+            field: "config.metadata.name",
+        });
+    }
+    Ok((
+        metadata.namespace,
+        metadata.name,
+        metadata.uid,
+        metadata.attempt,
+    ))
+}
+
+async fn run(
+    core: &Arc<Core>,
+    name: &SandboxName,
+    config: PodSandboxConfig,
+) -> Result<String, VerbError> {
+    if let Some(known) = known(core, name)? {
+        return Ok(known);
+    }
+    let id = new_id();
+    let span = tracing::info_span!("run_pod_sandbox", id = &id[..13], pod = name.1);
+    let sandbox = async {
+        let spec = spec::sandbox(&id, &config, &node_name())?;
+        let sandbox = Arc::new(new_sandbox(core, &id, config)?);
+        match make(core, &sandbox, spec).await {
+            Ok(()) => Ok(sandbox),
+            Err(error) => {
+                core.discard_sandbox(&sandbox).await;
+                Err(error)
+            }
+        }
+    }
+    .instrument(span)
+    .await?;
+    core.sandboxes.insert(sandbox.clone());
+    for kind in [
+        ContainerEventType::ContainerCreatedEvent,
+        ContainerEventType::ContainerStartedEvent,
+    ] {
+        core.emit(kind, &id, &sandbox);
+    }
+    Ok(id)
+}
+
+/// A sandbox of that name that still lives is the answer; a stopped one keeps
+/// its name until it is removed.
+fn known(core: &Core, name: &SandboxName) -> Result<Option<String>, VerbError> {
+    let same = |sandbox: &&Arc<Sandbox>| {
+        sandbox.read(|record| {
+            let m = record.config.metadata.as_ref();
+            m.is_some_and(|m| {
+                (&m.namespace, &m.name, &m.uid, m.attempt) == (&name.0, &name.1, &name.2, name.3)
+            })
+        })
+    };
+    let all = core.sandboxes.list();
+    let Some(sandbox) = all.iter().find(same) else {
+        return Ok(None);
+    };
+    if sandbox.is_ready() {
+        return Ok(Some(sandbox.id().to_owned()));
+    }
+    Err(VerbError::Exists {
+        what: format!("pod sandbox {}/{} attempt {}", name.0, name.1, name.3),
+        id: sandbox.id().to_owned(),
+        state: "NOTREADY".to_owned(),
+    })
+}
+
+fn new_sandbox(core: &Core, id: &str, config: PodSandboxConfig) -> Result<Sandbox, VerbError> {
+    let linux = config.linux.as_ref();
+    let parent = linux.map(|l| l.cgroup_parent.as_str()).unwrap_or_default();
+    let cgroup = if parent.is_empty() {
+        CgroupPath::parse(DEFAULT_PARENT)?.child(id)
+    } else {
+        core.cgroups.name(parent)?
+    };
+    let record = Record {
+        version: VERSION,
+        id: id.to_owned(),
+        state: State::Creating,
+        created_at: now(),
+        runtime_handler: String::new(),
+        cgroup,
+        cgroup_made: None,
+        network: None,
+        config,
+    };
+    Ok(Sandbox::new(core.sandboxes_dir().join(id), record))
+}
+
+/// Files and cgroups are made while the monitor starts; the network needs both.
+async fn make(
+    core: &Arc<Core>,
+    sandbox: &Arc<Sandbox>,
+    spec: SandboxSpec,
+) -> Result<(), VerbError> {
+    let hostname = spec.hostname.clone().unwrap_or_else(node_name);
+    let network = spec.network;
+    let prepared = {
+        let (core, sandbox) = (core.clone(), sandbox.clone());
+        let work = move || prepare(&core, &sandbox, &hostname, network);
+        blocking(work).instrument(tracing::info_span!("files_and_cgroup"))
+    };
+    let monitor = async {
+        let monitor = core.engine.run_sandbox(spec).await?;
+        sandbox.set_engine(Some(monitor));
+        Ok(())
+    };
+    let monitor = monitor.instrument(tracing::info_span!("monitor"));
+    // Both to their ends, so that an undo does not race with either.
+    let (prepared, monitor): (_, Result<(), VerbError>) = tokio::join!(prepared, monitor);
+    prepared?;
+    monitor?;
+    if network {
+        wire(core, sandbox)
+            .instrument(tracing::info_span!("network"))
+            .await?;
+    }
+    sandbox.update(|record| record.state = State::Ready)?;
+    Ok(())
+}
+
+fn prepare(
+    core: &Core,
+    sandbox: &Sandbox,
+    hostname: &str,
+    network: bool,
+) -> Result<(), VerbError> {
+    let dir = sandbox.containers_dir();
+    std::fs::create_dir_all(&dir).map_err(|source| VerbError::Make { path: dir, source })?;
+    let cgroup = sandbox.read(|record| record.cgroup.clone());
+    let made = core.cgroups.create(&cgroup)?;
+    let made = made.or_else(|| made_by_another(core, &cgroup));
+    let pod = network.then(|| pod_network(&sandbox.record()));
+    sandbox.update(|record| {
+        record.cgroup_made = made.clone();
+        record.network = pod.map(|pod| NetworkRecord {
+            pod,
+            attachment: None,
+            released: false,
+        });
+    })?;
+    if made.is_some() {
+        limit(core, sandbox, &cgroup)?;
+    }
+    sandbox.write_files(hostname)?;
+    Ok(())
+}
+
+/// An earlier sandbox of the pod may have made the cgroup that this one shares.
+fn made_by_another(core: &Core, cgroup: &CgroupPath) -> Option<CgroupPath> {
+    core.sandboxes.list().iter().find_map(|other| {
+        other.read(|r| (r.cgroup == *cgroup).then(|| r.cgroup_made.clone()).flatten())
+    })
+}
+
+/// A kubelet that makes pod cgroups itself limits them itself.
+fn limit(core: &Core, sandbox: &Sandbox, cgroup: &CgroupPath) -> Result<(), CgroupError> {
+    let linux = sandbox.read(|record| record.config.linux.clone());
+    match linux.and_then(|l| l.resources) {
+        Some(resources) => core.cgroups.apply(cgroup, &Limits::from(&resources)),
+        None => Ok(()),
+    }
+}
+
+async fn wire(core: &Core, sandbox: &Sandbox) -> Result<(), VerbError> {
+    let (Some(engine), Some(network)) = (sandbox.engine(), sandbox.read(|r| r.network.clone()))
+    else {
+        return Ok(());
+    };
+    let netns = engine.netns();
+    let attachment = core.network.add(&network.pod, netns.as_ref()).await?;
+    sandbox.update(|record| {
+        if let Some(network) = &mut record.network {
+            network.attachment = Some(attachment);
+        }
+    })?;
+    Ok(())
+}
+
+fn pod_network(record: &Record) -> PodNetwork {
+    let metadata = record.metadata();
+    let annotation = |name: &str| {
+        let value = record.config.annotations.get(name)?;
+        rate(value).or_else(|| {
+            tracing::warn!(name, value, "bandwidth annotation is not a quantity");
+            None
+        })
+    };
+    PodNetwork {
+        sandbox_id: record.id.clone(),
+        namespace: metadata.namespace,
+        name: metadata.name,
+        uid: metadata.uid,
+        ports: record.config.port_mappings.iter().filter_map(port).collect(),
+        ingress_rate: annotation("kubernetes.io/ingress-bandwidth"),
+        egress_rate: annotation("kubernetes.io/egress-bandwidth"),
+    }
+}
+
+fn port(mapping: &cri_proto::v1::PortMapping) -> Option<PortMapping> {
+    let host_port = u16::try_from(mapping.host_port).ok().filter(|p| *p > 0)?;
+    Some(PortMapping {
+        host_port,
+        container_port: u16::try_from(mapping.container_port).ok()?,
+        protocol: match mapping.protocol() {
+            cri_proto::v1::Protocol::Tcp => Protocol::Tcp,
+            cri_proto::v1::Protocol::Udp => Protocol::Udp,
+            cri_proto::v1::Protocol::Sctp => Protocol::Sctp,
+        },
+        host_ip: mapping.host_ip.parse().ok(),
+    })
+}
+
+/// Bits a second; a Kubernetes quantity with a decimal or binary suffix.
+fn rate(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: f64 = match &text[digits.len()..] {
+        "" => 1.0,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "Ki" => 1024.0,
+        "Mi" => 1_048_576.0,
+        "Gi" => 1_073_741_824.0,
+        _ => return None,
+    };
+    let number: f64 = digits.parse().ok()?;
+    (number > 0.0).then_some((number * factor) as u64)
+}
+
+/// The host's own hostname.
+pub(super) fn node_name() -> String {
+    let uname = rustix::system::uname();
+    uname.nodename().to_string_lossy().into_owned()
+}
+
+impl Core {
+    /// Takes apart what of a sandbox has been made, and forgets it.
+    pub(super) async fn discard_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
+        if let Err(error) = self.end_sandbox(sandbox).await {
+            tracing::warn!(
+                sandbox = sandbox.id(),
+                error = chain(&error),
+                "leftovers of a sandbox that could not be made stay until the next start"
+            );
+            return;
+        }
+        self.prune_cgroup(sandbox);
+        let dir: PathBuf = sandbox.dir().to_owned();
+        self.discard(&dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bandwidth_is_read_as_a_quantity() {
+        assert_eq!(rate("10M"), Some(10_000_000));
+        assert_eq!(rate("1Gi"), Some(1 << 30));
+        assert_eq!(rate("1.5k"), Some(1500));
+        assert_eq!(rate("10 M"), None);
+        assert_eq!(rate("-1M"), None);
+        assert_eq!(rate("fast"), None);
+    }
+
+    #[test]
+    fn ports_without_a_host_port_are_not_mapped() {
+        let mapping = cri_proto::v1::PortMapping {
+            container_port: 80,
+            ..Default::default()
+        };
+        assert!(port(&mapping).is_none());
+        let mapping = cri_proto::v1::PortMapping {
+            host_port: 8080,
+            host_ip: "127.0.0.1".to_owned(),
+            ..mapping
+        };
+        let mapped = port(&mapping).expect("mapped");
+        assert_eq!((mapped.host_port, mapped.container_port), (8080, 80));
+        assert!(mapped.host_ip.is_some());
+    }
+}
