@@ -165,7 +165,10 @@ impl Cgroups {
     /// Names of the cgroups directly below, in any hierarchy.
     #[must_use]
     pub fn children(&self, path: &CgroupPath) -> std::collections::BTreeSet<String> {
-        let dirs = self.hierarchies.iter().flat_map(|h| children(&self.dir(h, path)));
+        let dirs = self
+            .hierarchies
+            .iter()
+            .flat_map(|h| children(&self.dir(h, path)));
         let name = |dir: PathBuf| Some(dir.file_name()?.to_str()?.to_owned());
         dirs.filter_map(name).collect()
     }

@@ -1,9 +1,10 @@
 //! What all verbs share.
 
+use super::VerbError;
 use super::events::Events;
 use super::flights::Flights;
 use super::sampler::Sampler;
-use super::VerbError;
+use crate::Config;
 use crate::cgroup::Cgroups;
 use crate::container::{AccountsCache, Container};
 use crate::image::Store;
@@ -11,7 +12,6 @@ use crate::process::Engine;
 use crate::sandbox::{Index, Sandbox};
 use crate::seccomp::Compiled;
 use crate::spec::HostSecurity;
-use crate::Config;
 use cni::network::Network;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -5,9 +5,7 @@ use super::core::{ContainerName, Core, blocking, new_id, now};
 use super::error::chain;
 use super::host_paths;
 use crate::cgroup::{DeviceRule, Limits, Mode, default_rules};
-use crate::container::{
-    Container, Record, State, host_devices, lookup_dirs, requested_devices,
-};
+use crate::container::{Container, Record, State, host_devices, lookup_dirs, requested_devices};
 use crate::image::Image;
 use crate::process::{ContainerIo, ContainerSpec, Rootfs};
 use crate::sandbox::{Identified, Sandbox, VERSION, write_record};
@@ -27,7 +25,9 @@ pub(super) async fn create_container(
     request: CreateContainerRequest,
 ) -> Result<CreateContainerResponse, Status> {
     let sandbox = core.sandbox(&request.pod_sandbox_id)?;
-    let config = request.config.ok_or(VerbError::Missing { field: "config" })?;
+    let config = request
+        .config
+        .ok_or(VerbError::Missing { field: "config" })?;
     let metadata = config.metadata.clone().ok_or(VerbError::Missing {
         field: "config.metadata",
     })?;
@@ -219,7 +219,8 @@ fn prepare(
     let record = record(sandbox, &request, asked, &plan, cgroup.clone());
     write(&request.dir, &plan.spec, &record)?;
     core.cgroups.create(&cgroup)?;
-    core.cgroups.apply(&cgroup, &Limits::from(&record.resources))?;
+    core.cgroups
+        .apply(&cgroup, &Limits::from(&record.resources))?;
     let rules = device_rules(security.privileged, devices.rules);
     core.cgroups.set_devices(&cgroup, &rules)?;
     let engine = ContainerSpec {
@@ -254,7 +255,9 @@ fn image_layers(request: &Request) -> Result<Vec<ImageMount>, VerbError> {
     for (path, image) in &request.image_mounts {
         let of = |m: &&cri_proto::v1::Mount| m.container_path == *path;
         let sub_path = request.config.mounts.iter().find(of);
-        let sub_path = sub_path.map(|m| m.image_sub_path.clone()).unwrap_or_default();
+        let sub_path = sub_path
+            .map(|m| m.image_sub_path.clone())
+            .unwrap_or_default();
         let layers = lookup_dirs(&image.layers, Path::new(&sub_path))?;
         if layers.is_empty() {
             return Err(VerbError::ImageSubPath {
@@ -326,9 +329,8 @@ fn record(
     cgroup: crate::cgroup::CgroupPath,
 ) -> Record {
     let linux = asked.linux.as_ref();
-    let resources: LinuxContainerResources = linux
-        .and_then(|l| l.resources.clone())
-        .unwrap_or_default();
+    let resources: LinuxContainerResources =
+        linux.and_then(|l| l.resources.clone()).unwrap_or_default();
     let image_config = request.image.config.config().as_ref();
     let image_signal = image_config.and_then(|c| c.stop_signal().as_deref());
     let (stop_signal, _) = spec::stop_signal(asked.stop_signal(), image_signal);

@@ -24,7 +24,9 @@ pub enum VerbError {
     Missing { field: &'static str },
     #[error("no runtime handler {handler:?} is configured; this runtime has only the default one")]
     Handler { handler: String },
-    #[error("pod sandbox {id} is not ready: it was stopped or has died; run it anew with a higher attempt")]
+    #[error(
+        "pod sandbox {id} is not ready: it was stopped or has died; run it anew with a higher attempt"
+    )]
     SandboxNotReady { id: String },
     #[error("{what} exists already as {id}, in state {state}")]
     Exists {
@@ -40,7 +42,9 @@ pub enum VerbError {
     NotCreated { id: String, state: State },
     #[error("container not running: {id}")]
     NotRunning { id: String },
-    #[error("container {id} did not end within {seconds} s of SIGKILL; process {pid} is in {wchan}")]
+    #[error(
+        "container {id} did not end within {seconds} s of SIGKILL; process {pid} is in {wchan}"
+    )]
     WontEnd {
         id: String,
         seconds: u64,
@@ -51,7 +55,9 @@ pub enum VerbError {
     ExecTimeout { command: Vec<String>, seconds: i64 },
     #[error("host path {path}")]
     HostPath { path: PathBuf, source: io::Error },
-    #[error("path {path} is mounted on {mount} but it is not a shared mount; mount --make-rshared {mount}")]
+    #[error(
+        "path {path} is mounted on {mount} but it is not a shared mount; mount --make-rshared {mount}"
+    )]
     NotShared { path: PathBuf, mount: PathBuf },
     #[error("make {path}")]
     Make { path: PathBuf, source: io::Error },
@@ -66,7 +72,7 @@ pub enum VerbError {
     #[error("pod CIDR {cidr:?}")]
     Cidr {
         cidr: String,
-        source: cni::ParseCidrError,
+        source: <cni::Cidr as std::str::FromStr>::Err,
     },
     #[error("set the pod CIDR")]
     SetCidrs(#[from] cni::network::SetCidrsError),

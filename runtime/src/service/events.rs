@@ -22,7 +22,10 @@ impl Events {
     /// Events from now on.
     pub(crate) fn listen(&self) -> EventStream {
         let (sender, receiver) = unbounded_channel();
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         listeners.push(sender);
         UnboundedReceiverStream::new(receiver)
             .map(Ok::<_, Status>)
@@ -30,18 +33,27 @@ impl Events {
     }
 
     fn publish(&self, event: &ContainerEventResponse) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|listener| listener.send(event.clone()).is_ok());
     }
 
     /// Ends everybody's stream.
     pub(crate) fn close(&self) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         listeners.clear();
     }
 
     fn is_heard(&self) -> bool {
-        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         !listeners.is_empty()
     }
 }
@@ -106,7 +118,10 @@ impl Core {
     /// Its monitor was killed: whatever lives of the pod is killed by cgroup,
     /// and the network given back; the kubelet then makes a new sandbox.
     async fn sandbox_died(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
-        tracing::error!(sandbox = sandbox.id(), "the monitor died; the pod is taken down");
+        tracing::error!(
+            sandbox = sandbox.id(),
+            "the monitor died; the pod is taken down"
+        );
         for container in self.containers_of(sandbox.id()) {
             if matches!(container.state(), State::Running | State::Created) {
                 self.container_ended(&container, lost());

@@ -85,7 +85,9 @@ async fn run(
 async fn wait(exec: &mut Exec, seconds: i64) -> Option<Exit> {
     match u64::try_from(seconds) {
         Ok(0) | Err(_) => Some(exec.wait().await),
-        Ok(seconds) => timeout(Duration::from_secs(seconds), exec.wait()).await.ok(),
+        Ok(seconds) => timeout(Duration::from_secs(seconds), exec.wait())
+            .await
+            .ok(),
     }
 }
 
@@ -133,9 +135,8 @@ impl Core {
             return Err(VerbError::Missing { field: "cmd" });
         }
         let engine = container.sandbox.engine().ok_or_else(not_running)?;
-        let (cgroup, selection, capabilities) = container.read(|r| {
-            (r.cgroup.clone(), r.seccomp.clone(), r.capabilities.clone())
-        });
+        let (cgroup, selection, capabilities) =
+            container.read(|r| (r.cgroup.clone(), r.seccomp.clone(), r.capabilities.clone()));
         let id = new_id();
         let spec = ExecSpec {
             id: id.clone(),

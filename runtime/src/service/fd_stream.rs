@@ -16,12 +16,14 @@ pub(super) struct FdStream {
 
 impl FdStream {
     /// The descriptor must be non-blocking.
+    #[allow(deprecated)]
     pub(super) fn reader(fd: OwnedFd) -> io::Result<Self> {
         let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
         Ok(Self { fd: Arc::new(fd) })
     }
 
     /// The descriptor must be non-blocking.
+    #[allow(deprecated)]
     pub(super) fn writer(fd: OwnedFd) -> io::Result<Self> {
         let fd = AsyncFd::with_interest(fd, Interest::WRITABLE)?;
         Ok(Self { fd: Arc::new(fd) })

@@ -15,8 +15,9 @@ pub(super) fn settle(config: &mut ContainerConfig) -> Result<(), VerbError> {
         }
         let path = real(mount)?;
         if mount.propagation() == MountPropagation::PropagationBidirectional {
-            let mounts = mounts
-                .get_or_insert_with(|| fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+            let mounts = mounts.get_or_insert_with(|| {
+                fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
+            });
             check_shared(&path, mounts)?;
         }
         mount.host_path = path.display().to_string();
@@ -62,12 +63,14 @@ fn mount_of(path: &Path, mountinfo: &str) -> Option<(PathBuf, bool)> {
     let mut best: Option<(PathBuf, bool)> = None;
     for line in mountinfo.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
-        let Some(mount) = fields.get(4).map(|m| PathBuf::from(m.replace("\\040", " "))) else {
+        let Some(mount) = fields
+            .get(4)
+            .map(|m| PathBuf::from(m.replace("\\040", " ")))
+        else {
             continue;
         };
-        let longer = |(old, _): &(PathBuf, bool)| {
-            mount.components().count() >= old.components().count()
-        };
+        let longer =
+            |(old, _): &(PathBuf, bool)| mount.components().count() >= old.components().count();
         if path.starts_with(&mount) && best.as_ref().is_none_or(longer) {
             let optional = fields.iter().skip(6).take_while(|f| **f != "-");
             let shared = optional.into_iter().any(|f| f.starts_with("shared:"));
@@ -99,6 +102,10 @@ mod tests {
     #[test]
     fn error_names_the_mount_to_be_shared() {
         let error = check_shared(Path::new("/etc/x"), MOUNTS).expect_err("private");
-        assert!(error.to_string().contains("is mounted on / but it is not a shared mount"));
+        assert!(
+            error
+                .to_string()
+                .contains("is mounted on / but it is not a shared mount")
+        );
     }
 }

@@ -20,7 +20,10 @@ pub(super) fn selected(
         .all(|(key, value)| labels.get(key) == Some(value))
 }
 
-pub(super) fn list_pod_sandbox(core: &Core, request: ListPodSandboxRequest) -> ListPodSandboxResponse {
+pub(super) fn list_pod_sandbox(
+    core: &Core,
+    request: ListPodSandboxRequest,
+) -> ListPodSandboxResponse {
     let filter = request.filter.unwrap_or_default();
     let wanted = |pod: &PodSandbox| {
         pod.id.starts_with(&filter.id)
@@ -32,7 +35,10 @@ pub(super) fn list_pod_sandbox(core: &Core, request: ListPodSandboxRequest) -> L
     ListPodSandboxResponse { items }
 }
 
-pub(super) fn list_containers(core: &Core, request: ListContainersRequest) -> ListContainersResponse {
+pub(super) fn list_containers(
+    core: &Core,
+    request: ListContainersRequest,
+) -> ListContainersResponse {
     let filter = request.filter.unwrap_or_default();
     let wanted = |c: &cri_proto::v1::Container| {
         c.id.starts_with(&filter.id)

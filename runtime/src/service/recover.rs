@@ -110,7 +110,11 @@ impl Core {
     async fn end_monitor(&self, id: &str) {
         if let Ok(engine) = self.engine.adopt(id).await {
             let ended = engine.shutdown().await;
-            warn(id, "a monitor without a record lives on", ended.map_err(VerbError::from));
+            warn(
+                id,
+                "a monitor without a record lives on",
+                ended.map_err(VerbError::from),
+            );
         }
         self.engine.forget(id);
     }
@@ -214,7 +218,12 @@ fn load_container(dir: &Path, sandbox: &Arc<Sandbox>) -> Result<Container, Strin
     let text = std::fs::read(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
     let spec: Spec =
         serde_json::from_slice(&text).map_err(|e| format!("read {}: {e}", path.display()))?;
-    Ok(Container::new(dir.to_owned(), sandbox.clone(), spec, record))
+    Ok(Container::new(
+        dir.to_owned(),
+        sandbox.clone(),
+        spec,
+        record,
+    ))
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {

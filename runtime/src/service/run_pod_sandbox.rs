@@ -27,7 +27,9 @@ pub(super) async fn run_pod_sandbox(
     core: Arc<Core>,
     request: RunPodSandboxRequest,
 ) -> Result<RunPodSandboxResponse, Status> {
-    let config = request.config.ok_or(VerbError::Missing { field: "config" })?;
+    let config = request
+        .config
+        .ok_or(VerbError::Missing { field: "config" })?;
     if !request.runtime_handler.is_empty() {
         let handler = request.runtime_handler;
         return Err(VerbError::Handler { handler }.into());
@@ -170,12 +172,7 @@ async fn make(
     Ok(())
 }
 
-fn prepare(
-    core: &Core,
-    sandbox: &Sandbox,
-    hostname: &str,
-    network: bool,
-) -> Result<(), VerbError> {
+fn prepare(core: &Core, sandbox: &Sandbox, hostname: &str, network: bool) -> Result<(), VerbError> {
     let dir = sandbox.containers_dir();
     std::fs::create_dir_all(&dir).map_err(|source| VerbError::Make { path: dir, source })?;
     let cgroup = sandbox.read(|record| record.cgroup.clone());
@@ -200,7 +197,11 @@ fn prepare(
 /// An earlier sandbox of the pod may have made the cgroup that this one shares.
 fn made_by_another(core: &Core, cgroup: &CgroupPath) -> Option<CgroupPath> {
     core.sandboxes.list().iter().find_map(|other| {
-        other.read(|r| (r.cgroup == *cgroup).then(|| r.cgroup_made.clone()).flatten())
+        other.read(|r| {
+            (r.cgroup == *cgroup)
+                .then(|| r.cgroup_made.clone())
+                .flatten()
+        })
     })
 }
 
@@ -242,7 +243,12 @@ fn pod_network(record: &Record) -> PodNetwork {
         namespace: metadata.namespace,
         name: metadata.name,
         uid: metadata.uid,
-        ports: record.config.port_mappings.iter().filter_map(port).collect(),
+        ports: record
+            .config
+            .port_mappings
+            .iter()
+            .filter_map(port)
+            .collect(),
         ingress_rate: annotation("kubernetes.io/ingress-bandwidth"),
         egress_rate: annotation("kubernetes.io/egress-bandwidth"),
     }

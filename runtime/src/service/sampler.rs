@@ -62,8 +62,14 @@ mod tests {
         let sampler = Sampler::default();
         let second = 1_000_000_000;
         assert_eq!(sampler.nano_cores("a", 0, 0), None);
-        assert_eq!(sampler.nano_cores("a", second, 500_000_000), Some(500_000_000));
-        assert_eq!(sampler.nano_cores("a", second + 1, 900_000_000), Some(500_000_000));
+        assert_eq!(
+            sampler.nano_cores("a", second, 500_000_000),
+            Some(500_000_000)
+        );
+        assert_eq!(
+            sampler.nano_cores("a", second + 1, 900_000_000),
+            Some(500_000_000)
+        );
         assert_eq!(sampler.nano_cores("a", 3 * second, 500_000_000), Some(0));
         sampler.forget("a");
         assert_eq!(sampler.nano_cores("a", 4 * second, 0), None);

@@ -239,7 +239,6 @@ pub(super) fn interfaces(text: &str) -> Vec<NetworkInterfaceUsage> {
     out
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

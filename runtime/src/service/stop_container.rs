@@ -121,8 +121,7 @@ impl Core {
         }
         if let Some(engine) = container.sandbox.engine() {
             match engine.remove_container(container.id()).await {
-                Ok(())
-                | Err(ProcessError::MonitorGone { .. } | ProcessError::NotFound { .. }) => {}
+                Ok(()) | Err(ProcessError::MonitorGone { .. } | ProcessError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -146,7 +145,8 @@ impl Core {
     /// Lets go of the image layers that a container held.
     pub(super) fn release_layers(&self, id: &str) {
         let held = self.images.owners();
-        let mine = |o: &&String| **o == *id || o.strip_prefix(id).is_some_and(|r| r.starts_with('-'));
+        let mine =
+            |o: &&String| **o == *id || o.strip_prefix(id).is_some_and(|r| r.starts_with('-'));
         for owner in held.iter().filter(mine) {
             if let Err(error) = self.images.release(owner) {
                 tracing::warn!(owner, %error, "image layers stay held until the next start");

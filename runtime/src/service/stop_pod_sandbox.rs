@@ -149,7 +149,10 @@ impl Core {
         let Some(made) = made else { return };
         let mut others = self.sandboxes.list();
         others.retain(|other| other.id() != sandbox.id());
-        if others.iter().any(|other| other.read(|r| r.cgroup == cgroup)) {
+        if others
+            .iter()
+            .any(|other| other.read(|r| r.cgroup == cgroup))
+        {
             return;
         }
         self.cgroups.prune(&cgroup, &made);

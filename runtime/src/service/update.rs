@@ -114,6 +114,9 @@ mod tests {
             ..Default::default()
         };
         let merged = merge(old, new);
-        assert_eq!((merged.cpu_shares, merged.memory_limit_in_bytes), (1024, 1 << 20));
+        assert_eq!(
+            (merged.cpu_shares, merged.memory_limit_in_bytes),
+            (1024, 1 << 20)
+        );
     }
 }
