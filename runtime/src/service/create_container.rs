@@ -4,12 +4,12 @@ use super::VerbError;
 use super::core::{ContainerName, Core, blocking, new_id, now};
 use super::error::chain;
 use super::host_paths;
-use crate::cgroup::{DeviceRule, Limits, Mode, default_rules};
+use crate::cgroup::{DeviceRule, Limits, default_rules};
 use crate::container::{Container, Record, State, host_devices, lookup_dirs, requested_devices};
 use crate::image::Image;
 use crate::process::{ContainerIo, ContainerSpec, Rootfs};
 use crate::sandbox::{Identified, Sandbox, VERSION, write_record};
-use crate::spec::{self, CgroupMounts, ImageMount};
+use crate::spec::{self, ImageMount};
 use cri_proto::Status;
 use cri_proto::v1::{
     ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse,
@@ -208,7 +208,6 @@ fn prepare(
         accounts: &accounts,
         host: &core.host,
         files: &sandbox.files(),
-        cgroups: &cgroup_mounts(core, &cgroup),
         image_mounts: &image_mounts,
         devices: nodes,
         seccomp_dir: &core.config.seccomp_dir,
@@ -271,14 +270,6 @@ fn image_layers(request: &Request) -> Result<Vec<ImageMount>, VerbError> {
         });
     }
     Ok(mounts)
-}
-
-fn cgroup_mounts(core: &Core, cgroup: &crate::cgroup::CgroupPath) -> CgroupMounts {
-    if core.cgroups.mode() == Mode::V2 {
-        return CgroupMounts::V2;
-    }
-    let of = |h: &crate::cgroup::Hierarchy| (h.name(), core.cgroups.dir(h, cgroup));
-    CgroupMounts::V1(core.cgroups.hierarchies().iter().map(of).collect())
 }
 
 fn device_rules(privileged: bool, requested: Vec<DeviceRule>) -> Vec<DeviceRule> {

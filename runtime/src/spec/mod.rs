@@ -18,7 +18,7 @@ mod user;
 
 pub use defaults::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 pub use error::SpecError;
-pub use mounts::{CgroupMounts, ImageMount, PodFiles};
+pub use mounts::{ImageMount, PodFiles};
 pub use namespaces::{sandbox, user_namespace};
 pub use security::HostSecurity;
 pub use stop_signal::{cri_signal, stop_signal};
@@ -47,7 +47,6 @@ pub struct Input<'a> {
     pub accounts: &'a Accounts,
     pub host: &'a HostSecurity,
     pub files: &'a PodFiles,
-    pub cgroups: &'a CgroupMounts,
     /// Lower directories of image mounts, in the order of the config's mounts.
     pub image_mounts: &'a [ImageMount],
     /// Nodes beside the default ones.

@@ -18,15 +18,6 @@ pub struct PodFiles {
     pub resolv_conf: Option<PathBuf>,
 }
 
-/// What a container sees at /sys/fs/cgroup.
-#[derive(Debug, Clone)]
-pub enum CgroupMounts {
-    /// Its own part of the one hierarchy.
-    V2,
-    /// Name of each hierarchy and the container's directory in it.
-    V1(Vec<(String, PathBuf)>),
-}
-
 /// Lower directories of a mount whose source is an image, the lowest first.
 #[derive(Debug, Clone)]
 pub struct ImageMount {
@@ -113,7 +104,10 @@ fn defaults(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Vec<
         ]
     });
     mounts.push(sysfs(input, security, mode));
-    mounts.extend(cgroup(input.cgroups, mode));
+    // On v1 hosts the engine shows every hierarchy below it, each with the
+    // container's own cgroup as its root.
+    let options = ["nosuid", "noexec", "nodev", "relatime", mode];
+    mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &options));
     mounts
 }
 
@@ -132,25 +126,6 @@ fn sysfs(input: &Input<'_>, security: &LinuxContainerSecurityContext, mode: &str
         "sysfs",
         &["nosuid", "noexec", "nodev", mode],
     )
-}
-
-fn cgroup(cgroups: &CgroupMounts, mode: &str) -> Vec<Mount> {
-    let flags = ["nosuid", "noexec", "nodev", "relatime", mode];
-    let hierarchies = match cgroups {
-        CgroupMounts::V2 => return vec![mount("/sys/fs/cgroup", "cgroup", "cgroup", &flags)],
-        CgroupMounts::V1(hierarchies) => hierarchies,
-    };
-    let options = ["nosuid", "noexec", "nodev", "mode=755", "size=64k"];
-    let mut mounts = vec![mount("/sys/fs/cgroup", "tmpfs", "tmpfs", &options)];
-    for (name, dir) in hierarchies {
-        let mut mount = mount(&format!("/sys/fs/cgroup/{name}"), "bind", "", &flags);
-        let options = ["bind", "rprivate", "nosuid", "noexec", "nodev", mode];
-        mount
-            .set_source(Some(dir.clone()))
-            .set_options(Some(options.map(str::to_owned).to_vec()));
-        mounts.push(mount);
-    }
-    mounts
 }
 
 /// With a read-only root these are, too.

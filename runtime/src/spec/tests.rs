@@ -6,7 +6,6 @@ use oci_spec::runtime::Mount;
 struct Case {
     config: ContainerConfig,
     sandbox: PodSandboxConfig,
-    cgroups: CgroupMounts,
 }
 
 impl Case {
@@ -17,7 +16,6 @@ impl Case {
                 hostname: "web-0".to_owned(),
                 ..Default::default()
             },
-            cgroups: CgroupMounts::V2,
         }
     }
 
@@ -54,7 +52,6 @@ impl Case {
                 hosts: Some("/pod/hosts".into()),
                 ..PodFiles::default()
             },
-            cgroups: &self.cgroups,
             image_mounts: &[],
             devices: Vec::new(),
             seccomp_dir: Path::new("/seccomp"),
@@ -198,24 +195,6 @@ fn privileged_container_sees_the_host_unhidden() {
     assert_eq!(linux(&case).masked_paths().as_deref(), Some(&[][..]));
     assert!(case.options("/sys").contains(&"rw".to_owned()));
     assert!(case.options("/sys/fs/cgroup").contains(&"rw".to_owned()));
-}
-
-#[test]
-fn v1_host_shows_each_hierarchy_below_a_tmpfs() {
-    let mut case = Case::new();
-    case.cgroups = CgroupMounts::V1(vec![(
-        "memory".to_owned(),
-        "/sys/fs/cgroup/memory/c".into(),
-    )]);
-    let mount = case.mount("/sys/fs/cgroup/memory").expect("mounted");
-    assert_eq!(
-        mount.source().as_deref(),
-        Some(Path::new("/sys/fs/cgroup/memory/c"))
-    );
-    assert!(
-        case.options("/sys/fs/cgroup/memory")
-            .contains(&"ro".to_owned())
-    );
 }
 
 #[test]
