@@ -118,3 +118,33 @@ pub const RELIST_PERIOD: Duration = Duration::from_secs(30);
 /// kubernetes v1.36 pkg/kubelet/kubelet.go `genericPlegRelistPeriod`: without
 /// events, how often the runtime is asked.
 pub const EVENT_STREAM_RETRY: Duration = Duration::from_secs(1);
+
+
+// Events. kubernetes v1.37 staging/src/k8s.io/client-go/tools/record/events_cache.go
+// and event.go.
+
+/// `maxQueuedEvents`.
+pub const EVENT_QUEUE: usize = 1000;
+/// `maxTriesPerEvent`, fewer: the queue is in memory.
+pub const EVENT_TRIES: u32 = 4;
+/// `defaultAggregateMaxEvents`.
+pub const EVENT_SIMILAR_LIMIT: usize = 10;
+/// `defaultAggregateIntervalInSeconds`.
+pub const EVENT_MEMORY: Duration = Duration::from_secs(600);
+
+// The Node.
+
+/// The Kubernetes release whose kubelet this node behaves as; build metadata
+/// does not count when versions are compared.
+pub const KUBELET_VERSION: &str = "v1.37.2+lighter";
+/// kubernetes v1.37 pkg/kubelet/nodestatus `MaxNamesPerImageInNodeStatus`.
+pub const MAX_NAMES_PER_IMAGE: usize = 5;
+/// kubernetes v1.37 pkg/kubelet/kubelet_node_status.go `registerWithAPIServer`.
+pub const REGISTER_RETRY: Duration = Duration::from_millis(100);
+/// See [`REGISTER_RETRY`].
+pub const REGISTER_RETRY_MAX: Duration = Duration::from_secs(7);
+/// kubernetes v1.37 pkg/kubelet/kubelet.go `fastStatusUpdateOnce`.
+pub const FAST_STATUS: Duration = Duration::from_millis(100);
+/// Ours: for so long after its start an agent waits for its runtime before it
+/// calls a Ready node otherwise; less than the controllers' 40 s of grace.
+pub const SETTLING: Duration = Duration::from_secs(20);

@@ -125,7 +125,11 @@ fn read_layer(origin: &str, text: &str) -> Result<Map<String, Value>, ConfigErro
         _ => return Err(syntax("it is no map of fields".to_owned())),
     };
     map.retain(|key, value| {
-        POINTERS.contains(&key.as_str()) && !value.is_null() || !is_unset(value)
+        if POINTERS.contains(&key.as_str()) {
+            return !value.is_null();
+        }
+        prune(value);
+        !is_unset(value)
     });
     Ok(map)
 }
@@ -139,6 +143,13 @@ fn is_unset(value: &Value) -> bool {
         Value::String(s) => s.is_empty() || s == "0s" || s == "0",
         Value::Array(a) => a.is_empty(),
         Value::Object(o) => o.values().all(is_unset),
+    }
+}
+
+fn prune(value: &mut Value) {
+    if let Value::Object(map) = value {
+        map.values_mut().for_each(prune);
+        map.retain(|_, value| !is_unset(value));
     }
 }
 

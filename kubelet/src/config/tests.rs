@@ -86,7 +86,7 @@ fn nested_unknown_field_is_a_mistake() {
 #[test]
 fn values_are_checked_together() {
     let found = mistakes(
-        "syncFrequency: soon\ncgroupDriver: v3\nevictionHard: {memory.available: 101%, x: 1}\n\
+        "syncFrequency: soon\ncgroupDriver: v3\nevictionHard: {memory.available: 101%, x: '1'}\n\
          tlsCertFile: /a\nport: 70000\n",
     );
     assert_eq!(found.len(), 6, "{found:?}");

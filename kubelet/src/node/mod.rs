@@ -1,5 +1,23 @@
 //! The Node object, its Lease and its conditions.
+//!
+//! - [`machine`], [`address`]: what this host is.
+//! - [`resources`], [`conditions`], [`status`]: what is said of it (pure).
+//! - [`register`], [`lease`], [`csinode`], [`Keeper`]: saying it.
 
+pub mod address;
+mod conditions;
+mod csinode;
+mod disk;
+mod keeper;
+mod lease;
+pub mod machine;
 mod name;
+mod patch;
+mod register;
+pub mod resources;
+mod status;
 
+pub use keeper::{Keeper, KeeperOptions, NodeHandle};
 pub use name::{NameError, default_name};
+pub use register::Registration;
+pub use status::Fixed;

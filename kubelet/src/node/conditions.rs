@@ -1,0 +1,278 @@
+//! MemoryPressure, DiskPressure, PIDPressure, Ready: pure decisions.
+
+use super::disk::Disk;
+use crate::config::{Config, Signal, Threshold};
+use cri_proto::v1;
+use k8s_openapi::api::core::v1::NodeCondition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// What was measured; `None` where it could not be.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Available and total bytes.
+    pub memory: Option<(u64, u64)>,
+    /// Available and largest number.
+    pub pids: Option<(u64, u64)>,
+    pub nodefs: Option<Disk>,
+    pub imagefs: Option<Disk>,
+    /// CRI Status, or why there is none.
+    pub runtime: Option<Result<v1::RuntimeStatus, String>>,
+}
+
+/// Signals below their threshold, and until when they count as such: pressure
+/// is taken back only after a quiet period.
+#[derive(Debug, Default)]
+pub struct Pressure {
+    last_met: BTreeMap<Signal, Instant>,
+}
+
+impl Pressure {
+    /// Takes note of what is below its threshold now.
+    pub fn observe(&mut self, seen: &Seen, config: &Config, now: Instant) {
+        for threshold in &config.eviction_hard {
+            if is_met(threshold, seen) {
+                self.last_met.insert(threshold.signal, now);
+            }
+        }
+        let quiet = config.eviction_pressure_transition_period;
+        self.last_met
+            .retain(|_, met| now.duration_since(*met) <= quiet);
+    }
+
+    fn any(&self, signals: &[Signal]) -> bool {
+        signals.iter().any(|s| self.last_met.contains_key(s))
+    }
+}
+
+fn is_met(threshold: &Threshold, seen: &Seen) -> bool {
+    let disk = |disk: Option<Disk>| disk.map(|d| (d.available, d.capacity));
+    // File systems that have no inodes to count (btrfs) report none at all.
+    let inodes = |disk: Option<Disk>| {
+        disk.filter(|d| d.inodes > 0)
+            .map(|d| (d.inodes_free, d.inodes))
+    };
+    let measured = match threshold.signal {
+        Signal::MemoryAvailable => seen.memory,
+        Signal::PidAvailable => seen.pids,
+        Signal::NodefsAvailable => disk(seen.nodefs),
+        Signal::NodefsInodesFree => inodes(seen.nodefs),
+        Signal::ImagefsAvailable | Signal::ContainerfsAvailable => disk(seen.imagefs),
+        Signal::ImagefsInodesFree | Signal::ContainerfsInodesFree => inodes(seen.imagefs),
+    };
+    measured.is_some_and(|(available, capacity)| available < threshold.value.amount(capacity))
+}
+
+/// The four conditions. Those of `known` that say the same keep their
+/// transition time.
+pub fn decide(
+    seen: &Seen,
+    pressure: &Pressure,
+    known: &[NodeCondition],
+    now: jiff::Timestamp,
+) -> Vec<NodeCondition> {
+    let memory = pressure.any(&[Signal::MemoryAvailable]);
+    let disk = pressure.any(&[
+        Signal::NodefsAvailable,
+        Signal::NodefsInodesFree,
+        Signal::ImagefsAvailable,
+        Signal::ImagefsInodesFree,
+        Signal::ContainerfsAvailable,
+        Signal::ContainerfsInodesFree,
+    ]);
+    let pid = pressure.any(&[Signal::PidAvailable]);
+    let pick = |met, yes: [&str; 2], no: [&str; 2]| {
+        if met {
+            yes.map(str::to_owned)
+        } else {
+            no.map(str::to_owned)
+        }
+    };
+    let [memory_reason, memory_message] = pick(
+        memory,
+        [
+            "KubeletHasInsufficientMemory",
+            "kubelet has insufficient memory available",
+        ],
+        [
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        ],
+    );
+    let [disk_reason, disk_message] = pick(
+        disk,
+        ["KubeletHasDiskPressure", "kubelet has disk pressure"],
+        ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
+    );
+    let [pid_reason, pid_message] = pick(
+        pid,
+        [
+            "KubeletHasInsufficientPID",
+            "kubelet has insufficient PID available",
+        ],
+        [
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ],
+    );
+    let not_ready = why_not_ready(seen.runtime.as_ref());
+    let (ready_reason, ready_message) = match &not_ready {
+        None => ("KubeletReady", "kubelet is posting ready status"),
+        Some(why) => ("KubeletNotReady", why.as_str()),
+    };
+    let make = |kind: &str, met: bool, reason: &str, message: &str| {
+        condition(
+            known,
+            now,
+            [kind, if met { "True" } else { "False" }, reason, message],
+        )
+    };
+    vec![
+        make("MemoryPressure", memory, &memory_reason, &memory_message),
+        make("DiskPressure", disk, &disk_reason, &disk_message),
+        make("PIDPressure", pid, &pid_reason, &pid_message),
+        make("Ready", not_ready.is_none(), ready_reason, ready_message),
+    ]
+}
+
+fn condition(known: &[NodeCondition], now: jiff::Timestamp, fields: [&str; 4]) -> NodeCondition {
+    let [kind, status, reason, message] = fields;
+    let old = known.iter().find(|c| c.type_ == kind && c.status == status);
+    let since = old.and_then(|c| c.last_transition_time.clone());
+    NodeCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: Some(Time(now)),
+        last_transition_time: Some(since.unwrap_or(Time(now))),
+    }
+}
+
+/// `None` when pods can run.
+fn why_not_ready(runtime: Option<&Result<v1::RuntimeStatus, String>>) -> Option<String> {
+    let status = match runtime {
+        None => {
+            return Some("container runtime status check may not have completed yet".to_owned());
+        }
+        Some(Err(e)) => return Some(format!("container runtime is down: {e}")),
+        Some(Ok(status)) => status,
+    };
+    let problem = |kind: &str, what: &str| match status.conditions.iter().find(|c| c.r#type == kind)
+    {
+        Some(c) if c.status => None,
+        Some(c) => Some(format!(
+            "{what} not ready: {kind}=false reason:{} message:{}",
+            c.reason, c.message
+        )),
+        None => Some(format!(
+            "{what} not ready: the runtime does not report {kind}"
+        )),
+    };
+    let problems = [
+        problem("RuntimeReady", "container runtime"),
+        problem("NetworkReady", "container runtime network"),
+    ];
+    let problems: Vec<_> = problems.into_iter().flatten().collect();
+    (!problems.is_empty()).then(|| problems.join(", "))
+}
+
+/// Whether the runtime could still be starting: a node that was Ready is not
+/// called otherwise for that in the agent's first moments.
+pub fn is_settling(since_start: Duration, seen: &Seen) -> bool {
+    since_start < crate::defaults::SETTLING && why_not_ready(seen.runtime.as_ref()).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime(network: bool) -> Seen {
+        let condition = |kind: &str, status| v1::RuntimeCondition {
+            r#type: kind.into(),
+            status,
+            reason: "R".into(),
+            message: "m".into(),
+        };
+        Seen {
+            runtime: Some(Ok(v1::RuntimeStatus {
+                conditions: vec![
+                    condition("RuntimeReady", true),
+                    condition("NetworkReady", network),
+                ],
+            })),
+            ..Seen::default()
+        }
+    }
+
+    fn ready(seen: &Seen, known: &[NodeCondition], at: i64) -> NodeCondition {
+        let now = jiff::Timestamp::from_second(at).unwrap();
+        decide(seen, &Pressure::default(), known, now)
+            .pop()
+            .unwrap()
+    }
+
+    #[test]
+    fn node_is_ready_when_runtime_and_network_are() {
+        assert_eq!(ready(&runtime(true), &[], 1).status, "True");
+        let not = ready(&runtime(false), &[], 1);
+        assert_eq!(not.status, "False");
+        assert_eq!(
+            not.message.as_deref(),
+            Some("container runtime network not ready: NetworkReady=false reason:R message:m")
+        );
+    }
+
+    #[test]
+    fn transition_time_moves_only_when_the_status_changes() {
+        let first = ready(&runtime(true), &[], 1);
+        let same = ready(&runtime(true), &[first.clone()], 2);
+        assert_eq!(same.last_transition_time, first.last_transition_time);
+        assert_ne!(same.last_heartbeat_time, first.last_heartbeat_time);
+        let other = ready(&runtime(false), &[first.clone()], 3);
+        assert_ne!(other.last_transition_time, first.last_transition_time);
+    }
+
+    #[test]
+    fn pressure_stays_until_the_quiet_period_is_over() {
+        let config = Config::default();
+        let low = Seen {
+            memory: Some((50 << 20, 4 << 30)),
+            ..Seen::default()
+        };
+        let fine = Seen {
+            memory: Some((1 << 30, 4 << 30)),
+            ..Seen::default()
+        };
+        let mut pressure = Pressure::default();
+        let now = Instant::now();
+        pressure.observe(&low, &config, now);
+        assert!(pressure.any(&[Signal::MemoryAvailable]));
+        pressure.observe(&fine, &config, now + Duration::from_secs(299));
+        assert!(pressure.any(&[Signal::MemoryAvailable]));
+        pressure.observe(&fine, &config, now + Duration::from_secs(301));
+        assert!(!pressure.any(&[Signal::MemoryAvailable]));
+    }
+
+    #[test]
+    fn disk_pressure_is_a_share_of_the_disk() {
+        let mut pressure = Pressure::default();
+        let disk = Disk {
+            capacity: 1000,
+            available: 99,
+            inodes: 0,
+            inodes_free: 0,
+        };
+        let seen = Seen {
+            nodefs: Some(disk),
+            ..Seen::default()
+        };
+        pressure.observe(&seen, &Config::default(), Instant::now());
+        assert!(pressure.any(&[Signal::NodefsAvailable]));
+        assert!(
+            !pressure.any(&[Signal::NodefsInodesFree]),
+            "no inodes to count"
+        );
+    }
+}
