@@ -24,6 +24,7 @@ pub async fn ensure(client: kube::Client, name: &str, node_uid: &str) -> Result<
             ..ObjectMeta::default()
         },
         spec: CSINodeSpec::default(),
+        ..CSINode::default()
     };
     match api.create(&PostParams::default(), &object).await {
         Err(kube::Error::Api(status)) if status.code != 409 => Err(kube::Error::Api(status)),

@@ -7,7 +7,7 @@
 pub mod address;
 mod conditions;
 mod csinode;
-mod disk;
+pub mod disk;
 mod keeper;
 mod lease;
 pub mod machine;

@@ -1,0 +1,58 @@
+//! `/metrics` and its sisters.
+//!
+//! What the kubelet counts of itself goes through a registry; what it reports
+//! of containers is written as text from the runtime's figures at each scrape,
+//! with the times at which they were taken.
+
+mod node;
+mod own;
+mod text;
+pub(super) mod usage;
+
+use super::Refusal;
+use super::routes::State;
+use axum::extract::State as Extract;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+pub use own::Metrics;
+use std::sync::Arc;
+
+const TEXT: [(header::HeaderName, &str); 1] = [(
+    header::CONTENT_TYPE,
+    "text/plain; version=0.0.4; charset=utf-8",
+)];
+
+pub(super) use node::NodeUsage;
+
+/// The kubelet's own.
+pub(super) async fn kubelet(Extract(state): Extract<Arc<State>>) -> Response {
+    let own = state.metrics.encode(&state.node_name, &state.pods.pods());
+    let plain = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (plain, own).into_response()
+}
+
+/// For metrics-server.
+pub(super) async fn resource(Extract(state): Extract<Arc<State>>) -> Response {
+    let usage = usage::gather(&state).await;
+    (TEXT, text::resource(&usage, &NodeUsage::read())).into_response()
+}
+
+/// For dashboards.
+pub(super) async fn cadvisor(Extract(state): Extract<Arc<State>>) -> Result<Response, Refusal> {
+    let usage = usage::gather(&state).await;
+    Ok((TEXT, text::cadvisor(&usage)).into_response())
+}
+
+/// Counters of probes are kept with the pods' workers, which do not export any
+/// yet: the endpoint is there because scrapers are configured with it.
+pub(super) async fn probes() -> Response {
+    (TEXT, "").into_response()
+}
+
+/// Health checks of components as metrics.
+pub(super) async fn slis() -> Response {
+    (TEXT, "").into_response()
+}

@@ -1,0 +1,104 @@
+//! Paths to handlers.
+
+use super::authn::Authenticator;
+use super::authz::Authorizer;
+use super::metrics::Metrics;
+use super::{debug, guard, logs, metrics, node_logs, pods, stream, summary};
+use crate::config::Config;
+use crate::pod::PodView;
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get, post};
+use cri_proto::Cri;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What handlers work with.
+pub struct State {
+    /// The Node's name.
+    pub node_name: String,
+    /// Settings.
+    pub config: Config,
+    /// The runtime.
+    pub cri: Arc<dyn Cri>,
+    /// Pods of this node.
+    pub pods: Arc<dyn PodView>,
+    /// Who is asking.
+    pub authenticator: Authenticator,
+    /// May they.
+    pub authorizer: Authorizer,
+    /// `/var/lib/kubelet`, for the disk figures.
+    pub root_dir: PathBuf,
+    /// `/var/log`.
+    pub system_logs: PathBuf,
+    /// Counted here.
+    pub metrics: Metrics,
+}
+
+pub(super) fn router(state: Arc<State>) -> Router {
+    let ok = || async { "ok" };
+    let router = Router::new()
+        .route("/healthz", get(ok))
+        .route("/healthz/ping", get(ok))
+        .route("/healthz/log", get(ok))
+        .route("/healthz/syncloop", get(ok))
+        .route("/pods", get(pods::pods))
+        .route("/pods/", get(pods::pods))
+        .route("/metrics", get(metrics::kubelet))
+        .route("/metrics/resource", get(metrics::resource))
+        .route("/metrics/cadvisor", get(metrics::cadvisor))
+        .route("/metrics/probes", get(metrics::probes))
+        .route("/metrics/slis", get(metrics::slis))
+        .route("/stats/summary", get(summary::summary));
+    let router = match state.config.enable_debugging_handlers {
+        true => debugging(router, state.config.enable_system_log_handler),
+        false => router.fallback(debug::disabled),
+    };
+    router
+        .layer(from_fn_with_state(state.clone(), guard::guard))
+        .with_state(state)
+}
+
+fn debugging(router: Router<Arc<State>>, system_logs: bool) -> Router<Arc<State>> {
+    let router = router
+        .route("/runningpods/", get(pods::running))
+        .route("/runningpods", get(pods::running))
+        .route("/configz", get(debug::configz))
+        .route(
+            "/containerLogs/{namespace}/{pod}/{container}",
+            get(logs::container_logs),
+        )
+        .route("/exec/{namespace}/{pod}/{container}", any(stream::exec))
+        .route(
+            "/exec/{namespace}/{pod}/{uid}/{container}",
+            any(stream::exec_uid),
+        )
+        .route("/attach/{namespace}/{pod}/{container}", any(stream::attach))
+        .route(
+            "/attach/{namespace}/{pod}/{uid}/{container}",
+            any(stream::attach_uid),
+        )
+        .route("/portForward/{namespace}/{pod}", any(stream::port_forward))
+        .route(
+            "/portForward/{namespace}/{pod}/{uid}",
+            any(stream::port_forward_uid),
+        )
+        .route("/run/{namespace}/{pod}/{container}", post(stream::run))
+        .route(
+            "/run/{namespace}/{pod}/{uid}/{container}",
+            post(stream::run_uid),
+        )
+        .route(
+            "/checkpoint/{namespace}/{pod}/{container}",
+            post(debug::checkpoint),
+        );
+    match system_logs {
+        true => router
+            .route("/logs", get(node_logs::root))
+            .route("/logs/", get(node_logs::root))
+            .route("/logs/{*path}", get(node_logs::below)),
+        false => router
+            .route("/logs/", any(debug::logs_disabled))
+            .route("/logs/{*path}", any(debug::logs_disabled)),
+    }
+}
