@@ -1,9 +1,30 @@
 //! Wires the node: sources, pods, status, node, server.
+//!
+//! Nothing here waits for the API server but what needs it: static pods start
+//! and pods run on while it is away.
 
-use crate::config::Config;
+mod assemble;
+mod error;
+mod host;
+mod identity;
+mod serving;
+
+pub use error::AgentError;
+
+use crate::config::Loaded;
+use crate::node::NodeHandle;
+use crate::pod::Engine;
+use crate::server::{self, Server};
+use cri_proto::Cri;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Updates on their way from sources to pods.
+const UPDATES_AHEAD: usize = 256;
 
 /// What an agent is told beside its configuration.
 #[derive(Debug, Clone)]
@@ -11,7 +32,7 @@ pub struct AgentOptions {
     /// The node's name; [`crate::node::default_name`] when nobody chose one.
     pub node_name: String,
     /// Settings, from [`crate::config::load`].
-    pub config: Config,
+    pub config: Loaded,
     /// The kubeconfig to use, and to write after a bootstrap.
     pub kubeconfig: PathBuf,
     /// With a bootstrap token, for when there is no kubeconfig yet.
@@ -24,7 +45,126 @@ pub struct AgentOptions {
     pub root_dir: PathBuf,
     /// Client and serving certificates; `None`: `pki` under the root.
     pub cert_dir: Option<PathBuf>,
-    /// Where containers are mounted and images kept, for the disk figures of
-    /// the node; `None`: the root's file system.
-    pub image_fs: Option<PathBuf>,
+    /// `/var/log/containers`; empty: no links.
+    pub container_links: PathBuf,
+    /// `/var/log`, shown under `/logs/`.
+    pub system_logs: PathBuf,
+}
+
+impl AgentOptions {
+    /// With the usual folders.
+    pub fn new(node_name: &str, config: Loaded) -> AgentOptions {
+        AgentOptions {
+            node_name: node_name.to_owned(),
+            config,
+            kubeconfig: "/etc/kubernetes/kubelet.conf".into(),
+            bootstrap_kubeconfig: Some("/etc/kubernetes/bootstrap-kubelet.conf".into()),
+            node_ips: Vec::new(),
+            node_labels: BTreeMap::new(),
+            root_dir: "/var/lib/kubelet".into(),
+            cert_dir: None,
+            container_links: "/var/log/containers".into(),
+            system_logs: "/var/log".into(),
+        }
+    }
+
+    fn pki(&self) -> PathBuf {
+        let default = || self.root_dir.join("pki");
+        self.cert_dir.clone().unwrap_or_else(default)
+    }
+}
+
+/// What others may ask a running agent.
+#[derive(Clone)]
+pub struct Running {
+    /// The pods.
+    pub engine: Arc<Engine>,
+    /// The Node.
+    pub node: NodeHandle,
+}
+
+/// Runs the node until `shutdown`; pods go on running when it returns.
+/// `started` is called once, when everything runs (the Node may not be Ready
+/// yet, and the API server may be away).
+///
+/// # Errors
+/// What keeps a node from starting at all: see [`AgentError`].
+pub async fn run(
+    options: AgentOptions,
+    cri: Arc<dyn Cri>,
+    started: impl FnOnce(&Running),
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
+    speak(&options.config);
+    host::check(&options.config.config)?;
+    host::make_dirs(&options.root_dir)?;
+    let clients = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        clients = identity::clients(&options) => clients?,
+    };
+    let node = assemble::facts(&options, &clients, &cri).await;
+    let parts = assemble::parts(&options, &clients, &cri, node);
+    let serving = serving::of(&options, &parts.addresses)?;
+    let (updates, wanted) = mpsc::channel(UPDATES_AHEAD);
+
+    let config = &options.config.config;
+    let mut tasks = tokio::task::JoinSet::new();
+    if config.enable_server {
+        let address = SocketAddr::new(config.address, config.port);
+        let server = Server::bind(address, serving.clone(), parts.server.clone()).await?;
+        tracing::info!(%address, "kubelet API is served");
+        tasks.spawn(server.run(shutdown.clone()));
+    }
+    if let Some(address) = config.healthz {
+        let healthz = server::serve_healthz(address, shutdown.clone());
+        tasks.spawn(async move {
+            if let Err(e) = healthz.await {
+                tracing::warn!(
+                    why = crate::join::report::chain(&e),
+                    "healthz is not served"
+                );
+            }
+        });
+    }
+    if config.rotate_certificates {
+        let rotation = identity::Rotation::new(&options, &clients, parts.server.clone());
+        tasks.spawn(rotation.run(shutdown.clone()));
+    }
+    if config.server_tls_bootstrap {
+        let wanted = serving::Wanted::new(&options, &clients, &parts, serving);
+        tasks.spawn(wanted.run(shutdown.clone()));
+    }
+    tasks.spawn(parts.keeper.run(shutdown.clone()));
+    tasks.spawn(parts.mirrors.clone().run(shutdown.clone()));
+    if let Some(sources) = parts.static_pods {
+        tasks.spawn(sources.run(updates.clone(), shutdown.clone()));
+    }
+    let mut node = parts.node.clone();
+    let api_pods = parts.api_pods;
+    let token = shutdown.clone();
+    tasks.spawn(async move {
+        // Admission looks at the Node's labels: it must be known before its pods.
+        tokio::select! {
+            () = token.cancelled() => {}
+            _ = node.known() => api_pods.run(updates, token.clone()).await,
+        }
+    });
+    tasks.spawn(parts.engine.clone().run(wanted, shutdown.clone()));
+    started(&Running {
+        engine: parts.engine,
+        node: parts.node,
+    });
+    shutdown.cancelled().await;
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn speak(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    if !loaded.not_acted_on.is_empty() {
+        let fields = loaded.not_acted_on.join(", ");
+        tracing::warn!(fields, "configuration fields without effect on this node");
+    }
 }

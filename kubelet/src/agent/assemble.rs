@@ -1,0 +1,256 @@
+//! Makes the parts of a node from its settings.
+
+use super::AgentOptions;
+use crate::api::{Clients, EventRecorder};
+use crate::config::Config;
+use crate::event::Recorder;
+use crate::node::machine::Machine;
+use crate::node::{
+    Fixed, Keeper, KeeperOptions, NodeHandle, Registration, address, disk, resources,
+};
+use crate::objects::{ApiObjects, Objects};
+use crate::pod::{CgroupDriver, Deps, Engine, NodeFacts, Options, PodView};
+use crate::server::State;
+use crate::server::authn::{Authenticator, AuthnOptions};
+use crate::server::authz::{Authorizer, AuthzOptions};
+use crate::source::{ApiPods, Mirrors, Source, StaticPods};
+use crate::status::ApiStatus;
+use crate::volume::dns::DnsSettings;
+use crate::volume::{Volumes, VolumesConfig};
+use cri_proto::{Cri, v1};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Everything that runs.
+pub struct Parts {
+    pub addresses: Vec<IpAddr>,
+    pub events: Arc<dyn Recorder>,
+    pub node: NodeHandle,
+    pub keeper: Keeper,
+    pub engine: Arc<Engine>,
+    pub mirrors: Arc<Mirrors>,
+    pub api_pods: ApiPods,
+    pub static_pods: Option<StaticPods>,
+    pub server: Arc<State>,
+}
+
+/// What had to be found out before anything can be made.
+pub struct Facts {
+    fixed: Fixed,
+    cgroup_driver: CgroupDriver,
+}
+
+/// Looks at the host and asks the runtime.
+pub async fn facts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>) -> Facts {
+    let config = &options.config.config;
+    let machine = Machine::read();
+    let addresses = match options.node_ips.is_empty() {
+        false => options.node_ips.clone(),
+        true => {
+            let server = address::of_server(&clients.endpoint().server).await;
+            address::of_host(server).into_iter().collect()
+        }
+    };
+    if addresses.is_empty() {
+        tracing::warn!("no address found for this node; give one with --node-ip");
+    }
+    let nodefs = disk::of(&options.root_dir).map(|d| d.capacity);
+    let capacity = resources::capacity(&machine, nodefs, config.max_pods);
+    let allocatable = resources::allocatable(&capacity, config);
+    Facts {
+        fixed: Fixed {
+            name: options.node_name.clone(),
+            machine,
+            addresses,
+            capacity,
+            allocatable,
+            port: config.enable_server.then_some(config.port),
+            max_images: config.node_status_max_images,
+        },
+        cgroup_driver: cgroup_driver(config, cri).await,
+    }
+}
+
+/// The runtime knows best (KubeletCgroupDriverFromCRI).
+async fn cgroup_driver(config: &Config, cri: &Arc<dyn Cri>) -> CgroupDriver {
+    let answer = cri.runtime_config(v1::RuntimeConfigRequest {}).await;
+    let said = answer.ok().and_then(|a| a.linux).map(|l| l.cgroup_driver());
+    let configured = match config.cgroup_driver.as_str() {
+        "systemd" => CgroupDriver::Systemd,
+        _ => CgroupDriver::Cgroupfs,
+    };
+    let used = match said {
+        Some(v1::CgroupDriver::Systemd) => CgroupDriver::Systemd,
+        Some(v1::CgroupDriver::Cgroupfs) => CgroupDriver::Cgroupfs,
+        None => configured,
+    };
+    if used != configured {
+        tracing::info!(?configured, ?used, "cgroup driver as the runtime has it");
+    }
+    used
+}
+
+/// Makes them all; nothing runs yet but the recorder and caches.
+pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, facts: Facts) -> Parts {
+    let config = &options.config.config;
+    let name = &options.node_name;
+    let fixed = facts.fixed.clone();
+    let events: Arc<dyn Recorder> = EventRecorder::new(
+        clients.writes(),
+        name,
+        config.event_record_qps,
+        config.event_burst,
+    );
+    let (keeper, node) = Keeper::new(
+        keeper_options(options, clients, &fixed),
+        cri.clone(),
+        events.clone(),
+    );
+    let mirrors = Mirrors::new(clients.writes(), name);
+    let objects: Arc<dyn Objects> = ApiObjects::new(clients.watches(), clients.writes());
+    let volumes = Volumes::new(
+        volumes_config(options, &fixed),
+        objects.clone(),
+        events.clone(),
+    );
+    let engine = Engine::new(Deps {
+        cri: cri.clone(),
+        volumes,
+        objects,
+        events: events.clone(),
+        status: ApiStatus::new(clients.writes()),
+        node: node_facts(options, &fixed, node.clone()),
+        options: engine_options(config, facts.cgroup_driver),
+    });
+    let static_pods = config
+        .static_pod_path
+        .as_ref()
+        .map(|path| StaticPods::new(path, name, config.file_check_frequency, mirrors.clone()));
+    Parts {
+        addresses: fixed.addresses,
+        node,
+        keeper,
+        api_pods: ApiPods::new(clients.watches(), name, mirrors.clone()),
+        static_pods,
+        mirrors,
+        server: server_state(options, clients, cri, engine.clone()),
+        engine,
+        events,
+    }
+}
+
+fn keeper_options(options: &AgentOptions, clients: &Clients, fixed: &Fixed) -> KeeperOptions {
+    let config = options.config.config.clone();
+    KeeperOptions {
+        registration: Registration {
+            name: options.node_name.clone(),
+            architecture: fixed.machine.architecture.clone(),
+            labels: options.node_labels.clone(),
+            taints: config.register_with_taints.clone(),
+            provider_id: config.provider_id.clone(),
+            controller_attach: config.enable_controller_attach_detach,
+        },
+        fixed: fixed.clone(),
+        config,
+        root_dir: options.root_dir.clone(),
+        writes: clients.writes(),
+        watches: clients.watches(),
+    }
+}
+
+fn volumes_config(options: &AgentOptions, fixed: &Fixed) -> VolumesConfig {
+    let config = &options.config.config;
+    VolumesConfig {
+        kubelet_root: options.root_dir.clone(),
+        node_name: options.node_name.clone(),
+        allocatable: fixed.allocatable.clone(),
+        dns: DnsSettings {
+            cluster_dns: config.cluster_dns.iter().map(ToString::to_string).collect(),
+            cluster_domain: config.cluster_domain.trim_end_matches('.').to_owned(),
+            resolv_conf: config.resolv_conf.clone().unwrap_or_default(),
+        },
+    }
+}
+
+fn node_facts(options: &AgentOptions, fixed: &Fixed, node: NodeHandle) -> NodeFacts {
+    let config = &options.config.config;
+    NodeFacts {
+        name: options.node_name.clone(),
+        ips: fixed.addresses.clone(),
+        allocatable: fixed.allocatable.clone(),
+        memory_capacity: fixed.machine.memory,
+        labels: Arc::new(node),
+        pod_logs_root: config.pod_logs_dir.clone(),
+        container_links: options.container_links.clone(),
+        kubelet_root: options.root_dir.clone(),
+        cluster_domain: config.cluster_domain.trim_end_matches('.').to_owned(),
+    }
+}
+
+fn engine_options(config: &Config, cgroup_driver: CgroupDriver) -> Options {
+    let defaults = Options::default();
+    let file = config.static_pod_path.as_ref().map(|_| Source::File);
+    Options {
+        sources: [Source::Api].into_iter().chain(file).collect(),
+        cgroup_root: config.cgroup_root.clone().unwrap_or_default(),
+        cgroup_driver,
+        seccomp_default: config.seccomp_default,
+        max_parallel_image_pulls: parallel_pulls(config, defaults.max_parallel_image_pulls),
+        registry_pull_qps: config.registry_pull_qps,
+        registry_burst: config.registry_burst,
+        cpu_cfs_quota: config.cpu_cfs_quota,
+        cpu_cfs_quota_period: config.cpu_cfs_quota_period,
+        crash_loop_max: config.crash_loop_back_off_max,
+        pod_pids_limit: config.pod_pids_limit.and_then(|l| i64::try_from(l).ok()),
+        single_process_oom_kill: config.single_process_oom_kill,
+        allowed_unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
+        max_pods: config.max_pods,
+        runtime_request_timeout: config.runtime_request_timeout,
+        ..defaults
+    }
+}
+
+/// Only who asks for one at a time in so many words gets it.
+fn parallel_pulls(config: &Config, default: usize) -> usize {
+    match (
+        config.max_parallel_image_pulls,
+        config.raw.serialize_image_pulls,
+    ) {
+        (Some(limit), _) => usize::try_from(limit).unwrap_or(default),
+        (None, Some(true)) => 1,
+        (None, _) => default,
+    }
+}
+
+fn server_state(
+    options: &AgentOptions,
+    clients: &Clients,
+    cri: &Arc<dyn Cri>,
+    pods: Arc<dyn PodView>,
+) -> Arc<State> {
+    let config = options.config.config.clone();
+    let authn = AuthnOptions {
+        client_ca_file: config.client_ca_file.clone().map(PathBuf::from),
+        anonymous: config.anonymous_auth,
+        webhook: config.webhook_authentication,
+        cache_ttl: config.authentication_cache_ttl,
+    };
+    let authz = AuthzOptions {
+        node_name: options.node_name.clone(),
+        mode: config.authorization_mode,
+        allowed_ttl: config.cache_authorized_ttl,
+        denied_ttl: config.cache_unauthorized_ttl,
+    };
+    Arc::new(State {
+        node_name: options.node_name.clone(),
+        config,
+        cri: cri.clone(),
+        pods,
+        authenticator: Authenticator::new(authn, Some(clients.writes())),
+        authorizer: Authorizer::new(authz, Some(clients.writes())),
+        root_dir: options.root_dir.clone(),
+        system_logs: options.system_logs.clone(),
+        metrics: Default::default(),
+    })
+}

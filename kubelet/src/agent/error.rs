@@ -1,0 +1,46 @@
+//! Why an agent does not start: one line each, with the way on.
+
+use crate::api::EndpointError;
+use crate::join::csr::CsrError;
+use crate::server::ServerError;
+use crate::server::tls::ServingError;
+use std::path::PathBuf;
+
+/// What keeps a node from starting at all.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum AgentError {
+    #[error(
+        "neither {kubeconfig} nor a bootstrap kubeconfig exists: this host has not joined a \
+         cluster; try: lighter join HOST:6443 --token … --discovery-token-ca-cert-hash sha256:…"
+    )]
+    NotJoined { kubeconfig: PathBuf },
+    #[error(
+        "kubelet is configured to not run on a host using cgroup v1; to go on, set \
+         failCgroupV1: false in the kubelet configuration, or boot with cgroup v2"
+    )]
+    CgroupV1,
+    #[error(
+        "swap is on ({device}); to go on: swapoff -a, or set failSwapOn: false in the kubelet \
+         configuration"
+    )]
+    SwapOn { device: String },
+    #[error("make {path}")]
+    MakeDir {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Bootstrap(#[from] CsrError),
+    #[error("write {path}")]
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error(transparent)]
+    Serving(#[from] ServingError),
+}
