@@ -119,7 +119,6 @@ pub const RELIST_PERIOD: Duration = Duration::from_secs(30);
 /// events, how often the runtime is asked.
 pub const EVENT_STREAM_RETRY: Duration = Duration::from_secs(1);
 
-
 // Events. kubernetes v1.37 staging/src/k8s.io/client-go/tools/record/events_cache.go
 // and event.go.
 
