@@ -12,10 +12,12 @@ use crate::process::Engine;
 use crate::sandbox::{Index, Sandbox};
 use crate::seccomp::Compiled;
 use crate::spec::HostSecurity;
+use crate::streaming;
 use cni::network::Network;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio_util::sync::CancellationToken;
 
 /// Namespace, name, uid and attempt of a pod.
 pub(super) type SandboxName = (String, String, String, u32);
@@ -39,6 +41,8 @@ pub(crate) struct Core {
     pub runs: Flights<SandboxName>,
     pub creates: Flights<ContainerName>,
     pub samples: Sampler,
+    pub streaming: Arc<streaming::Server>,
+    pub shutdown: CancellationToken,
 }
 
 impl std::fmt::Debug for Core {

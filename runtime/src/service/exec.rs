@@ -22,7 +22,7 @@ const MAX_OUTPUT: usize = 16 << 20;
 
 /// How long output is awaited once the command has ended: processes that it
 /// left in the background may hold its pipes for ever.
-const DRAIN: Duration = Duration::from_millis(500);
+pub(super) const DRAIN: Duration = Duration::from_millis(500);
 
 const SIGKILL: i32 = 9;
 

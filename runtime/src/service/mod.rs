@@ -28,6 +28,7 @@ mod start_container;
 mod stats;
 mod stop_container;
 mod stop_pod_sandbox;
+mod streams;
 mod update;
 
 pub use error::VerbError;
@@ -73,6 +74,7 @@ impl Runtime {
 
     /// Ends the background work of this process. Containers run on.
     pub async fn shutdown(&self) {
+        self.core.shutdown.cancel();
         self.core.events.close();
     }
 
@@ -208,6 +210,21 @@ impl Cri for Runtime {
 
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Status> {
         exec::exec_sync(self.core(), request).await
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<ExecResponse, Status> {
+        streams::exec(&self.core, request)
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<AttachResponse, Status> {
+        streams::attach(&self.core, request)
+    }
+
+    async fn port_forward(
+        &self,
+        request: PortForwardRequest,
+    ) -> Result<PortForwardResponse, Status> {
+        streams::port_forward(&self.core, request)
     }
 
     async fn container_stats(

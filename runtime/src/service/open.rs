@@ -3,11 +3,12 @@
 
 use super::VerbError;
 use super::core::Core;
-use super::{events, host, runtime_info};
+use super::{events, host, runtime_info, streams};
 use crate::Config;
 use crate::cgroup::{CgroupError, Cgroups};
 use crate::image::{self, Store};
 use crate::process::{Engine, EngineConfig, ProcessError};
+use crate::streaming;
 use cni::network::{Builtin, Network, NetworkConfig};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -35,11 +36,8 @@ pub enum OpenError {
     PodCidr(#[source] VerbError),
     #[error("start the engine")]
     Engine(#[from] ProcessError),
-    #[error("serve streams on {address}")]
-    Streaming {
-        address: std::net::SocketAddr,
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Streaming(#[from] streaming::BindError),
 }
 
 /// Opens the parts and goes on with what runs.
@@ -73,11 +71,14 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
         runs: Default::default(),
         creates: Default::default(),
         samples: Default::default(),
+        streaming: streaming::Server::bind(config.streaming_address)?,
+        shutdown: Default::default(),
         config,
     });
     core.recover().await;
     // Exits seen meanwhile have waited until their containers were known.
     events::follow(Arc::downgrade(&core), news);
+    streams::serve(&core);
     Ok(core)
 }
 
