@@ -68,7 +68,7 @@ fn is_static(pod: &Pod) -> bool {
 fn rejected(reason: &str, message: String) -> Verdict {
     Verdict {
         reason: reason.to_owned(),
-        message: format!("Pod was rejected: {message}"),
+        message,
         grace: None,
     }
 }

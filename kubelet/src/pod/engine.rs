@@ -163,9 +163,10 @@ impl Engine {
             return None;
         }
         let others = self.registry.all();
-        let verdict = admit::check(&want.pod, &others, &self.deps().node, options)?;
+        let mut verdict = admit::check(&want.pod, &others, &self.deps().node, options)?;
         let subject = super::subject::Subject::new(want.pod.clone(), self.deps().events.clone());
         subject.warning(&verdict.reason, &verdict.message);
+        verdict.message.insert_str(0, "Pod was rejected: ");
         Some(verdict)
     }
 

@@ -10,7 +10,7 @@ use crate::pod::observed::Observed;
 use crate::pod::spec::{host_network, qos};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, HostIP, Pod, PodIP, PodSpec, PodStatus,
+    Container, ContainerState, ContainerStatus, HostIP, Pod, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -73,7 +73,7 @@ pub fn build(look: &Look<'_>) -> PodStatus {
     let spec = look.spec();
     let (reason, message) = explain(look);
     let mut status = PodStatus {
-        phase: Some(phase(look, &spec).to_owned()),
+        phase: Some(phase(look, &spec, &[]).to_owned()),
         reason,
         message,
         qos_class: Some(qos::of(look.pod()).name().to_owned()),
@@ -86,6 +86,7 @@ pub fn build(look: &Look<'_>) -> PodStatus {
     }
     addresses(look, &mut status);
     let (init, app, ephemeral) = containers(look, &spec);
+    status.phase = Some(phase(look, &spec, &app).to_owned());
     let facts = Facts {
         phase: status.phase.as_deref().unwrap_or_default(),
         init: &init,
@@ -161,22 +162,24 @@ fn explain(look: &Look<'_>) -> (Option<String>, Option<String>) {
     }
 }
 
-fn phase(look: &Look<'_>, spec: &PodSpec) -> &'static str {
+/// Running once every app container has run, whatever it does now.
+fn phase(look: &Look<'_>, spec: &PodSpec, app: &[ContainerStatus]) -> &'static str {
     if let Some(Why::ApiTerminal(terminal)) = look.why() {
         return name(*terminal);
     }
     if look.over() {
         return name(end(look, spec));
     }
-    let seen = look.seen;
-    let history = |c: &Container| {
-        let made = seen.newest(&c.name);
-        made.is_some_and(|m| m.running() || m.exit().is_some())
+    let has_run = |s: &ContainerStatus| {
+        let ended = |c: &ContainerState| c.terminated.is_some();
+        let now = s.state.as_ref();
+        now.is_some_and(|c| c.running.is_some() || ended(c))
+            || s.last_state.as_ref().is_some_and(ended)
     };
-    if spec.containers.iter().all(history) && !spec.containers.is_empty() {
-        return "Running";
+    match !app.is_empty() && app.iter().all(has_run) {
+        true => "Running",
+        false => "Pending",
     }
-    "Pending"
 }
 
 fn name(terminal: Terminal) -> &'static str {

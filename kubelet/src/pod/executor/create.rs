@@ -30,8 +30,7 @@ impl Executor {
         let made = self.make(context, name, attempt, sandbox).await;
         match &made {
             Ok(_) => {
-                let message = format!("Created container: {name}");
-                subject.of_container(name, EventType::Normal, "Created", &message);
+                subject.of_container(name, EventType::Normal, "Created", "Container created");
             }
             Err(failed) => {
                 let message = format!("Error: {}", failed.message);

@@ -112,7 +112,9 @@ impl Executor {
                 Failed::new("ImageInspectError", message)
             })?;
             if let Some(found) = found {
-                let message = format!("Container image {image:?} already present on machine");
+                let message = format!(
+                    "Container image {image:?} already present on machine and can be accessed by the pod"
+                );
                 event(EventType::Normal, "Pulled", &message);
                 return Ok(found);
             }

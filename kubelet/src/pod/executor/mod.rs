@@ -234,12 +234,7 @@ impl Executor {
         }
         let seen = self.look(context, id).await?;
         logs::link(&context.pod, &seen, &self.deps.node);
-        subject.of_container(
-            name,
-            EventType::Normal,
-            "Started",
-            &format!("Started container {name}"),
-        );
+        subject.of_container(name, EventType::Normal, "Started", "Container started");
         let hook = container
             .lifecycle
             .as_ref()
