@@ -6,12 +6,6 @@ use std::path::PathBuf;
 /// An operation of the engine that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// Another agent owns the state folder.
-    #[error("{} is in use by another agent: stop that one, or give this one a state folder of its own", path.display())]
-    InUse {
-        /// The lock file.
-        path: PathBuf,
-    },
     /// A file or directory of the engine's own state.
     #[error("{action} {}", path.display())]
     State {

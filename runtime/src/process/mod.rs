@@ -7,9 +7,21 @@
 //! The types below are the seam to the rest of the crate: everything that
 //! knows of CRI is above it, everything that knows of clone and mounts below.
 
+mod answer;
+mod connection;
 mod engine;
 mod error;
+mod kit;
+mod link;
+mod monitor;
+mod netns;
+mod plan;
+mod prepare;
 mod sandbox;
+mod spawner;
+mod stage;
+mod step;
+mod wire;
 
 pub use engine::Engine;
 pub use error::{AdoptError, ProcessError};
@@ -205,7 +217,20 @@ pub enum Event {
 /// A TCP endpoint inside the pod's network namespace, for port-forward.
 pub type PodPort = SocketAddr;
 
+/// `argv[0]` of the spawner and, since they are forked from it, of the monitors.
+pub const SPAWNER: &str = "lighter-spawner";
+
 /// To be called first in `main`, before any thread: when this process was
-/// started as one of the engine's own (`lighter-spawner`), it becomes that and
-/// never returns.
-pub fn dispatch() {}
+/// started as the engine's spawner (`argv[0]` is [`SPAWNER`]), it becomes that
+/// and never returns.
+pub fn dispatch() {
+    if std::env::args_os().next().is_some_and(|name| name == SPAWNER) {
+        spawner::main();
+    }
+}
+
+fn seqpacket_pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    let flags = SocketFlags::CLOEXEC;
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+}

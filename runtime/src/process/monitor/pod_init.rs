@@ -1,0 +1,120 @@
+//! Pid 1 of a pod that shares its PID namespace.
+//!
+//! Containers can look into it through /proc, so it must hold nothing: a program
+//! of a few hundred bytes, in an empty mount namespace, with no descriptors and
+//! no capabilities. It reaps, and ends on SIGTERM.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mount::MountAttrFlags;
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+
+use super::super::kit;
+use super::super::stage::program;
+use super::super::step::{At, Failure, Step};
+use crate::sys::{self, Child, Forked};
+
+/// kubernetes pause images run as 65535:65535 (build/pause/linux/Dockerfile).
+const USER: u32 = 65535;
+
+/// Starts it, in `userns` where the pod has one.
+pub fn start(userns: Option<&OwnedFd>) -> Result<Child, Failure> {
+    let program = sealed(&program::pod_init()).at(Step::PodInit)?;
+    let Some(userns) = userns else {
+        return match sys::fork(libc::CLONE_NEWPID).at(Step::PodInit)? {
+            Forked::Child => become_init(&program),
+            Forked::Parent(child) => Ok(child),
+        };
+    };
+    in_user_namespace(&program, userns)
+}
+
+/// The PID namespace must belong to the user namespace, so a child enters that
+/// first and makes its sibling, whose parent is us.
+fn in_user_namespace(program: &OwnedFd, userns: &OwnedFd) -> Result<Child, Failure> {
+    let (ours, theirs) = super::super::seqpacket_pair().at(Step::PodInit)?;
+    let between = match sys::fork(0).at(Step::PodInit)? {
+        Forked::Child => {
+            let code = i32::from(make_sibling(program, userns, &theirs).is_err());
+            sys::exit_now(code)
+        }
+        Forked::Parent(child) => child,
+    };
+    drop(theirs);
+    let answer = sys::receive(&ours, rustix::net::RecvFlags::empty()).at(Step::PodInit)?;
+    let pid = rustix::process::Pid::from_raw(between.pid);
+    let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
+    answer
+        .and_then(|mut packet| {
+            let pid = i32::from_ne_bytes(packet.data.try_into().ok()?);
+            let pidfd = packet.fds.pop()?;
+            Some(Child { pid, pidfd })
+        })
+        .ok_or(rustix::io::Errno::CHILD)
+        .on(Step::PodInit, "in the user namespace")
+}
+
+fn make_sibling(program: &OwnedFd, userns: &OwnedFd, answer: &OwnedFd) -> rustix::io::Result<()> {
+    sys::join_namespaces(userns, libc::CLONE_NEWUSER)?;
+    rustix::thread::set_thread_res_gid(Some(ROOT_GID), Some(ROOT_GID), Some(ROOT_GID))?;
+    rustix::thread::set_thread_res_uid(Some(ROOT_UID), Some(ROOT_UID), Some(ROOT_UID))?;
+    match sys::fork(libc::CLONE_NEWPID | libc::CLONE_PARENT)? {
+        Forked::Child => become_init(program),
+        Forked::Parent(child) => {
+            sys::send(answer, &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()])
+        }
+    }
+}
+
+const ROOT_UID: rustix::fs::Uid = rustix::fs::Uid::ROOT;
+const ROOT_GID: rustix::fs::Gid = rustix::fs::Gid::ROOT;
+
+fn sealed(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create(
+        c"pod-init",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?;
+    rustix::io::write(&file, bytes)?;
+    rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o555))?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
+    Ok(file)
+}
+
+fn become_init(program: &OwnedFd) -> ! {
+    let _ = drop_everything(program);
+    sys::exit_now(1)
+}
+
+fn drop_everything(program: &OwnedFd) -> rustix::io::Result<()> {
+    kit::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP)?;
+    let root = kit::make(
+        "tmpfs",
+        &[("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")],
+        MountAttrFlags::MOUNT_ATTR_RDONLY,
+    )?;
+    kit::attach(root.as_fd(), c"/r")?;
+    kit::pivot_into(root.as_fd())?;
+    sys::close_all_but(&mut [program.as_raw_fd()])?;
+    sys::reset_all();
+    sys::unblock_all();
+    rustix::process::setsid()?;
+    rustix::thread::set_no_new_privs(true)?;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(USER), rustix::fs::Gid::from_raw(USER));
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(Some(gid), Some(gid), Some(gid))?;
+    rustix::thread::set_thread_res_uid(Some(uid), Some(uid), Some(uid))?;
+    let none = CapabilitySet::empty();
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )?;
+    Err(sys::execve_fd(program, &[c"pause".to_owned()], &[]))
+}

@@ -1,0 +1,206 @@
+//! The mounts of an OCI spec.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+use rustix::fs::{CWD, FileType};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags};
+
+use super::super::plan::{Mount, Source};
+use super::super::wire::KeyValue;
+use super::options::{self, Options};
+use super::{Fds, Host, Trouble, trouble};
+use crate::sys::{self, MountAttr};
+
+/// The type by which a mount asks for the pod's own /dev/shm.
+const POD_SHM: &str = "pod-shm";
+/// The host's, for a pod that shares its IPC namespace.
+const HOST_SHM: &str = "/dev/shm";
+
+/// Plans every mount; descriptors of prepared ones go to `fds`, cgroup v1
+/// hierarchies, when they are asked for, to `hierarchies`.
+pub fn plan(
+    oci: &Spec,
+    host: &Host,
+    fds: &mut Fds,
+    hierarchies: &mut Vec<KeyValue>,
+) -> Result<Vec<Mount>, Trouble> {
+    let mut mounts: Vec<_> = oci.mounts().iter().flatten().collect();
+    // Nothing that is asked for is hidden by a mount above it. Stable: the order
+    // of mounts beside each other is the caller's.
+    mounts.sort_by_key(|mount| mount.destination().components().count());
+    mounts
+        .into_iter()
+        .map(|mount| one(mount, host, fds, hierarchies))
+        .collect()
+}
+
+fn one(
+    mount: &oci_spec::runtime::Mount,
+    host: &Host,
+    fds: &mut Fds,
+    hierarchies: &mut Vec<KeyValue>,
+) -> Result<Mount, Trouble> {
+    let options = options::parse(mount.options().iter().flatten().map(String::as_str));
+    let destination = mount.destination().to_string_lossy().into_owned();
+    let fstype = mount.typ().as_deref().unwrap_or("none");
+    let source = match fstype {
+        _ if options.bind.is_some() => Source::Prepared,
+        "bind" => Source::Prepared,
+        POD_SHM if host.ipc => Source::PodShm,
+        POD_SHM => Source::Prepared,
+        "proc" => Source::Proc,
+        "sysfs" => Source::Sysfs,
+        "cgroup" | "cgroup2" => Source::Cgroup,
+        _ => Source::Fresh,
+    };
+    let mut planned = Mount {
+        source: source.into(),
+        destination,
+        directory: true,
+        attributes: options.set | options.set_recursive,
+        ..Mount::default()
+    };
+    match source {
+        Source::Prepared => {
+            let path = match (fstype, mount.source()) {
+                (POD_SHM, _) => Path::new(HOST_SHM),
+                (_, Some(path)) => path.as_path(),
+                (_, None) => Path::new(""),
+            };
+            let mapped = mount.uid_mappings().is_some() || options.idmap;
+            let userns = host.userns.as_ref().filter(|_| mapped).map(|fd| fd.as_fd());
+            let tree = bind(path, &options, userns)?;
+            planned.directory = is_directory(&tree).map_err(trouble("look at", path.display()))?;
+            planned.fd = fds.add(tree);
+        }
+        Source::Fresh => {
+            planned.fstype = fstype.to_owned();
+            planned.options = options.data;
+        }
+        Source::Cgroup => *hierarchies = self::hierarchies(),
+        Source::Proc | Source::Sysfs | Source::PodShm => {}
+    }
+    Ok(planned)
+}
+
+/// A detached clone of what is at `path`, with all that was asked of it.
+fn bind(
+    path: &Path,
+    options: &Options,
+    userns: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Trouble> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let recursive = options.bind.unwrap_or(true);
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    let tree = rustix::mount::open_tree(CWD, path, flags)
+        .map_err(trouble("clone the mount at", path.display()))?;
+    let set = |attr| {
+        sys::set_mount_attr(&tree, attr).map_err(trouble("set attributes of", path.display()))
+    };
+    let propagates = options.propagation.is_some_and(|(flag, _)| flag == options::MS_SHARED);
+    let (flag, whole) = options.propagation.unwrap_or((options::MS_PRIVATE, true));
+    // The clone is in the source's peer group already; a mount of the host that
+    // is private can't be shared back to it.
+    if !propagates {
+        set(MountAttr {
+            propagation: flag,
+            recursive: whole && recursive,
+            ..MountAttr::default()
+        })?;
+    }
+    if let Some(userns) = userns {
+        set(MountAttr {
+            set: u64::from(MountAttrFlags::MOUNT_ATTR_IDMAP.bits()),
+            userns: Some(userns),
+            recursive,
+            ..MountAttr::default()
+        })?;
+    }
+    if options.set | options.clear != 0 {
+        set(MountAttr {
+            set: options.set,
+            clear: options.clear,
+            ..MountAttr::default()
+        })?;
+    }
+    if options.set_recursive != 0 {
+        set(MountAttr {
+            set: options.set_recursive,
+            recursive: true,
+            ..MountAttr::default()
+        })?;
+    }
+    Ok(tree)
+}
+
+fn is_directory(tree: &OwnedFd) -> rustix::io::Result<bool> {
+    let mode = rustix::fs::fstat(tree)?.st_mode;
+    Ok(FileType::from_raw_mode(mode) == FileType::Directory)
+}
+
+/// The host's cgroup v1 hierarchies; none on a host that has only v2.
+fn hierarchies() -> Vec<KeyValue> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    parse_hierarchies(&text)
+}
+
+/// Controllers of v1, as options that pick a hierarchy; the rest of a mount's
+/// super options (`rw`, `xattr`, `release_agent`) does not.
+fn parse_hierarchies(mountinfo: &str) -> Vec<KeyValue> {
+    const OTHERS: [&str; 6] = ["rw", "ro", "xattr", "noprefix", "clone_children", "seclabel"];
+    let mut found = Vec::new();
+    let mut unified = None;
+    for line in mountinfo.lines() {
+        let Some((before, after)) = line.split_once(" - ") else {
+            continue;
+        };
+        let mut after = after.split(' ');
+        let (fstype, options) = (after.next().unwrap_or_default(), after.nth(1).unwrap_or_default());
+        let path = before.split(' ').nth(4).unwrap_or_default();
+        let key = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let below = path.starts_with("/sys/fs/cgroup/");
+        match fstype {
+            "cgroup" if below => {
+                let kept = options.split(',').filter(|o| {
+                    !OTHERS.contains(o) && !o.starts_with("release_agent=")
+                });
+                let value = kept.collect::<Vec<_>>().join(",");
+                found.push(KeyValue { key, value });
+            }
+            "cgroup2" if below => unified = Some(KeyValue { key, value: String::new() }),
+            _ => {}
+        }
+    }
+    if found.is_empty() {
+        return found;
+    }
+    found.extend(unified);
+    found.dedup_by(|a, b| a.key == b.key);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_none_when_the_host_has_only_v2() {
+        let v2 = "35 24 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert!(parse_hierarchies(v2).is_empty());
+    }
+
+    #[test]
+    fn hierarchies_are_picked_by_controllers_and_name_when_the_host_is_hybrid() {
+        let info = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                    40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+                    41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let found: Vec<_> = parse_hierarchies(info)
+            .into_iter()
+            .map(|h| (h.key, h.value))
+            .collect();
+        let expected = [("cpu,cpuacct", "cpu,cpuacct"), ("systemd", "name=systemd"), ("unified", "")];
+        assert_eq!(found, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+}

@@ -1,0 +1,107 @@
+//! /dev.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Gid, Mode, Uid};
+use rustix::io::Errno;
+
+use super::super::kit;
+use super::super::plan::Device;
+use super::super::step::{At, Failure, Step};
+use super::{path, rootfs};
+
+type Answer = Result<(), Failure>;
+
+/// OCI runtime-spec config-linux.md "Default Devices": name and minor, all of
+/// major 1 but tty.
+const DEFAULT: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// OCI runtime-spec runtime-linux.md "Dev symbolic links", and ptmx of devpts.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Makes the default devices, those asked for, and the links.
+pub fn populate(root: BorrowedFd<'_>, devices: &[Device], user: bool) -> Answer {
+    for (path, major, minor) in DEFAULT {
+        let device = Device {
+            path: path.to_owned(),
+            mode: FileType::CharacterDevice.as_raw_mode() | 0o666,
+            major,
+            minor,
+            uid: 0,
+            gid: 0,
+        };
+        make(root, &device, user).on(Step::MakeDevice, path)?;
+    }
+    for device in devices {
+        make(root, device, user).on(Step::MakeDevice, &device.path)?;
+    }
+    links(root)
+}
+
+fn make(root: BorrowedFd<'_>, device: &Device, user: bool) -> rustix::io::Result<()> {
+    let kind = FileType::from_raw_mode(device.mode);
+    if user && kind != FileType::Fifo {
+        return bind(root, device, kind);
+    }
+    let (parent, name) = device.path.rsplit_once('/').ok_or(Errno::INVAL)?;
+    let above = directory(root, parent)?;
+    let mode = Mode::from_raw_mode(device.mode & 0o7777);
+    let dev = rustix::fs::makedev(device.major, device.minor);
+    match rustix::fs::mknodat(&above, name, kind, mode, dev) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return check(&above, name, kind, dev),
+        // A host that may not make nodes can still bind them.
+        Err(Errno::PERM) => return bind(root, device, kind),
+        Err(errno) => return Err(errno),
+    }
+    if (device.uid, device.gid) == (0, 0) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    rustix::fs::chownat(&above, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// One of the image's own is good when it is the same.
+fn check(above: &OwnedFd, name: &str, kind: FileType, dev: u64) -> rustix::io::Result<()> {
+    let found = rustix::fs::statat(above, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(found.st_mode) == kind && found.st_rdev == dev {
+        Ok(())
+    } else {
+        Err(Errno::EXIST)
+    }
+}
+
+/// Nodes made in a user namespace are dead: the node is mounted over a file.
+fn bind(root: BorrowedFd<'_>, device: &Device, kind: FileType) -> rustix::io::Result<()> {
+    let mount = kit::device(kind, device.major, device.minor)?;
+    let target = path::mountpoint(root, &device.path, false).map_err(|f| f.errno)?;
+    rootfs::attach_on(mount.as_fd(), target)
+}
+
+fn directory(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+    path::ensure_directory(root, if path.is_empty() { "/" } else { path })
+}
+
+fn links(root: BorrowedFd<'_>) -> Answer {
+    let dev = directory(root, "/dev").on(Step::LinkDevice, "/dev")?;
+    for (name, target) in LINKS {
+        match rustix::fs::symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).on(Step::LinkDevice, name),
+        }
+    }
+    Ok(())
+}

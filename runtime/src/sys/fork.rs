@@ -1,0 +1,79 @@
+//! clone3(2) as a fork with flags.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use super::checked;
+
+/// A child and a handle that no other process can come to bear.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid in our PID namespace.
+    pub pid: i32,
+    /// Becomes readable when it ends.
+    pub pidfd: OwnedFd,
+}
+
+/// Which side of the fork this is.
+#[derive(Debug)]
+pub enum Forked {
+    /// In the new process.
+    Child,
+    /// In the caller.
+    Parent(Child),
+}
+
+/// Forks with these `CLONE_*` flags (namespaces, `CLONE_PARENT`). With
+/// `CLONE_PARENT` the child is not ours to wait for.
+///
+/// The caller must have one thread only: the child gets a copy of it alone, and
+/// a lock held by another thread (malloc's) would stay locked for ever. The
+/// spawner and the monitors are the only callers, and have one.
+///
+/// # Errors
+/// Of clone3(2).
+pub fn fork(flags: i32) -> rustix::io::Result<Forked> {
+    let mut pidfd: RawFd = -1;
+    // A zeroed clone_args is valid: every field is an integer, 0 means unset.
+    let mut args = ClonePlain {
+        flags: flags as u32 as u64 | libc::CLONE_PIDFD as u64,
+        pidfd: (&raw mut pidfd) as u64,
+        ..ClonePlain::default()
+    };
+    // SIGCHLD with CLONE_PARENT is refused by the kernel: the signal is then the
+    // one our own parent chose for us.
+    if flags & libc::CLONE_PARENT == 0 {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
+    // SAFETY: args outlives the call and its size is passed; no CLONE_VM, so the
+    // child runs on a copy of this stack; pidfd points to a live RawFd.
+    let pid = checked(unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<ClonePlain>(),
+        )
+    })?;
+    if pid == 0 {
+        return Ok(Forked::Child);
+    }
+    // SAFETY: the kernel has stored a new descriptor there, which is ours alone.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Forked::Parent(Child {
+        pid: pid as i32,
+        pidfd,
+    }))
+}
+
+/// `struct clone_args` of include/uapi/linux/sched.h, first version (64 bytes).
+#[repr(C)]
+#[derive(Default)]
+struct ClonePlain {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}

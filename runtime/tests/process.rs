@@ -1,0 +1,85 @@
+//! The engine on a real kernel: every test makes sandboxes of its own, in a
+//! state folder of its own, and leaves nothing behind.
+
+#![allow(unsafe_code)]
+
+#[path = "process/bed.rs"]
+mod bed;
+
+use bed::{Bed, Container};
+use runtime::process::Event;
+
+/// The engine starts itself anew as its spawner: in tests that is the test
+/// program, which has to become it before the test harness starts.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BECOME_SPAWNER: extern "C" fn() = become_spawner;
+
+extern "C" fn become_spawner() {
+    runtime::process::dispatch();
+}
+
+#[tokio::test]
+#[ignore = "needs root: namespaces and mounts"]
+async fn container_runs_logs_and_ends_with_its_exit_code() {
+    let mut bed = Bed::new("runs").await;
+    let sandbox = bed.sandbox("s1").await;
+    let container = Container::sh("echo hello; echo oops >&2; exit 3");
+    let pid = bed.create(&sandbox, "c1", container).await;
+    assert!(pid > 0);
+    sandbox.start_container("c1").await.expect("start");
+    let exit = bed.exit("c1").await;
+    assert_eq!((exit.code, exit.unknown), (3, false));
+    let log = bed.log("c1");
+    assert!(log.contains(" stdout F hello\n"), "{log}");
+    assert!(log.contains(" stderr F oops\n"), "{log}");
+    sandbox.shutdown().await.expect("shutdown");
+    assert!(bed.engine().found().is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs root: namespaces and mounts"]
+async fn start_names_the_command_when_there_is_none() {
+    let mut bed = Bed::new("nocmd").await;
+    let sandbox = bed.sandbox("s1").await;
+    bed.create(&sandbox, "c1", Container::run(&["nope"])).await;
+    let error = sandbox.start_container("c1").await.expect_err("no command");
+    let sentence = "exec: \"nope\": executable file not found in $PATH";
+    assert_eq!(error.to_string(), sentence);
+    sandbox.remove_container("c1").await.expect("remove");
+    sandbox.shutdown().await.expect("shutdown");
+    bed.no_more_events();
+}
+
+#[tokio::test]
+#[ignore = "needs root: namespaces and mounts"]
+async fn exec_gives_output_and_exit_code_without_waiting_for_background_children() {
+    let mut bed = Bed::new("exec").await;
+    let sandbox = bed.sandbox("s1").await;
+    bed.run(&sandbox, "c1", Container::sh("sleep 1000")).await;
+    let script = "cat; echo err >&2; sleep 1000 & exit 7";
+    let (exit, stdout, stderr) = bed.exec(&sandbox, "c1", script, Some("in\n")).await;
+    assert_eq!((exit.code, stdout.as_str(), stderr.as_str()), (7, "in\n", "err\n"));
+    let (exit, ..) = bed.exec(&sandbox, "c1", "exit 0", None).await;
+    assert_eq!(exit.code, 0);
+    sandbox.signal("c1", 9).await.expect("kill");
+    assert_eq!(bed.exit("c1").await.code, 137);
+    sandbox.shutdown().await.expect("shutdown");
+}
+
+#[tokio::test]
+#[ignore = "needs root: namespaces and mounts"]
+async fn events_are_of_the_container_that_ended() {
+    let mut bed = Bed::new("events").await;
+    let sandbox = bed.sandbox("s1").await;
+    bed.run(&sandbox, "one", Container::sh("exit 1")).await;
+    bed.run(&sandbox, "two", Container::sh("exit 2")).await;
+    let mut codes = std::collections::BTreeMap::new();
+    while codes.len() < 2 {
+        if let Event::ContainerExited { container, exit, .. } = bed.event().await {
+            codes.insert(container, exit.code);
+        }
+    }
+    assert_eq!(codes.into_iter().map(|(_, code)| code).collect::<Vec<_>>(), [1, 2]);
+    sandbox.shutdown().await.expect("shutdown");
+}
