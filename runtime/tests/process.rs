@@ -59,7 +59,10 @@ async fn exec_gives_output_and_exit_code_without_waiting_for_background_children
     bed.run(&sandbox, "c1", Container::sh("sleep 1000")).await;
     let script = "cat; echo err >&2; sleep 1000 & exit 7";
     let (exit, stdout, stderr) = bed.exec(&sandbox, "c1", script, Some("in\n")).await;
-    assert_eq!((exit.code, stdout.as_str(), stderr.as_str()), (7, "in\n", "err\n"));
+    assert_eq!(
+        (exit.code, stdout.as_str(), stderr.as_str()),
+        (7, "in\n", "err\n")
+    );
     let (exit, ..) = bed.exec(&sandbox, "c1", "exit 0", None).await;
     assert_eq!(exit.code, 0);
     sandbox.signal("c1", 9).await.expect("kill");
@@ -76,10 +79,16 @@ async fn events_are_of_the_container_that_ended() {
     bed.run(&sandbox, "two", Container::sh("exit 2")).await;
     let mut codes = std::collections::BTreeMap::new();
     while codes.len() < 2 {
-        if let Event::ContainerExited { container, exit, .. } = bed.event().await {
+        if let Event::ContainerExited {
+            container, exit, ..
+        } = bed.event().await
+        {
             codes.insert(container, exit.code);
         }
     }
-    assert_eq!(codes.into_iter().map(|(_, code)| code).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        codes.into_iter().map(|(_, code)| code).collect::<Vec<_>>(),
+        [1, 2]
+    );
     sandbox.shutdown().await.expect("shutdown");
 }

@@ -106,7 +106,11 @@ impl Connection {
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        if let Some(terminal) = self.executions().get(&key).and_then(|e| e.terminal.as_ref()) {
+        if let Some(terminal) = self
+            .executions()
+            .get(&key)
+            .and_then(|e| e.terminal.as_ref())
+        {
             let _ = rustix::termios::tcsetwinsize(terminal, size);
         }
     }

@@ -85,8 +85,11 @@ impl Engine {
         make_dir(dir).map_err(|e| state("make", e))?;
         let folder = open_dir(dir).map_err(|e| state("open", e))?;
         let listener = listener(&folder).map_err(|e| state("make a socket in", e))?;
-        let (ours, theirs) = super::seqpacket_pair().map_err(|e| state("make a socket for", e.into()))?;
-        let connection = self.connection(&spec.id, ours).map_err(|e| state("watch", e))?;
+        let (ours, theirs) =
+            super::seqpacket_pair().map_err(|e| state("make a socket for", e.into()))?;
+        let connection = self
+            .connection(&spec.id, ours)
+            .map_err(|e| state("watch", e))?;
         // The monitor answers; if there never is one, its end of the pair closes,
         // which tells so.
         let spawn = async {
@@ -110,17 +113,27 @@ impl Engine {
         let dir = self.directory(id);
         let folder = open_dir(&dir).map_err(|_| gone())?;
         let socket = connect(&folder).map_err(|_| gone())?;
-        let connection = self.connection(id, socket).map_err(|source| AdoptError::Monitor {
-            sandbox: id.into(),
-            source: ProcessError::Protocol { sandbox: id.into(), source },
-        })?;
-        let hello = Body::Hello(Hello { version: wire::VERSION });
+        let connection = self
+            .connection(id, socket)
+            .map_err(|source| AdoptError::Monitor {
+                sandbox: id.into(),
+                source: ProcessError::Protocol {
+                    sandbox: id.into(),
+                    source,
+                },
+            })?;
+        let hello = Body::Hello(Hello {
+            version: wire::VERSION,
+        });
         let answer = connection.link.ask(hello, &[]).await;
         if answer.is_err() {
             return Err(gone());
         }
         let opened = Sandbox::open(connection, answer, self.events.clone());
-        let sandbox = opened.map_err(|source| AdoptError::Monitor { sandbox: id.into(), source })?;
+        let sandbox = opened.map_err(|source| AdoptError::Monitor {
+            sandbox: id.into(),
+            source,
+        })?;
         sandbox.replay();
         Ok(sandbox)
     }
@@ -171,7 +184,9 @@ impl Engine {
                 Err(_) => *self.spawner.lock().await = None,
             }
         }
-        Err(ProcessError::Spawner { source: io::ErrorKind::ConnectionReset.into() })
+        Err(ProcessError::Spawner {
+            source: io::ErrorKind::ConnectionReset.into(),
+        })
     }
 
     async fn spawner(&self) -> Result<Arc<Link>, ProcessError> {
@@ -190,8 +205,15 @@ impl Engine {
         // The runtime reaps it when it dies; what it made lives on.
         drop(start_own(theirs).map_err(failed)?);
         let link = Link::new(ours, |_: Unasked| ()).map_err(failed)?;
-        let cgroups: Vec<_> = self.config.monitor_cgroups.iter().map(AsFd::as_fd).collect();
-        let hello = Body::Hello(Hello { version: wire::VERSION });
+        let cgroups: Vec<_> = self
+            .config
+            .monitor_cgroups
+            .iter()
+            .map(AsFd::as_fd)
+            .collect();
+        let hello = Body::Hello(Hello {
+            version: wire::VERSION,
+        });
         match link.ask(hello, &cgroups).await.map_err(failed)?.body {
             Body::Done(_) => Ok(link),
             Body::Failed(why) => Err(answer::failed("", "", why)),
@@ -236,7 +258,10 @@ fn read_only_self() -> io::Result<OwnedFd> {
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {
@@ -254,7 +279,12 @@ fn address(folder: &OwnedFd) -> io::Result<SocketAddrUnix> {
 
 fn seqpacket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+    Ok(rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        flags,
+        None,
+    )?)
 }
 
 /// Bound, not yet listening: the monitor does that, so that a peer is told its pid.
@@ -281,10 +311,18 @@ fn connect(folder: &OwnedFd) -> io::Result<OwnedFd> {
 fn spawn_request(spec: &SandboxSpec) -> wire::Spawn {
     let maps = |maps: &[super::IdMap]| {
         maps.iter()
-            .map(|m| wire::IdMap { container: m.container, host: m.host, length: m.length })
+            .map(|m| wire::IdMap {
+                container: m.container,
+                host: m.host,
+                length: m.length,
+            })
             .collect()
     };
-    let (uids, gids) = spec.user.as_ref().map(|(u, g)| (maps(u), maps(g))).unwrap_or_default();
+    let (uids, gids) = spec
+        .user
+        .as_ref()
+        .map(|(u, g)| (maps(u), maps(g)))
+        .unwrap_or_default();
     wire::Spawn {
         id: spec.id.clone(),
         hostname: spec.hostname.clone(),
@@ -297,7 +335,10 @@ fn spawn_request(spec: &SandboxSpec) -> wire::Spawn {
         sysctls: spec
             .sysctls
             .iter()
-            .map(|(key, value)| wire::KeyValue { key: key.clone(), value: value.clone() })
+            .map(|(key, value)| wire::KeyValue {
+                key: key.clone(),
+                value: value.clone(),
+            })
             .collect(),
         shm_size: spec.shm_size,
     }

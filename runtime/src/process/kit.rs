@@ -95,11 +95,7 @@ pub fn attach(mount: impl AsFd, path: &std::ffi::CStr) -> rustix::io::Result<()>
 /// A detached clone of the mount at a path of ours.
 pub fn clone_mount(path: &str) -> rustix::io::Result<OwnedFd> {
     use rustix::mount::OpenTreeFlags as Flags;
-    rustix::mount::open_tree(
-        CWD,
-        path,
-        Flags::OPEN_TREE_CLONE | Flags::OPEN_TREE_CLOEXEC,
-    )
+    rustix::mount::open_tree(CWD, path, Flags::OPEN_TREE_CLONE | Flags::OPEN_TREE_CLOEXEC)
 }
 
 /// /dev/null, opened.
@@ -117,7 +113,11 @@ pub fn device(kind: FileType, major: u32, minor: u32) -> rustix::io::Result<Owne
 
 /// Path of a node of ours, which is made when it is first asked for.
 fn node(kind: FileType, major: u32, minor: u32) -> rustix::io::Result<String> {
-    let letter = if kind == FileType::BlockDevice { 'b' } else { 'c' };
+    let letter = if kind == FileType::BlockDevice {
+        'b'
+    } else {
+        'c'
+    };
     let path = format!("{DEV}/{letter}-{major}-{minor}");
     let dev: Dev = rustix::fs::makedev(major, minor);
     // The umask of stages and monitors is 0, so this is what others get.

@@ -92,7 +92,9 @@ impl Link {
             }
             return Err(error);
         }
-        answer.await.map_err(|_| io::ErrorKind::ConnectionReset.into())
+        answer
+            .await
+            .map_err(|_| io::ErrorKind::ConnectionReset.into())
     }
 
     /// Sends what is answered elsewhere.
@@ -117,7 +119,9 @@ impl Link {
             }
             None => return Err(io::ErrorKind::ConnectionReset.into()),
         };
-        answer.await.map_err(|_| io::ErrorKind::ConnectionReset.into())
+        answer
+            .await
+            .map_err(|_| io::ErrorKind::ConnectionReset.into())
     }
 
     /// Ends the connection: whoever waits is told that the peer is gone.

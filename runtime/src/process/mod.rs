@@ -224,7 +224,10 @@ pub const SPAWNER: &str = "lighter-spawner";
 /// started as the engine's spawner (`argv[0]` is [`SPAWNER`]), it becomes that
 /// and never returns.
 pub fn dispatch() {
-    if std::env::args_os().next().is_some_and(|name| name == SPAWNER) {
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name == SPAWNER)
+    {
         spawner::main();
     }
 }

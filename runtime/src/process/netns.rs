@@ -68,6 +68,7 @@ impl cni::Netns for PodNetns {
     }
 
     async fn netlink_socket(&self, protocol: i32) -> io::Result<OwnedFd> {
-        self.socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol).await
+        self.socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol)
+            .await
     }
 }

@@ -107,7 +107,10 @@ impl Sandbox {
         marks.push(answer::mark("prepared"));
         mark_waterfall(&self.id, &id, &marks);
         let fds: Vec<_> = prepared.fds.iter().map(AsFd::as_fd).collect();
-        let done = self.done(&id, Body::Create(prepared.request), &fds).await?.0;
+        let done = self
+            .done(&id, Body::Create(prepared.request), &fds)
+            .await?
+            .0;
         mark_waterfall(&self.id, &id, &done.marks);
         let record = Record {
             pid: done.pid,
@@ -171,7 +174,9 @@ impl Sandbox {
         };
         self.connection.executions().insert(key.clone(), execution);
         let fds: Vec<_> = prepared.fds.iter().map(AsFd::as_fd).collect();
-        let answered = self.done(container, Body::Exec(prepared.request), &fds).await;
+        let answered = self
+            .done(container, Body::Exec(prepared.request), &fds)
+            .await;
         let (done, mut fds) = answered.inspect_err(|_| {
             self.connection.executions().remove(&key);
         })?;

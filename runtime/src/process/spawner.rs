@@ -39,7 +39,15 @@ fn run() -> rustix::io::Result<()> {
         Err(failure) => Body::Failed(failure.into()),
     };
     drop(first);
-    sys::send(agent, &Frame { seq, body: Some(body) }.encode_to_vec(), &[])?;
+    sys::send(
+        agent,
+        &Frame {
+            seq,
+            body: Some(body),
+        }
+        .encode_to_vec(),
+        &[],
+    )?;
     serve(agent)
 }
 
@@ -67,7 +75,11 @@ fn settle(cgroups: &[OwnedFd]) -> Result<(), Failure> {
 
 fn serve(agent: BorrowedFd<'_>) -> rustix::io::Result<()> {
     while let Some(packet) = sys::receive(agent, RecvFlags::empty())? {
-        let Some(Frame { seq, body: Some(Body::Spawn(spec)) }) = decode(&packet) else {
+        let Some(Frame {
+            seq,
+            body: Some(Body::Spawn(spec)),
+        }) = decode(&packet)
+        else {
             continue;
         };
         spawn(seq, &spec, packet.fds);
@@ -95,7 +107,11 @@ fn spawn(seq: u64, spec: &Spawn, fds: Vec<OwnedFd>) {
                 context: String::new(),
             };
             let body = Some(Body::Failed(failure.into()));
-            let _ = sys::send(connection.as_fd(), &Frame { seq, body }.encode_to_vec(), &[]);
+            let _ = sys::send(
+                connection.as_fd(),
+                &Frame { seq, body }.encode_to_vec(),
+                &[],
+            );
         }
     }
 }

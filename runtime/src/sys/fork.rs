@@ -47,11 +47,7 @@ pub fn fork(flags: i32) -> rustix::io::Result<Forked> {
     // SAFETY: args outlives the call and its size is passed; no CLONE_VM, so the
     // child runs on a copy of this stack; pidfd points to a live RawFd.
     let pid = checked(unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            size_of::<ClonePlain>(),
-        )
+        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<ClonePlain>())
     })?;
     if pid == 0 {
         return Ok(Forked::Child);

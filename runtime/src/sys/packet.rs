@@ -146,6 +146,10 @@ mod tests {
     fn receive_tells_the_end_when_the_peer_is_gone() {
         let (one, two) = pair();
         drop(one);
-        assert!(receive(&two, RecvFlags::empty()).expect("receive").is_none());
+        assert!(
+            receive(&two, RecvFlags::empty())
+                .expect("receive")
+                .is_none()
+        );
     }
 }

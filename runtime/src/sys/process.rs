@@ -102,7 +102,10 @@ pub fn load_seccomp(bytes: &[u8]) -> Result<()> {
         return Err(Errno::INVAL);
     }
     // An aligned copy: the bytes come from a message at any offset.
-    let aligned: Vec<u64> = instructions.iter().map(|i| u64::from_ne_bytes(*i)).collect();
+    let aligned: Vec<u64> = instructions
+        .iter()
+        .map(|i| u64::from_ne_bytes(*i))
+        .collect();
     let program = libc::sock_fprog {
         len: length,
         filter: aligned.as_ptr().cast_mut().cast(),

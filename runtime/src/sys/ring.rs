@@ -14,10 +14,23 @@ use rustix::io::Errno;
 /// What was asked of the ring and is not done.
 #[derive(Debug)]
 enum Work {
-    Write { file: Rc<OwnedFd>, data: Vec<u8> },
-    Rename { dir: Rc<OwnedFd>, from: CString, to: CString },
-    Open { dir: Rc<OwnedFd>, name: CString },
-    Unlink { dir: Rc<OwnedFd>, name: CString },
+    Write {
+        file: Rc<OwnedFd>,
+        data: Vec<u8>,
+    },
+    Rename {
+        dir: Rc<OwnedFd>,
+        from: CString,
+        to: CString,
+    },
+    Open {
+        dir: Rc<OwnedFd>,
+        name: CString,
+    },
+    Unlink {
+        dir: Rc<OwnedFd>,
+        name: CString,
+    },
 }
 
 /// Something that is done.
@@ -105,7 +118,11 @@ impl Ring {
 
     /// Takes what is done.
     pub fn completed(&mut self) -> Vec<Completion> {
-        let done: Vec<_> = self.ring.completion().map(|c| (c.user_data(), c.result())).collect();
+        let done: Vec<_> = self
+            .ring
+            .completion()
+            .map(|c| (c.user_data(), c.result()))
+            .collect();
         done.into_iter()
             .filter_map(|(number, result)| {
                 let (token, work) = self.work.remove(&number)?;
@@ -146,7 +163,13 @@ fn entry(work: &Work) -> io_uring::squeue::Entry {
             opcode::RenameAt::new(at(dir), from.as_ptr(), at(dir), to.as_ptr()).build()
         }
         Work::Open { dir, name } => opcode::OpenAt::new(at(dir), name.as_ptr())
-            .flags(libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NOFOLLOW)
+            .flags(
+                libc::O_WRONLY
+                    | libc::O_CREAT
+                    | libc::O_APPEND
+                    | libc::O_CLOEXEC
+                    | libc::O_NOFOLLOW,
+            )
             .mode(0o640)
             .build(),
         Work::Unlink { dir, name } => opcode::UnlinkAt::new(at(dir), name.as_ptr()).build(),
@@ -155,7 +178,9 @@ fn entry(work: &Work) -> io_uring::squeue::Entry {
 
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring").field("in_flight", &self.work.len()).finish()
+        f.debug_struct("Ring")
+            .field("in_flight", &self.work.len())
+            .finish()
     }
 }
 

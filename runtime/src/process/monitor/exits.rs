@@ -90,7 +90,11 @@ impl Monitor {
 
     /// Until when the loop may sleep.
     pub(super) fn timeout(&self) -> Option<Timespec> {
-        let until = self.containers.values().filter_map(|c| c.telling_until).min()?;
+        let until = self
+            .containers
+            .values()
+            .filter_map(|c| c.telling_until)
+            .min()?;
         let nanos = until.saturating_sub(monotonic());
         Some(Timespec {
             tv_sec: (nanos / 1_000_000_000) as i64,
@@ -147,10 +151,11 @@ impl Monitor {
         let mode = Mode::RUSR | Mode::WUSR;
         let file = rustix::fs::openat(&self.exits, partial.as_str(), flags, mode)?;
         rustix::io::write(&file, &json)?;
-        rustix::fs::renameat(&self.exits, partial.as_str(), &self.exits, name.as_str())
-            .inspect_err(|_| {
+        rustix::fs::renameat(&self.exits, partial.as_str(), &self.exits, name.as_str()).inspect_err(
+            |_| {
                 let _ = rustix::fs::unlinkat(&self.exits, partial.as_str(), AtFlags::empty());
-            })
+            },
+        )
     }
 }
 

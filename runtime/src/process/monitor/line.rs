@@ -125,7 +125,10 @@ mod tests {
     fn long_line_is_split_and_ended_when_its_newline_comes() {
         let data = [vec![b'x'; LINE_MAX + 1], vec![b'\n']].concat();
         let entries = log(&[&data]);
-        let tags: Vec<_> = entries.lines().map(|l| (&l[38..39], l.len() - 40)).collect();
+        let tags: Vec<_> = entries
+            .lines()
+            .map(|l| (&l[38..39], l.len() - 40))
+            .collect();
         assert_eq!(tags, [("P", LINE_MAX), ("F", 1)]);
     }
 

@@ -145,9 +145,11 @@ impl Logs {
             write_waiting(log, &data);
             return;
         };
-        if let Some(rotation) = log.rotation.as_mut().filter(|r| {
-            log.size > 0 && log.size + data.len() as u64 > r.max_size && r.max_size > 0
-        }) {
+        if let Some(rotation) = log
+            .rotation
+            .as_mut()
+            .filter(|r| log.size > 0 && log.size + data.len() as u64 > r.max_size && r.max_size > 0)
+        {
             log.pending = data;
             rotation.busy = true;
             let to = rotated_name(&rotation.name, super::now());

@@ -34,13 +34,7 @@ use streams::Client;
 
 /// Becomes the monitor of a pod. `seq` is that of the agent's request, answered
 /// on `connection` by our state.
-pub fn main(
-    seq: u64,
-    spec: &Spawn,
-    connection: OwnedFd,
-    listener: OwnedFd,
-    dir: OwnedFd,
-) -> ! {
+pub fn main(seq: u64, spec: &Spawn, connection: OwnedFd, listener: OwnedFd, dir: OwnedFd) -> ! {
     let fds = [&connection, &listener, &dir].map(AsRawFd::as_raw_fd);
     let made = start(spec, connection, listener, dir, &mut fds.clone());
     let mut monitor = match made {
@@ -239,7 +233,11 @@ impl Monitor {
         loop {
             events.clear();
             let timeout = self.timeout();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),
             }
@@ -343,7 +341,10 @@ impl Monitor {
         };
         let (Ok(netns), userns) = (
             self.namespaces.netns.try_clone(),
-            self.namespaces.userns.as_ref().and_then(|fd| fd.try_clone().ok()),
+            self.namespaces
+                .userns
+                .as_ref()
+                .and_then(|fd| fd.try_clone().ok()),
         ) else {
             return self.fail(seq, Why::Unknown);
         };

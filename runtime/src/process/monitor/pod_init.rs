@@ -71,10 +71,8 @@ const ROOT_UID: rustix::fs::Uid = rustix::fs::Uid::ROOT;
 const ROOT_GID: rustix::fs::Gid = rustix::fs::Gid::ROOT;
 
 fn sealed(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let file = rustix::fs::memfd_create(
-        c"pod-init",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?;
+    let file =
+        rustix::fs::memfd_create(c"pod-init", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     rustix::io::write(&file, bytes)?;
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o555))?;
     rustix::fs::fcntl_add_seals(
@@ -103,7 +101,10 @@ fn drop_everything(program: &OwnedFd) -> rustix::io::Result<()> {
     sys::unblock_all();
     rustix::process::setsid()?;
     rustix::thread::set_no_new_privs(true)?;
-    let (uid, gid) = (rustix::fs::Uid::from_raw(USER), rustix::fs::Gid::from_raw(USER));
+    let (uid, gid) = (
+        rustix::fs::Uid::from_raw(USER),
+        rustix::fs::Gid::from_raw(USER),
+    );
     rustix::thread::set_thread_groups(&[])?;
     rustix::thread::set_thread_res_gid(Some(gid), Some(gid), Some(gid))?;
     rustix::thread::set_thread_res_uid(Some(uid), Some(uid), Some(uid))?;

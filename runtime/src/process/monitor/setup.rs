@@ -159,13 +159,23 @@ mod tests {
     #[test]
     fn sysctl_path_keeps_dots_of_interfaces_when_the_name_has_slashes() {
         assert_eq!(path_of("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
-        assert_eq!(path_of("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");
-        assert_eq!(path_of("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(
+            path_of("net/ipv4/conf/eth0.1/forwarding"),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
+        assert_eq!(
+            path_of("net.ipv4.conf.eth0/1.forwarding"),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
     }
 
     #[test]
     fn map_has_a_line_for_each_run_when_there_are_several() {
-        let run = |container, host, length| IdMap { container, host, length };
+        let run = |container, host, length| IdMap {
+            container,
+            host,
+            length,
+        };
         let text = map(&[run(0, 65536, 65536), run(70000, 1, 2)]);
         assert_eq!(text, "0 65536 65536\n70000 1 2\n");
     }

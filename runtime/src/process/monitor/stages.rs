@@ -8,8 +8,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use prost::Message;
-use rustix::event::epoll::EventFlags;
 use rustix::event::epoll;
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::pipe::PipeFlags;
@@ -42,7 +42,11 @@ pub struct Pending {
 
 enum What {
     Container(u32),
-    Execution { container: String, exec: String, process: Child },
+    Execution {
+        container: String,
+        exec: String,
+        process: Child,
+    },
 }
 
 /// Our ends of a container's streams, and the ones it is given.
@@ -70,7 +74,9 @@ impl Monitor {
     ) -> Result<(), Failed> {
         let marks = vec![mark("request read")];
         read_plan(&mut create.plan, fds)?;
-        let log = (!create.log.is_empty()).then(|| split_log(&create, fds)).transpose()?;
+        let log = (!create.log.is_empty())
+            .then(|| split_log(&create, fds))
+            .transpose()?;
         let pid_of = create.pid();
         let target = self.target(pid_of, &create.target)?;
         let pipes = match create.tty {
@@ -129,7 +135,11 @@ impl Monitor {
         match pid {
             PidOf::Own | PidOf::Node => Ok(None),
             PidOf::Pod => {
-                let init = self.namespaces.init.as_ref().ok_or(Failed::from(Why::NotFound))?;
+                let init = self
+                    .namespaces
+                    .init
+                    .as_ref()
+                    .ok_or(Failed::from(Why::NotFound))?;
                 Ok(Some((copy(&init.pidfd)?, init.pid)))
             }
             PidOf::Target => {
@@ -139,7 +149,10 @@ impl Monitor {
                 if container.pid_of == PidOf::Node {
                     return Ok(None);
                 }
-                let pidfd = container.pidfd.as_ref().ok_or(Failed::from(Why::NotRunning))?;
+                let pidfd = container
+                    .pidfd
+                    .as_ref()
+                    .ok_or(Failed::from(Why::NotRunning))?;
                 Ok(Some((copy(pidfd)?, container.pid)))
             }
         }
@@ -154,7 +167,10 @@ impl Monitor {
         let pending = self.pending.values_mut().find(of_container);
         match (self.containers.get(&key), pending) {
             (Some(container), _) if container.started => {
-                let done = Done { pid: container.pid, ..Done::default() };
+                let done = Done {
+                    pid: container.pid,
+                    ..Done::default()
+                };
                 self.answer(seq, Body::Done(done), &[]);
             }
             (_, Some(pending)) if pending.ready => {
@@ -176,8 +192,15 @@ impl Monitor {
         }
     }
 
-    fn try_exec(&mut self, seq: u64, mut exec: wire::Exec, mut fds: Vec<OwnedFd>) -> Result<(), Failed> {
-        let key = self.find(&exec.container).ok_or(Failed::from(Why::NotFound))?;
+    fn try_exec(
+        &mut self,
+        seq: u64,
+        mut exec: wire::Exec,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<(), Failed> {
+        let key = self
+            .find(&exec.container)
+            .ok_or(Failed::from(Why::NotFound))?;
         read_plan(&mut exec.plan, &mut fds)?;
         let (streams, fds) = match exec.tty {
             true => (None, fds.as_slice()),
@@ -188,7 +211,10 @@ impl Monitor {
         };
         let running = self.containers.get(&key).filter(|c| c.is_running());
         let container = running.ok_or(Failed::from(Why::NotRunning))?;
-        let pidfd = container.pidfd.as_ref().ok_or(Failed::from(Why::NotRunning))?;
+        let pidfd = container
+            .pidfd
+            .as_ref()
+            .ok_or(Failed::from(Why::NotRunning))?;
         let (channel, theirs) = seqpacket_pair().at(Step::Fork)?;
         let stage = Stage {
             purpose: Purpose::Exec {
@@ -301,7 +327,15 @@ impl Monitor {
         }
         let pid = self.containers.get(&container).map_or(0, |c| c.pid);
         if let Some(seq) = seq {
-            self.answer(seq, Body::Done(Done { pid, marks, ..Done::default() }), &[]);
+            self.answer(
+                seq,
+                Body::Done(Done {
+                    pid,
+                    marks,
+                    ..Done::default()
+                }),
+                &[],
+            );
         }
     }
 
@@ -353,14 +387,26 @@ impl Monitor {
                 c.started = true;
                 c.pid
             }),
-            What::Execution { container, exec, process } => {
+            What::Execution {
+                container,
+                exec,
+                process,
+            } => {
                 let pid = process.pid;
-                self.executions.push(Execution { container, exec, pid });
+                self.executions.push(Execution {
+                    container,
+                    exec,
+                    pid,
+                });
                 pid
             }
         };
         if let Some(seq) = pending.seq {
-            let done = Done { pid, marks: pending.marks, ..Done::default() };
+            let done = Done {
+                pid,
+                marks: pending.marks,
+                ..Done::default()
+            };
             let fds: Vec<BorrowedFd<'_>> = pending.master.iter().map(AsFd::as_fd).collect();
             self.answer(seq, Body::Done(done), &fds);
         }

@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::epoll::EventFlags;
 use rustix::event::epoll;
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
@@ -118,7 +118,8 @@ impl Monitor {
             output.lines.end(stream, now(), log);
         }
         self.logs.flush(key);
-        self.clients.retain(|_, client| client.container != key || client.stream != stream);
+        self.clients
+            .retain(|_, client| client.container != key || client.stream != stream);
     }
 
     fn pause(&mut self, key: u32, stream: Stream) {
@@ -178,8 +179,12 @@ impl Monitor {
         }
         match self.try_attach(key, attach.stdin) {
             Ok((stdin, outputs)) => {
-                let done = Done { stdin: stdin.is_some(), ..Done::default() };
-                let fds: Vec<BorrowedFd<'_>> = stdin.iter().chain(&outputs).map(AsFd::as_fd).collect();
+                let done = Done {
+                    stdin: stdin.is_some(),
+                    ..Done::default()
+                };
+                let fds: Vec<BorrowedFd<'_>> =
+                    stdin.iter().chain(&outputs).map(AsFd::as_fd).collect();
                 self.answer(seq, Body::Done(done), &fds);
             }
             Err(errno) => self.fail(seq, failure(Step::Streams, errno)),
@@ -223,7 +228,14 @@ impl Monitor {
         let key = self.key();
         // No event is asked for: that the reader is gone comes unasked.
         self.watch(ours.as_fd(), Watch::Client(key), EventFlags::empty())?;
-        self.clients.insert(key, Client { container, stream, fd: ours });
+        self.clients.insert(
+            key,
+            Client {
+                container,
+                stream,
+                fd: ours,
+            },
+        );
         Ok(theirs)
     }
 }

@@ -41,7 +41,9 @@ impl Monitor {
     }
 
     fn signal(&mut self, seq: u64, signal: &wire::Signal) {
-        let container = self.find(&signal.container).and_then(|key| self.containers.get(&key));
+        let container = self
+            .find(&signal.container)
+            .and_then(|key| self.containers.get(&key));
         if let Some(container) = container.filter(|c| c.is_alive()) {
             send_signal(container, signal.signal);
         }
@@ -55,7 +57,9 @@ impl Monitor {
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        let container = self.find(&resize.container).and_then(|key| self.containers.get(&key));
+        let container = self
+            .find(&resize.container)
+            .and_then(|key| self.containers.get(&key));
         if let Some(output) = container.filter(|c| c.tty).and_then(|c| c.stdout.as_ref()) {
             let _ = rustix::termios::tcsetwinsize(&output.fd, size);
         }
@@ -85,7 +89,8 @@ impl Monitor {
 
     /// Drops a container that is to be removed, once its process is no more.
     pub(super) fn forget_if_ended(&mut self, key: u32) {
-        let ended = |c: &Container| !c.removing.is_empty() && !c.is_alive() && c.telling_until.is_none();
+        let ended =
+            |c: &Container| !c.removing.is_empty() && !c.is_alive() && c.telling_until.is_none();
         if !self.containers.get(&key).is_some_and(ended) {
             return;
         }

@@ -144,7 +144,10 @@ fn pid_of(pid: &ContainerPid) -> (PidOf, String) {
 
 /// A cgroup namespace is made unless the spec lists namespaces and not this one.
 fn private_cgroup(oci: &Spec) -> bool {
-    let listed = oci.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let listed = oci
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.namespaces().as_ref());
     listed.is_none_or(|list| list.iter().any(|ns| ns.typ() == LinuxNamespaceType::Cgroup))
 }
 

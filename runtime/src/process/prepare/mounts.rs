@@ -99,7 +99,9 @@ fn bind(
     let set = |attr| {
         sys::set_mount_attr(&tree, attr).map_err(trouble("set attributes of", path.display()))
     };
-    let propagates = options.propagation.is_some_and(|(flag, _)| flag == options::MS_SHARED);
+    let propagates = options
+        .propagation
+        .is_some_and(|(flag, _)| flag == options::MS_SHARED);
     let (flag, whole) = options.propagation.unwrap_or((options::MS_PRIVATE, true));
     // The clone is in the source's peer group already; a mount of the host that
     // is private can't be shared back to it.
@@ -149,7 +151,14 @@ fn hierarchies() -> Vec<KeyValue> {
 /// Controllers of v1, as options that pick a hierarchy; the rest of a mount's
 /// super options (`rw`, `xattr`, `release_agent`) does not.
 fn parse_hierarchies(mountinfo: &str) -> Vec<KeyValue> {
-    const OTHERS: [&str; 6] = ["rw", "ro", "xattr", "noprefix", "clone_children", "seclabel"];
+    const OTHERS: [&str; 6] = [
+        "rw",
+        "ro",
+        "xattr",
+        "noprefix",
+        "clone_children",
+        "seclabel",
+    ];
     let mut found = Vec::new();
     let mut unified = None;
     for line in mountinfo.lines() {
@@ -157,19 +166,27 @@ fn parse_hierarchies(mountinfo: &str) -> Vec<KeyValue> {
             continue;
         };
         let mut after = after.split(' ');
-        let (fstype, options) = (after.next().unwrap_or_default(), after.nth(1).unwrap_or_default());
+        let (fstype, options) = (
+            after.next().unwrap_or_default(),
+            after.nth(1).unwrap_or_default(),
+        );
         let path = before.split(' ').nth(4).unwrap_or_default();
         let key = path.rsplit('/').next().unwrap_or_default().to_owned();
         let below = path.starts_with("/sys/fs/cgroup/");
         match fstype {
             "cgroup" if below => {
-                let kept = options.split(',').filter(|o| {
-                    !OTHERS.contains(o) && !o.starts_with("release_agent=")
-                });
+                let kept = options
+                    .split(',')
+                    .filter(|o| !OTHERS.contains(o) && !o.starts_with("release_agent="));
                 let value = kept.collect::<Vec<_>>().join(",");
                 found.push(KeyValue { key, value });
             }
-            "cgroup2" if below => unified = Some(KeyValue { key, value: String::new() }),
+            "cgroup2" if below => {
+                unified = Some(KeyValue {
+                    key,
+                    value: String::new(),
+                })
+            }
             _ => {}
         }
     }
@@ -200,7 +217,11 @@ mod tests {
             .into_iter()
             .map(|h| (h.key, h.value))
             .collect();
-        let expected = [("cpu,cpuacct", "cpu,cpuacct"), ("systemd", "name=systemd"), ("unified", "")];
+        let expected = [
+            ("cpu,cpuacct", "cpu,cpuacct"),
+            ("systemd", "name=systemd"),
+            ("unified", ""),
+        ];
         assert_eq!(found, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
 }

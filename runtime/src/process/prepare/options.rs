@@ -46,8 +46,16 @@ const ATTRIBUTES: [(&str, u64, u64); 14] = [
     ("nosymfollow", bits(Attr::MOUNT_ATTR_NOSYMFOLLOW), 0),
     ("nodiratime", bits(Attr::MOUNT_ATTR_NODIRATIME), 0),
     // Access times are one field of the flags, which is cleared to be set.
-    ("noatime", bits(Attr::MOUNT_ATTR_NOATIME), bits(Attr::MOUNT_ATTR__ATIME)),
-    ("strictatime", bits(Attr::MOUNT_ATTR_STRICTATIME), bits(Attr::MOUNT_ATTR__ATIME)),
+    (
+        "noatime",
+        bits(Attr::MOUNT_ATTR_NOATIME),
+        bits(Attr::MOUNT_ATTR__ATIME),
+    ),
+    (
+        "strictatime",
+        bits(Attr::MOUNT_ATTR_STRICTATIME),
+        bits(Attr::MOUNT_ATTR__ATIME),
+    ),
     ("relatime", 0, bits(Attr::MOUNT_ATTR__ATIME)),
     ("diratime", 0, bits(Attr::MOUNT_ATTR_NODIRATIME)),
 ];
@@ -131,7 +139,11 @@ mod tests {
     #[test]
     fn rest_is_data_of_the_file_system() {
         let parsed = parse(["nosuid", "size=64k", "newinstance"]);
-        let data: Vec<_> = parsed.data.iter().map(|d| (d.key.as_str(), d.value.as_str())).collect();
+        let data: Vec<_> = parsed
+            .data
+            .iter()
+            .map(|d| (d.key.as_str(), d.value.as_str()))
+            .collect();
         assert_eq!(data, [("size", "64k"), ("newinstance", "")]);
     }
 

@@ -38,7 +38,8 @@ pub fn rootfs(rootfs: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd
 
 fn make_dir(dir: &Path) -> rustix::io::Result<()> {
     if let Some(parent) = dir.parent() {
-        std::fs::create_dir_all(parent).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        std::fs::create_dir_all(parent)
+            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     }
     match rustix::fs::mkdir(dir, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -50,7 +51,10 @@ fn make_dir(dir: &Path) -> rustix::io::Result<()> {
 fn copy_owner(top: &Path, upper: &Path, userns: Option<BorrowedFd<'_>>) -> rustix::io::Result<()> {
     let layer = open_layer(top, userns)?;
     let stat = rustix::fs::fstat(&layer)?;
-    let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+    let (uid, gid) = (
+        rustix::fs::Uid::from_raw(stat.st_uid),
+        rustix::fs::Gid::from_raw(stat.st_gid),
+    );
     rustix::fs::chown(upper, Some(uid), Some(gid))?;
     rustix::fs::chmod(upper, Mode::from_raw_mode(stat.st_mode & 0o7777))
 }

@@ -68,7 +68,9 @@ fn rlimit(limit: &oci_spec::runtime::PosixRlimit) -> Rlimit {
 }
 
 fn mask(set: Option<&Set>) -> u64 {
-    set.into_iter().flatten().fold(0, |mask, one| mask | 1 << number(*one))
+    set.into_iter()
+        .flatten()
+        .fold(0, |mask, one| mask | 1 << number(*one))
 }
 
 /// Numbers of include/uapi/linux/capability.h.
@@ -125,9 +127,13 @@ mod tests {
 
     #[test]
     fn capabilities_are_the_kernels_bits() {
-        let set: Set = [Capability::Chown, Capability::NetRaw, Capability::CheckpointRestore]
-            .into_iter()
-            .collect();
+        let set: Set = [
+            Capability::Chown,
+            Capability::NetRaw,
+            Capability::CheckpointRestore,
+        ]
+        .into_iter()
+        .collect();
         assert_eq!(mask(Some(&set)), 1 | 1 << 13 | 1 << 40);
     }
 

@@ -71,7 +71,13 @@ fn make(root: BorrowedFd<'_>, device: &Device, user: bool) -> rustix::io::Result
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-    rustix::fs::chownat(&above, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::chownat(
+        &above,
+        name,
+        Some(uid),
+        Some(gid),
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+    )
 }
 
 /// One of the image's own is good when it is the same.

@@ -88,7 +88,8 @@ fn resource(number: u32) -> Option<Resource> {
 pub fn own_streams(process: &Process, streams: [BorrowedFd<'_>; 3]) -> Answer {
     for stream in streams {
         let kind = path::kind(stream).at(Step::Streams)?;
-        let null = || rustix::fs::fstat(stream).is_ok_and(|s| s.st_rdev == rustix::fs::makedev(1, 3));
+        let null =
+            || rustix::fs::fstat(stream).is_ok_and(|s| s.st_rdev == rustix::fs::makedev(1, 3));
         if kind == FileType::Fifo || (kind == FileType::CharacterDevice && !null()) {
             match rustix::fs::fchown(stream, Some(Uid::from_raw(process.uid)), None) {
                 // An owner that the user namespace does not map.
@@ -134,7 +135,11 @@ pub fn take(process: &Process) -> Result<bool, Failure> {
 /// Changes to the working directory, which must be in the container's root: one
 /// reached through a leaked descriptor would not be (CVE-2024-21626).
 fn enter(process: &Process) -> Answer {
-    let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
+    let cwd = if process.cwd.is_empty() {
+        "/"
+    } else {
+        &process.cwd
+    };
     rustix::process::chdir(cwd).on(Step::WorkingDirectory, cwd)?;
     let real = rustix::process::getcwd(Vec::new()).on(Step::WorkingDirectory, cwd)?;
     if real.as_bytes().starts_with(b"/") {

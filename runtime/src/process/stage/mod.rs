@@ -88,14 +88,22 @@ fn run(stage: &Stage<'_>) -> Result<Infallible, Failure> {
         errno: Errno::BADMSG,
         context: error.to_string(),
     })?;
-    let process = plan.process.as_ref().ok_or(Errno::BADMSG).at(Step::ReadPlan)?;
+    let process = plan
+        .process
+        .as_ref()
+        .ok_or(Errno::BADMSG)
+        .at(Step::ReadPlan)?;
     // Nothing that is made below shall have fewer rights than asked for.
     rustix::process::umask(rustix::fs::Mode::empty());
     sys::reset_all();
     sys::unblock_all();
     match stage.purpose {
         Purpose::Create { pid, userns } => create(stage, &plan, process, pid, userns),
-        Purpose::Exec { container, pid, user } => exec(stage, process, container, pid, user),
+        Purpose::Exec {
+            container,
+            pid,
+            user,
+        } => exec(stage, process, container, pid, user),
     }
 }
 
@@ -210,8 +218,7 @@ fn become_root() -> Result<(), Failure> {
     let (uid, gid) = (Uid::ROOT, Gid::ROOT);
     rustix::thread::set_thread_res_gid(Some(gid), Some(gid), Some(gid))
         .at(Step::JoinUserNamespace)?;
-    rustix::thread::set_thread_res_uid(Some(uid), Some(uid), Some(uid))
-        .at(Step::JoinUserNamespace)
+    rustix::thread::set_thread_res_uid(Some(uid), Some(uid), Some(uid)).at(Step::JoinUserNamespace)
 }
 
 /// Goes on in a sibling: a child of the monitor, so that it is the one to reap.
@@ -227,7 +234,11 @@ fn continue_as_sibling(stage: &Stage<'_>, flags: i32) -> Result<(), Failure> {
                 seq: 0,
                 body: Some(Body::Done(done)),
             };
-            let sent = sys::send(stage.channel, &frame.encode_to_vec(), &[sibling.pidfd.as_fd()]);
+            let sent = sys::send(
+                stage.channel,
+                &frame.encode_to_vec(),
+                &[sibling.pidfd.as_fd()],
+            );
             sys::exit_now(i32::from(sent.is_err()));
         }
     }
@@ -287,9 +298,8 @@ fn become_process(
     if let Some(target) = target {
         // Takes effect for children only; we stay outside, and tell no one
         // inside anything: not by ptrace, since we are not dumpable.
-        let _ = rustix::process::set_dumpable_behavior(
-            rustix::process::DumpableBehavior::NotDumpable,
-        );
+        let _ =
+            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         sys::join_namespaces(target, libc::CLONE_NEWPID).at(Step::JoinPidNamespace)?;
         let mut keep = vec![0, 1, 2, stage.channel.as_raw_fd()];
         sys::close_all_but(&mut keep).at(Step::CloseDescriptors)?;
@@ -322,7 +332,11 @@ impl Command {
         let search = process.env.iter().find_map(|e| e.strip_prefix("PATH="));
         let cstrings = |list: &[String]| -> Result<Vec<CString>, Failure> {
             list.iter()
-                .map(|s| CString::new(s.as_str()).map_err(|_| Errno::INVAL).on(Step::Execute, s))
+                .map(|s| {
+                    CString::new(s.as_str())
+                        .map_err(|_| Errno::INVAL)
+                        .on(Step::Execute, s)
+                })
                 .collect()
         };
         Ok(Self {
@@ -344,7 +358,11 @@ impl Command {
                 }
             }
         }
-        let name = self.args.first().map(|a| a.to_string_lossy()).unwrap_or_default();
+        let name = self
+            .args
+            .first()
+            .map(|a| a.to_string_lossy())
+            .unwrap_or_default();
         Err(worst).on(Step::Execute, name)
     }
 }
@@ -365,7 +383,10 @@ mod tests {
 
     #[test]
     fn command_is_looked_for_along_path_when_it_has_no_slash() {
-        assert_eq!(candidates("sh", "/bin::/usr/bin"), ["/bin/sh", "/usr/bin/sh"]);
+        assert_eq!(
+            candidates("sh", "/bin::/usr/bin"),
+            ["/bin/sh", "/usr/bin/sh"]
+        );
         assert_eq!(candidates("./sh", "/bin"), ["./sh"]);
     }
 }

@@ -17,7 +17,12 @@ const WALK: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLIN
 
 /// Our own root.
 pub fn open_root() -> Result<OwnedFd> {
-    rustix::fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::openat(
+        CWD,
+        c"/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 /// What `path` names inside `root`, as an O_PATH descriptor.
@@ -48,7 +53,11 @@ pub fn open_with(
 }
 
 /// Opens a mountpoint, making it and the directories above it where they lack.
-pub fn mountpoint(root: BorrowedFd<'_>, path: &str, directory: bool) -> std::result::Result<OwnedFd, Failure> {
+pub fn mountpoint(
+    root: BorrowedFd<'_>,
+    path: &str,
+    directory: bool,
+) -> std::result::Result<OwnedFd, Failure> {
     let made = if directory {
         self::directory(root, path, SYMLINKS_MAX)
     } else {

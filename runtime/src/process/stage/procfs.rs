@@ -59,7 +59,9 @@ fn by_visit(process: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<Owned
     drop(theirs);
     let answer = sys::receive(&ours, rustix::net::RecvFlags::empty())?;
     wait(outside.pid)?;
-    answer.and_then(|mut packet| packet.fds.pop()).ok_or(Errno::SRCH)
+    answer
+        .and_then(|mut packet| packet.fds.pop())
+        .ok_or(Errno::SRCH)
 }
 
 fn wait(pid: i32) -> Result<()> {

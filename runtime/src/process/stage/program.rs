@@ -152,14 +152,20 @@ mod tests {
         let path = std::env::temp_dir().join(format!("lighter-init-{}", std::process::id()));
         let mut file = std::fs::File::create(&path).expect("create");
         file.write_all(pod_init()).expect("write");
-        file.set_permissions(std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        file.set_permissions(std::fs::Permissions::from_mode(0o755))
+            .expect("chmod");
         drop(file);
-        let mut child = std::process::Command::new(&path).spawn().expect("it is a program");
+        let mut child = std::process::Command::new(&path)
+            .spawn()
+            .expect("it is a program");
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("kill");
         let status = child.wait().expect("wait");
         let _ = std::fs::remove_file(&path);
         // Killed by the signal if it came before the mask was set; never a fault.
-        assert!(status.code() == Some(0) || status.signal() == Some(15), "{status}");
+        assert!(
+            status.code() == Some(0) || status.signal() == Some(15),
+            "{status}"
+        );
     }
 }

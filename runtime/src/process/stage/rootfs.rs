@@ -57,7 +57,10 @@ impl<'a> Rootfs<'a> {
 
     /// Attaches every mount of the plan, in its order.
     pub fn mounts(&self) -> Answer {
-        self.plan.mounts.iter().try_for_each(|mount| self.mount(mount))
+        self.plan
+            .mounts
+            .iter()
+            .try_for_each(|mount| self.mount(mount))
     }
 
     fn mount(&self, mount: &Mount) -> Answer {
@@ -88,7 +91,9 @@ impl<'a> Rootfs<'a> {
             }
             Source::Cgroup => self.cgroup(destination, attributes),
             Source::Fresh => {
-                let made = self.fresh(mount, attributes).on(Step::MakeMount, destination)?;
+                let made = self
+                    .fresh(mount, attributes)
+                    .on(Step::MakeMount, destination)?;
                 self.place(made.as_fd(), destination, true)
             }
         }
@@ -129,7 +134,13 @@ impl<'a> Rootfs<'a> {
         let made = kit::make("tmpfs", &options, writable).on(Step::MakeMount, destination)?;
         self.place_kernel(made.as_fd(), destination)?;
         for hierarchy in &self.plan.hierarchies {
-            self.hierarchy(&made, destination, &hierarchy.key, &hierarchy.value, attributes)?;
+            self.hierarchy(
+                &made,
+                destination,
+                &hierarchy.key,
+                &hierarchy.value,
+                attributes,
+            )?;
         }
         set(&made, u64::from(attributes.bits()), false).on(Step::AttachMount, destination)
     }
@@ -149,7 +160,11 @@ impl<'a> Rootfs<'a> {
             .filter(|option| !option.is_empty())
             .map(|option| option.split_once('=').unwrap_or((option, "")))
             .collect();
-        let fstype = if options.is_empty() { "cgroup2" } else { "cgroup" };
+        let fstype = if options.is_empty() {
+            "cgroup2"
+        } else {
+            "cgroup"
+        };
         let made = kit::make(fstype, &options, attributes).on(Step::MakeMount, &at)?;
         attach_on(made.as_fd(), &target).on(Step::AttachMount, &at)
     }
@@ -208,7 +223,12 @@ impl<'a> Rootfs<'a> {
             Some(first) => clone(first, false)?,
             None => kit::make(
                 "tmpfs",
-                &[("ro", ""), ("nr_inodes", "1"), ("size", "4k"), ("mode", "755")],
+                &[
+                    ("ro", ""),
+                    ("nr_inodes", "1"),
+                    ("size", "4k"),
+                    ("mode", "755"),
+                ],
                 kit::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY,
             )?,
         };

@@ -1,0 +1,258 @@
+//! Everything a user can type. Help texts are the documentation of options.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A Kubernetes node in one file: kubelet, container runtime, images, network.
+#[derive(Debug, Parser)]
+#[command(name = "lighter", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Say more; twice for debugging, three times for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Form of the log on stderr.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 64 wrong arguments, 70 a defect of Lighter, \
+77 not root, 78 configuration. Pods outlive the agent: stopping it stops no container.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run this machine's pods: the node of the cluster named by the kubeconfig.
+    Agent(AgentArgs),
+    /// Join a cluster with a bootstrap token, as `kubeadm join` does.
+    Join(JoinArgs),
+    /// Undo `join`: remove what it made on this machine.
+    Reset(ResetArgs),
+    /// Run the pods of a file with no cluster.
+    Play(PlayArgs),
+    /// Serve only the CRI socket: for crictl, critest and other kubelets.
+    Runtime(RuntimeArgs),
+    /// Images: list, pull, import, remove.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Containers and their pods, from the CRI socket.
+    Ps(PsArgs),
+    /// The log of a container.
+    Logs(LogsArgs),
+    /// Run a command in a container.
+    Exec(ExecArgs),
+    /// What this machine lacks to be a node.
+    Check,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct RuntimeOptions {
+    /// The runtime's settings [default: /etc/lighter/config.yaml where it exists].
+    #[arg(long, value_name = "FILE")]
+    pub runtime_config: Option<PathBuf>,
+    /// Images, layers and records.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Sockets and what is gone with a boot.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// The cgroup below which everything is made, such as /lighter.
+    #[arg(long, value_name = "CGROUP")]
+    pub cgroup_root: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct RuntimeArgs {
+    #[command(flatten)]
+    pub options: RuntimeOptions,
+    /// The CRI socket [default: cri.sock in the state directory].
+    #[arg(long, value_name = "PATH")]
+    pub listen: Option<PathBuf>,
+    /// Addresses for pods when no kubelet gives a podCIDR.
+    #[arg(long, value_name = "CIDR")]
+    pub pod_cidr: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub options: RuntimeOptions,
+    /// KubeletConfiguration.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/lib/kubelet/config.yaml"
+    )]
+    pub config: PathBuf,
+    /// Credentials of this node.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/kubernetes/kubelet.conf"
+    )]
+    pub kubeconfig: PathBuf,
+    /// Credentials to get the node's own with, where those don't exist yet.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/kubernetes/bootstrap-kubelet.conf"
+    )]
+    pub bootstrap_kubeconfig: PathBuf,
+    /// Name of the Node [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    pub hostname_override: Option<String>,
+    /// Address of the Node [default: that of the default route].
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<std::net::IpAddr>,
+    /// Labels for the Node, k=v,k=v.
+    #[arg(long, value_name = "LABELS", value_delimiter = ',')]
+    pub node_labels: Vec<String>,
+    /// spec.providerID of the Node.
+    #[arg(long, value_name = "ID")]
+    pub provider_id: Option<String>,
+    /// Pods' directories, plugins and keys.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub root_dir: PathBuf,
+    /// Use another runtime's CRI socket in place of the built-in one.
+    #[arg(long, value_name = "PATH")]
+    pub container_runtime_endpoint: Option<String>,
+    /// Serve the built-in runtime here as well, for crictl [default: cri.sock in the state directory].
+    #[arg(long, value_name = "PATH")]
+    pub listen: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The API server.
+    #[arg(value_name = "HOST:PORT")]
+    pub server: String,
+    /// Bootstrap token, id.secret. A file keeps it out of the process list: --token-file.
+    #[arg(long, value_name = "TOKEN", required_unless_present = "token_file")]
+    pub token: Option<String>,
+    /// File that holds the token.
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+    /// sha256:HEX of the cluster's CA key; may be given more than once.
+    #[arg(long, value_name = "HASH")]
+    pub discovery_token_ca_cert_hash: Vec<String>,
+    /// Trust whoever answers. Only where the network itself is trusted.
+    #[arg(long)]
+    pub discovery_token_unsafe_skip_ca_verification: bool,
+    /// Name of the Node [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Where kubelet.conf and pki/ca.crt are written.
+    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes")]
+    pub kubernetes_dir: PathBuf,
+    /// Where config.yaml and the node's keys are written.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub root_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ResetArgs {
+    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes")]
+    pub kubernetes_dir: PathBuf,
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub root_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct PlayArgs {
+    #[command(flatten)]
+    pub options: RuntimeOptions,
+    /// Pods (or what has a pod template), ConfigMaps and Secrets; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// End and remove what an earlier play of this file made.
+    #[arg(long)]
+    pub down: bool,
+    /// Return when the pods are ready, or done, and follow no log.
+    #[arg(long)]
+    pub detach: bool,
+    /// Follow no log; return when every pod is over. Exit code 1 when one failed.
+    #[arg(long, conflicts_with = "detach")]
+    pub wait: bool,
+    /// Addresses for pods.
+    #[arg(long, value_name = "CIDR", default_value = "10.89.0.0/24")]
+    pub pod_cidr: String,
+    /// Pods' directories.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub root_dir: PathBuf,
+    /// Logs of containers.
+    #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
+    pub pod_logs_dir: PathBuf,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct Socket {
+    /// The CRI socket.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "LIGHTER_SOCKET",
+        default_value = "/run/lighter/cri.sock"
+    )]
+    pub socket: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// List images.
+    #[command(visible_alias = "list")]
+    Ls(Socket),
+    /// Pull an image from its registry, or a mirror of it.
+    Pull {
+        #[command(flatten)]
+        socket: Socket,
+        /// Such as docker.io/library/busybox:1.37.
+        image: String,
+        /// user:password for the registry.
+        #[arg(long, value_name = "USER:PASSWORD")]
+        creds: Option<String>,
+    },
+    /// Remove an image with all its tags.
+    Rm {
+        #[command(flatten)]
+        socket: Socket,
+        /// Name, digest or id.
+        images: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    #[command(flatten)]
+    pub socket: Socket,
+    /// Ended containers as well.
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    #[command(flatten)]
+    pub socket: Socket,
+    /// Container id, or the start of it.
+    pub container: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    #[command(flatten)]
+    pub socket: Socket,
+    /// Give up after this many seconds; 0 = never.
+    #[arg(long, default_value = "0")]
+    pub timeout: i64,
+    /// Container id, or the start of it.
+    pub container: String,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}

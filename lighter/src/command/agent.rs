@@ -1,0 +1,101 @@
+//! `lighter agent`: the runtime and the kubelet in one process.
+
+use super::runtime::{default_socket, settings};
+use crate::cli::AgentArgs;
+use crate::exit::{CONFIG, USAGE, coded};
+use crate::signals;
+use anyhow::Context;
+use cri_proto::Cri;
+use kubelet::agent::AgentOptions;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Runs until SIGTERM; containers stay.
+pub async fn run(args: AgentArgs) -> anyhow::Result<u8> {
+    super::need_root("agent")?;
+    let file = args.config.exists().then_some(args.config.as_path());
+    let mut loaded = kubelet::config::load(file, None)
+        .map_err(|e| coded(CONFIG, format!("{:#}", anyhow::Error::new(e))))?;
+    if let Some(id) = &args.provider_id {
+        loaded.config.provider_id = Some(id.clone());
+    }
+    let down = signals::shutdown()?;
+    let options = options(&args, loaded)?;
+    match &args.container_runtime_endpoint {
+        Some(endpoint) => {
+            let cri = cri_proto::connect(endpoint).await?;
+            kubelet::agent::run(options, cri, ready, down).await?;
+        }
+        None => built_in(&args, options, down).await?,
+    }
+    Ok(0)
+}
+
+/// The runtime in this process, served on its socket as well.
+async fn built_in(
+    args: &AgentArgs,
+    options: AgentOptions,
+    down: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut config = settings(&args.options)?;
+    config.log_max_size = Some(options.config.config.container_log_max_size);
+    config.log_max_files = options.config.config.container_log_max_files;
+    config.seccomp_dir = args.root_dir.join("seccomp");
+    let socket = args
+        .listen
+        .clone()
+        .unwrap_or_else(|| default_socket(&config));
+    let runtime = ::runtime::Runtime::open(config)
+        .await
+        .context("start the runtime")?;
+    let listener = cri_proto::bind(&socket).await?;
+    let cri: Arc<dyn Cri> = runtime.clone();
+    let server = tokio::spawn(cri_proto::serve(
+        cri.clone(),
+        listener,
+        down.clone().cancelled_owned(),
+    ));
+    let kubelet = kubelet::agent::run(options, cri, ready, down.clone()).await;
+    down.cancel();
+    server.await.context("the CRI server")??;
+    runtime.shutdown().await;
+    kubelet.map_err(Into::into)
+}
+
+/// Tells systemd, when it is there, that the node runs.
+fn ready(_: &kubelet::agent::Running) {
+    // Nobody may be told, and then nothing is lost.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+fn options(args: &AgentArgs, loaded: kubelet::config::Loaded) -> anyhow::Result<AgentOptions> {
+    let node_name = match &args.hostname_override {
+        Some(name) => name.clone(),
+        None => kubelet::node::default_name()?,
+    };
+    Ok(AgentOptions {
+        kubeconfig: args.kubeconfig.clone(),
+        bootstrap_kubeconfig: existing(&args.bootstrap_kubeconfig),
+        node_ips: args.node_ip.into_iter().collect(),
+        node_labels: labels(&args.node_labels)?,
+        root_dir: args.root_dir.clone(),
+        ..AgentOptions::new(&node_name, loaded)
+    })
+}
+
+fn existing(path: &Path) -> Option<std::path::PathBuf> {
+    path.exists().then(|| path.to_owned())
+}
+
+fn labels(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let split = |pair: &String| match pair.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(coded(
+            USAGE,
+            format!("--node-labels: {pair:?} is not KEY=VALUE"),
+        )),
+    };
+    pairs.iter().filter(|p| !p.is_empty()).map(split).collect()
+}

@@ -1,0 +1,98 @@
+//! `lighter image`.
+
+use super::look::table;
+use crate::cli::{ImageCommand, Socket};
+use crate::exit::{USAGE, coded};
+use cri_proto::Cri;
+use cri_proto::v1::*;
+use std::sync::Arc;
+
+/// Dispatches to the CRI socket; `import` opens the store itself.
+pub async fn run(command: ImageCommand) -> anyhow::Result<u8> {
+    match command {
+        ImageCommand::Ls(socket) => ls(&connect(&socket).await?).await,
+        ImageCommand::Pull {
+            socket,
+            image,
+            creds,
+        } => pull(&connect(&socket).await?, image, creds).await,
+        ImageCommand::Rm { socket, images } => rm(&connect(&socket).await?, images).await,
+    }
+}
+
+async fn connect(socket: &Socket) -> anyhow::Result<Arc<dyn Cri>> {
+    Ok(cri_proto::connect(&socket.socket).await?)
+}
+
+async fn ls(cri: &Arc<dyn Cri>) -> anyhow::Result<u8> {
+    let images = cri.list_images(ListImagesRequest::default()).await?.images;
+    let mut rows = vec![["IMAGE", "ID", "SIZE"].map(str::to_owned).to_vec()];
+    for image in images {
+        let id: String = image
+            .id
+            .trim_start_matches("sha256:")
+            .chars()
+            .take(13)
+            .collect();
+        let size = format!("{:.1} MB", image.size as f64 / 1e6);
+        let names = if image.repo_tags.is_empty() {
+            image.repo_digests
+        } else {
+            image.repo_tags
+        };
+        rows.extend(
+            names
+                .into_iter()
+                .map(|name| vec![name, id.clone(), size.clone()]),
+        );
+    }
+    print!("{}", table(&rows));
+    Ok(0)
+}
+
+async fn pull(cri: &Arc<dyn Cri>, image: String, creds: Option<String>) -> anyhow::Result<u8> {
+    let auth = match creds.as_deref().map(|c| c.split_once(':')) {
+        None => None,
+        Some(Some((username, password))) => Some(AuthConfig {
+            username: username.into(),
+            password: password.into(),
+            ..Default::default()
+        }),
+        Some(None) => return Err(coded(USAGE, "--creds wants USER:PASSWORD")),
+    };
+    let image = ImageSpec {
+        image,
+        ..Default::default()
+    };
+    let request = PullImageRequest {
+        image: Some(image),
+        auth,
+        sandbox_config: None,
+    };
+    let pulled = cri
+        .pull_image(request)
+        .await
+        .map_err(|s| anyhow::anyhow!("{}", s.message()))?;
+    println!("{}", pulled.image_ref);
+    Ok(0)
+}
+
+async fn rm(cri: &Arc<dyn Cri>, images: Vec<String>) -> anyhow::Result<u8> {
+    for image in images {
+        let spec = ImageSpec {
+            image: image.clone(),
+            ..Default::default()
+        };
+        let known = cri.image_status(ImageStatusRequest {
+            image: Some(spec.clone()),
+            verbose: false,
+        });
+        if known.await?.image.is_none() {
+            anyhow::bail!("no image {image:?}; `lighter image ls` lists what there is");
+        }
+        cri.remove_image(RemoveImageRequest { image: Some(spec) })
+            .await?;
+        println!("removed {image}");
+    }
+    Ok(0)
+}

@@ -1,0 +1,45 @@
+//! What each command does: options in, calls to the crates, an exit code out.
+
+mod agent;
+mod check;
+mod image;
+mod join;
+mod look;
+mod play;
+mod runtime;
+
+use crate::cli::{Cli, Command};
+use crate::exit::{NO_PERMISSION, coded};
+
+/// The agent mostly waits: two threads keep its memory small, and a blocking
+/// pool does what blocks.
+pub fn worker_threads() -> usize {
+    2
+}
+
+/// Runs the command; the answer is the exit code.
+pub async fn run(cli: Cli) -> anyhow::Result<u8> {
+    match cli.command {
+        Command::Agent(args) => agent::run(args).await,
+        Command::Join(args) => join::run(args).await,
+        Command::Reset(args) => join::reset(&args),
+        Command::Play(args) => play::run(args).await,
+        Command::Runtime(args) => runtime::run(args).await,
+        Command::Image(command) => image::run(command).await,
+        Command::Ps(args) => look::ps(&args).await,
+        Command::Logs(args) => look::logs(&args).await,
+        Command::Exec(args) => look::exec(args).await,
+        Command::Check => check::run(),
+    }
+}
+
+/// Namespaces, mounts and cgroups need root.
+fn need_root(command: &str) -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(coded(
+        NO_PERMISSION,
+        format!("`lighter {command}` needs root; run it with sudo"),
+    ))
+}

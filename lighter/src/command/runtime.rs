@@ -1,0 +1,48 @@
+//! `lighter runtime`, and opening the runtime for the other commands.
+
+use crate::cli::{RuntimeArgs, RuntimeOptions};
+use crate::{config, signals};
+use anyhow::Context;
+use cri_proto::Cri;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// File over defaults, options over the file.
+pub fn settings(options: &RuntimeOptions) -> anyhow::Result<::runtime::Config> {
+    let mut config = config::runtime(options.runtime_config.as_deref())?;
+    if let Some(root) = &options.root {
+        config.root.clone_from(root);
+    }
+    if let Some(state) = &options.state {
+        config.state.clone_from(state);
+    }
+    if let Some(cgroup) = &options.cgroup_root {
+        config.cgroup_root.clone_from(cgroup);
+    }
+    Ok(config)
+}
+
+/// The socket in the state directory.
+pub fn default_socket(config: &::runtime::Config) -> PathBuf {
+    config.state.join("cri.sock")
+}
+
+/// Serves the CRI socket until SIGTERM.
+pub async fn run(args: RuntimeArgs) -> anyhow::Result<u8> {
+    super::need_root("runtime")?;
+    let mut config = settings(&args.options)?;
+    config.pod_cidr = args.pod_cidr.or(config.pod_cidr);
+    let socket = args.listen.unwrap_or_else(|| default_socket(&config));
+    let runtime = ::runtime::Runtime::open(config)
+        .await
+        .context("start the runtime")?;
+    let listener = cri_proto::bind(&socket).await?;
+    tracing::info!(socket = %socket.display(), "serving CRI v1");
+    // Nobody may be told, and then nothing is lost.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let down = signals::shutdown()?;
+    let cri: Arc<dyn Cri> = runtime.clone();
+    cri_proto::serve(cri, listener, down.cancelled_owned()).await?;
+    runtime.shutdown().await;
+    Ok(0)
+}

@@ -1,0 +1,28 @@
+//! What the process says of itself, on stderr.
+
+use crate::cli::{Cli, Command, LogFormat};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
+
+/// Log of a daemon at `info`, of a command for people at `warn`; `-v` and
+/// `LIGHTER_LOG` (as tracing's EnvFilter) raise it.
+pub fn init(cli: &Cli) {
+    let daemon = matches!(cli.command, Command::Agent(_) | Command::Runtime(_));
+    let level = match (daemon, cli.verbose) {
+        (false, 0) => "warn",
+        (true, 0) | (false, 1) => "info",
+        (_, 1 | 2) => "debug,hyper=info,h2=info,rustls=info,tower=info,kube=info",
+        _ => "trace,hyper=info,h2=info,rustls=info",
+    };
+    let filter = EnvFilter::try_from_env("LIGHTER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    let registry = tracing_subscriber::registry();
+    match cli.log_format {
+        LogFormat::Text => registry
+            .with(layer.with_ansi(false).with_filter(filter))
+            .init(),
+        LogFormat::Json => registry.with(layer.json().with_filter(filter)).init(),
+    }
+}
