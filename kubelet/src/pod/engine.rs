@@ -333,3 +333,7 @@ impl PodView for Engine {
         self.registry.of(pod_uid, |e| e.sandbox.clone()).flatten()
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -255,8 +255,9 @@ impl Worker {
             self.executor.deps().objects.register(&self.want.pod);
             self.retry_soon();
         }
-        if remount && self.state.stage == Stage::Syncing {
-            self.seen.volumes = false;
+        let idle = !self.seen.busy.contains(&Work::Volumes);
+        if remount && idle && self.seen.volumes && self.state.stage == Stage::Syncing {
+            self.begin(Effect::MountVolumes);
         }
     }
 

@@ -51,16 +51,24 @@ pub(super) fn build(look: &Look<'_>, spec: &PodSpec, facts: &Facts<'_>) -> Vec<P
     found
 }
 
+/// Texts: kubernetes v1.37 pkg/kubelet/types/constants.go.
 fn sandbox(look: &Look<'_>) -> Finding {
-    let ready = look.seen.ready_sandbox().is_some_and(|s| {
-        let addressed = host_network(look.pod()) || !s.ips.is_empty();
-        addressed && look.seen.volumes && !look.seen.stopped.contains(&s.id)
-    });
-    Finding {
-        status: ready,
-        reason: None,
-        message: None,
+    let not_ready = |message: &str| Finding::no("PodSandboxNotReady", Some(message.to_owned()));
+    let seen = look.seen;
+    let Some(newest) = seen.sandbox() else {
+        return not_ready("no pod sandbox exists");
+    };
+    if !newest.ready || seen.stopped.contains(&newest.id) {
+        return not_ready("pod sandbox is not ready");
     }
+    if newest.ips.is_empty() && !host_network(look.pod()) {
+        return not_ready("pod sandbox has no IP address");
+    }
+    // The sandbox is made while volumes are; containers wait for both.
+    if !seen.volumes && seen.containers.is_empty() {
+        return not_ready("volumes are not mounted");
+    }
+    Finding::yes()
 }
 
 fn names(statuses: &[&ContainerStatus]) -> String {
