@@ -12,3 +12,6 @@ pub const MTU: u32 = 1500;
 /// How long one foreign plugin may take
 /// (kubernetes v1.37 runtimeRequestTimeout, 2 min, is what waits for us).
 pub const PLUGIN_DEADLINE: Duration = Duration::from_secs(100);
+/// Where namespaces are given paths (iproute2 lib/namespace.h `NETNS_RUN_DIR`,
+/// under the name that cilium's agent watches).
+pub const NETNS_DIR: &str = "/var/run/netns";

@@ -9,10 +9,12 @@
 pub mod builtin;
 pub mod cidr;
 pub mod defaults;
+pub mod foreign;
 pub mod ipam;
 pub mod netlink;
 pub mod network;
 pub mod nft;
+pub mod plugin;
 #[cfg(test)]
 mod testing;
 

@@ -18,6 +18,7 @@ fn open(dir: &TempDir, cidrs: &[&str]) -> Arc<Network> {
         conf_dir: dir.0.join("net.d"),
         bin_dirs: vec![],
         state_dir: dir.0.join("state"),
+        executable: None,
         builtin: Builtin::default(),
     });
     let network = network.unwrap();
@@ -210,6 +211,7 @@ fn outside_sees_the_host_but_the_cluster_sees_the_pod() {
             conf_dir: dir.0.join("net.d"),
             bin_dirs: vec![],
             state_dir: dir.0.join("state"),
+            executable: None,
             builtin: Builtin {
                 no_masquerade: vec!["10.88.0.0/15".parse().unwrap()],
                 ..Builtin::default()

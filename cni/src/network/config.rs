@@ -10,6 +10,9 @@ pub struct NetworkConfig {
     pub bin_dirs: Vec<PathBuf>,
     /// Address reservations and cached results.
     pub state_dir: PathBuf,
+    /// Our executable, which stands in for the reference plugins where none
+    /// are installed; it must call [`crate::plugin::dispatch`].
+    pub executable: Option<PathBuf>,
     /// The built-in network.
     pub builtin: Builtin,
 }

@@ -1,4 +1,5 @@
 use crate::builtin::BuiltinError;
+use crate::foreign::ForeignError;
 use std::io;
 use std::path::PathBuf;
 
@@ -47,11 +48,20 @@ pub enum NotReady {
         /// Where configuration was looked for.
         conf_dir: PathBuf,
     },
+    /// A plugin says that it can't take pods.
+    #[error("cni plugin not ready: {reason}")]
+    Plugin {
+        /// The whole chain of causes.
+        reason: String,
+    },
 }
 
 /// Why a pod was not wired.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
+    /// Somebody's plugins failed.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
     /// The network is not ready.
     #[error(transparent)]
     NotReady(#[from] NotReady),
@@ -71,6 +81,9 @@ pub enum AddError {
 /// Why a pod was not unwired wholly; to be tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum DelError {
+    /// Somebody's plugins failed.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
     /// The built-in network failed.
     #[error(transparent)]
     Builtin(#[from] BuiltinError),
@@ -87,6 +100,9 @@ pub enum DelError {
 /// What differs from what the pod was given.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
+    /// Somebody's plugins failed.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
     /// Nothing was given to this sandbox.
     #[error("sandbox {sandbox} has no network record")]
     Unknown {
@@ -101,6 +117,9 @@ pub enum CheckError {
 /// What could not be given back.
 #[derive(Debug, thiserror::Error)]
 pub enum GcError {
+    /// Somebody's plugins failed.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
     /// The state folder can't be read.
     #[error("network state in {}", path.display())]
     State {

@@ -8,6 +8,7 @@ pub use config::{Builtin, NetworkConfig};
 pub use error::{AddError, CheckError, DelError, GcError, NotReady, OpenError, SetCidrsError};
 
 use crate::builtin::BridgeNetwork;
+use crate::foreign::{self, Call, Chain, ConfList};
 use crate::{Attachment, Cidr, Netns, PodNetwork};
 use record::{Record, Records};
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ pub struct Network {
     config: NetworkConfig,
     records: Records,
     builtin: BridgeNetwork,
+    /// Where plugins are looked for; our own links last.
+    path: Vec<PathBuf>,
 }
 
 impl Network {
@@ -32,10 +35,13 @@ impl Network {
         })?;
         let ipam = config.state_dir.join("ipam");
         let builtin = BridgeNetwork::open(config.builtin.clone(), ipam)?;
+        let mut path = config.bin_dirs.clone();
+        path.push(config.state_dir.join("bin"));
         let network = Self {
             config,
             records,
             builtin,
+            path,
         };
         network.builtin.set_ranges(&network.kept_cidrs())?;
         Ok(Arc::new(network))
@@ -56,21 +62,36 @@ impl Network {
 
     /// Whether a pod could be wired now; if not, why and what to do.
     pub async fn status(&self) -> Result<(), NotReady> {
-        if self.builtin.has_ranges() {
-            return Ok(());
+        if let Some(list) = self.foreign() {
+            let status = self.chain(&list).status().await;
+            return status.map_err(|error| NotReady::Plugin {
+                reason: whole(&error),
+            });
         }
-        Err(NotReady::NotConfigured {
-            conf_dir: self.config.conf_dir.clone(),
-        })
+        self.builtin_ready()
     }
 
     /// Wires the pod. After an error nothing is left behind; a pod that has
     /// been wired before is answered with what it has.
     pub async fn add(&self, pod: &PodNetwork, netns: &dyn Netns) -> Result<Attachment, AddError> {
-        if let Some(record) = self.records.get(&pod.sandbox_id) {
-            return Ok(record.attachment);
+        match self.records.get(&pod.sandbox_id) {
+            Some(record) if !record.attachment.ips.is_empty() => return Ok(record.attachment),
+            // The agent ended within an ADD.
+            Some(record) => self.undo(&record).await,
+            None => {}
         }
-        self.status().await?;
+        match self.foreign() {
+            Some(list) => self.add_foreign(pod, netns, &list).await,
+            None => self.add_builtin(pod, netns).await,
+        }
+    }
+
+    async fn add_builtin(
+        &self,
+        pod: &PodNetwork,
+        netns: &dyn Netns,
+    ) -> Result<Attachment, AddError> {
+        self.builtin_ready()?;
         let attachment = self.builtin.add(pod, netns).await?;
         let record = Record {
             pod: pod.clone(),
@@ -78,12 +99,49 @@ impl Network {
             conflist: None,
             netns: netns.path(),
         };
-        if let Err(source) = self.records.put(&record) {
-            let _ = self.builtin.del(pod, &attachment.ips).await;
-            let path = self.config.state_dir.join("results");
-            return Err(AddError::State { path, source });
+        if let Err(error) = self.keep(&record) {
+            self.undo(&record).await;
+            return Err(error);
         }
         Ok(attachment)
+    }
+
+    async fn add_foreign(
+        &self,
+        pod: &PodNetwork,
+        netns: &dyn Netns,
+        list: &ConfList,
+    ) -> Result<Attachment, AddError> {
+        crate::builtin::loopback_up(netns).await?;
+        let path = match netns.path() {
+            Some(path) => path,
+            None => foreign::pin(netns.fd(), &pod.sandbox_id)?,
+        };
+        let mut record = Record {
+            pod: pod.clone(),
+            attachment: Attachment::default(),
+            conflist: Some(list.whole.clone()),
+            netns: Some(path),
+        };
+        // Kept before as well: whatever plugins did must be undone even if the
+        // agent ends in between.
+        let added = async {
+            self.keep(&record)?;
+            let ranges = self.kept_cidrs();
+            let call = call(&record, &ranges);
+            Ok(self.chain(list).add(call).await?)
+        };
+        let kept = added.await.and_then(|attachment| {
+            record.attachment = attachment;
+            self.keep(&record)
+        });
+        match kept {
+            Ok(()) => Ok(record.attachment),
+            Err(error) => {
+                self.undo(&record).await;
+                Err(error)
+            }
+        }
     }
 
     /// Unwires the pod. Idempotent: what is gone already, its network
@@ -94,14 +152,36 @@ impl Network {
         _netns: Option<&dyn Netns>,
         attachment: Option<&Attachment>,
     ) -> Result<(), DelError> {
-        let record = self.records.get(&pod.sandbox_id);
-        let (pod, ips) = match &record {
-            Some(record) => (&record.pod, record.attachment.ips.clone()),
-            None => (pod, attachment.map(|a| a.ips.clone()).unwrap_or_default()),
-        };
+        if let Some(record) = self.records.get(&pod.sandbox_id) {
+            return self.del_recorded(&record).await;
+        }
+        let ips = attachment.map(|a| a.ips.clone()).unwrap_or_default();
         self.builtin.del(pod, &ips).await?;
-        self.forget(&pod.sandbox_id)?;
-        Ok(())
+        self.forget(&pod.sandbox_id)
+    }
+
+    async fn del_recorded(&self, record: &Record) -> Result<(), DelError> {
+        match record.conflist.clone().map(ConfList::from_value) {
+            None => {
+                self.builtin
+                    .del(&record.pod, &record.attachment.ips)
+                    .await?
+            }
+            Some(Ok(list)) => {
+                let ranges = self.kept_cidrs();
+                let result = &record.attachment.result;
+                self.chain(&list).del(call(record, &ranges), result).await?;
+            }
+            // It was valid when it was kept; without it nothing can be asked.
+            Some(Err(error)) => {
+                let sandbox = &record.pod.sandbox_id;
+                tracing::warn!(sandbox, %error, "network record without a usable configuration");
+            }
+        }
+        if let Some(path) = &record.netns {
+            foreign::unpin(path)?;
+        }
+        self.forget(&record.pod.sandbox_id)
     }
 
     /// Compares the pod's interface and addresses with what was given.
@@ -110,7 +190,13 @@ impl Network {
         let record = record.ok_or_else(|| CheckError::Unknown {
             sandbox: pod.sandbox_id.clone(),
         })?;
-        Ok(self.builtin.check(netns, &record.attachment).await?)
+        let Some(Ok(list)) = record.conflist.clone().map(ConfList::from_value) else {
+            return Ok(self.builtin.check(netns, &record.attachment).await?);
+        };
+        let ranges = self.kept_cidrs();
+        let result = &record.attachment.result;
+        let call = call(&record, &ranges);
+        Ok(self.chain(&list).check(call, result).await?)
     }
 
     /// Gives back whatever belongs to none of these sandboxes. Call at start,
@@ -126,17 +212,65 @@ impl Network {
             .map_err(state)?
             .into_iter()
             .partition(|r| valid.contains(&r.pod.sandbox_id));
+        // One that can't be unwired must not keep the others.
+        let mut first = Ok(());
         for record in dead {
-            self.del(&record.pod, None, Some(&record.attachment))
-                .await?;
+            first = first.and(self.del_recorded(&record).await);
         }
-        let pods = live.into_iter().map(|r| (r.pod, r.attachment.ips));
-        Ok(self.builtin.gc(&pods.collect::<Vec<_>>()).await?)
+        if let Some(list) = self.foreign() {
+            self.chain(&list).gc(valid).await?;
+        }
+        let builtin = live.into_iter().filter(|r| r.conflist.is_none());
+        let pods = builtin.map(|r| (r.pod, r.attachment.ips));
+        self.builtin.gc(&pods.collect::<Vec<_>>()).await?;
+        Ok(first?)
     }
 
     /// Brings the namespace's loopback up; `add` does it as well.
     pub async fn loopback_up(&self, netns: &dyn Netns) -> Result<(), AddError> {
         Ok(crate::builtin::loopback_up(netns).await?)
+    }
+
+    /// The configured plugins; none = the built-in network.
+    fn foreign(&self) -> Option<ConfList> {
+        foreign::find(&self.config.conf_dir).map(|(_, list)| list)
+    }
+
+    fn chain<'a>(&'a self, list: &'a ConfList) -> Chain<'a> {
+        if let (Some(executable), Some(dir)) = (&self.config.executable, self.path.last())
+            && let Err(error) = foreign::lay_shims(dir, executable)
+        {
+            tracing::warn!(dir = %dir.display(), %error, "make links to our own CNI plugins");
+        }
+        Chain {
+            list,
+            path: &self.path,
+        }
+    }
+
+    fn builtin_ready(&self) -> Result<(), NotReady> {
+        if self.builtin.has_ranges() {
+            return Ok(());
+        }
+        Err(NotReady::NotConfigured {
+            conf_dir: self.config.conf_dir.clone(),
+        })
+    }
+
+    /// After a failure, whose own error is the one to tell; `gc` finds what
+    /// this leaves.
+    async fn undo(&self, record: &Record) {
+        if let Err(error) = self.del_recorded(record).await {
+            let sandbox = &record.pod.sandbox_id;
+            tracing::warn!(sandbox, error = whole(&error), "undo a pod's network");
+        }
+    }
+
+    fn keep(&self, record: &Record) -> Result<(), AddError> {
+        self.records.put(record).map_err(|source| AddError::State {
+            path: self.config.state_dir.join("results"),
+            source,
+        })
     }
 
     fn forget(&self, sandbox: &str) -> Result<(), DelError> {
@@ -157,4 +291,25 @@ impl Network {
         let text = std::fs::read_to_string(self.cidrs_path()).unwrap_or_default();
         text.lines().filter_map(|l| l.parse().ok()).collect()
     }
+}
+
+fn call<'a>(record: &'a Record, ranges: &'a [Cidr]) -> Call<'a> {
+    // A namespace that has gone is told as none.
+    let netns = record.netns.as_deref().filter(|path| path.exists());
+    Call {
+        pod: &record.pod,
+        netns,
+        ranges,
+    }
+}
+
+/// An error with all its causes in one line.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

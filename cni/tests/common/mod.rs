@@ -1,5 +1,6 @@
 //! Network namespaces for tests: a "host" that the test's threads live in,
 //! and pods that only sockets are opened in.
+#![allow(dead_code)]
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use std::fs::File;

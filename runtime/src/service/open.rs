@@ -87,6 +87,7 @@ fn network(config: &Config) -> Result<Arc<Network>, OpenError> {
         conf_dir: config.cni_conf_dir.clone(),
         bin_dirs: config.cni_bin_dirs.clone(),
         state_dir: config.root.join("network"),
+        executable: std::env::current_exe().ok(),
         builtin: Builtin {
             mtu: config.mtu,
             ..Builtin::default()
