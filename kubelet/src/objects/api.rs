@@ -11,11 +11,17 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Changes that a slow reader may be behind before it re-reads all.
 const CHANGES_KEPT: usize = 1024;
+
+/// An agent that starts without its API server runs static pods all the same:
+/// so long after its start they wait for the first list.
+const SERVICES_PATIENCE: Duration = Duration::from_secs(5);
 
 type Services = Arc<Vec<Arc<Service>>>;
 
@@ -26,6 +32,7 @@ pub struct ApiObjects {
     tokens: Tokens,
     changes: broadcast::Sender<ObjectRef>,
     services: watch::Receiver<Option<Services>>,
+    services_by: Instant,
     _services_task: AbortOnDropHandle<()>,
 }
 
@@ -50,6 +57,7 @@ impl ApiObjects {
             tokens: Tokens::new(writes),
             changes: broadcast::channel(CHANGES_KEPT).0,
             services,
+            services_by: Instant::now() + SERVICES_PATIENCE,
             _services_task: AbortOnDropHandle::new(task),
         })
     }
@@ -150,8 +158,8 @@ impl Objects for ApiObjects {
 
     async fn services(&self) -> Vec<Arc<Service>> {
         let mut services = self.services.clone();
-        let waited = services.wait_for(Option::is_some).await;
-        drop(waited);
+        let listed = services.wait_for(Option::is_some);
+        drop(tokio::time::timeout_at(self.services_by, listed).await);
         let list = self.services.borrow().clone();
         list.map(|list| list.to_vec()).unwrap_or_default()
     }

@@ -113,8 +113,9 @@ pub trait Objects: Send + Sync + 'static {
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ObjectError>;
     /// A bound token, cached until it is due for renewal (80 % of its life).
     async fn token(&self, spec: &TokenSpec) -> Result<Token, ObjectError>;
-    /// Every Service with a clusterIP; waits for the first list, so a static
-    /// pod, which must start without an API server, is not to ask.
+    /// Every Service with a clusterIP; waits for the first list, but only for
+    /// some seconds after the start, because static pods must start without an
+    /// API server.
     async fn services(&self) -> Vec<Arc<Service>>;
     /// Changes of registered objects from now on (a lagging reader re-reads all).
     fn changes(&self) -> broadcast::Receiver<ObjectRef>;

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 /// What the room is told once.
 #[derive(Debug, Clone)]
@@ -44,8 +44,9 @@ pub struct Volumes {
 
 /// One pod's volumes.
 pub(super) struct Mounted {
-    /// Held while its folder is worked on; false once it is to go.
-    wanted: tokio::sync::Mutex<bool>,
+    /// Held while its folder is worked on, also by work whose caller has gone;
+    /// false once the folder is gone.
+    wanted: Arc<tokio::sync::Mutex<bool>>,
     seen: Mutex<Seen>,
 }
 
@@ -57,6 +58,15 @@ pub(super) struct Seen {
     pub renew_at: Option<jiff::Timestamp>,
     /// Whether all of it was mounted once; until then the pod's worker tries.
     pub complete: bool,
+}
+
+impl Default for Mounted {
+    fn default() -> Self {
+        Self {
+            wanted: Arc::new(tokio::sync::Mutex::new(true)),
+            seen: Mutex::default(),
+        }
+    }
 }
 
 impl Mounted {
@@ -101,17 +111,16 @@ impl Volumes {
     /// next call goes on from there.
     pub async fn mount(&self, pod: &Arc<Pod>) -> Result<PodVolumes, VolumeError> {
         self.objects.register(pod);
-        let mounted = self.entry(pod);
-        let wanted = mounted.wanted.lock().await;
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let (mounted, wanted) = self.hold(&uid).await;
         mounted.seen().pod = pod.clone();
         let works = self.plan(&mounted, pod, |_| true).await?;
         let prepared = works
             .iter()
             .map(|(name, work)| (name.clone(), work.prepared()))
             .collect();
-        apply(works, Work::apply).await?;
+        apply(wanted, works, Work::apply).await?;
         mounted.seen().complete = true;
-        drop(wanted);
         if mounted.seen().renew_at.is_some() {
             self.sooner.notify_one();
         }
@@ -125,12 +134,19 @@ impl Volumes {
     /// # Errors
     /// A mount that is busy, a file that can't be removed; call again later.
     pub async fn unmount(&self, pod_uid: &str) -> Result<(), VolumeError> {
-        let mounted = self.pods().get(pod_uid).cloned();
-        if let Some(mounted) = mounted {
-            *mounted.wanted.lock().await = false;
-        }
+        let (mounted, mut wanted) = self.hold(pod_uid).await;
+        let seen = std::mem::take(&mut *mounted.seen());
         let dir = self.pod_dir(pod_uid);
-        blocking("", move || clear(&dir)).await?;
+        let cleared = blocking(move || (clear(&dir), wanted)).await;
+        wanted = cleared.1;
+        if let Err(reason) = cleared.0 {
+            *mounted.seen() = Seen {
+                complete: false,
+                ..seen
+            };
+            return Err(of_volume("")(reason));
+        }
+        *wanted = false;
         self.pods().remove(pod_uid);
         self.objects.unregister(pod_uid);
         Ok(())
@@ -201,16 +217,16 @@ impl Volumes {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn entry(&self, pod: &Arc<Pod>) -> Arc<Mounted> {
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let fresh = || Mounted {
-            wanted: tokio::sync::Mutex::new(true),
-            seen: Mutex::default(),
-        };
-        self.pods()
-            .entry(uid)
-            .or_insert_with(|| Arc::new(fresh()))
-            .clone()
+    /// The pod's entry, and the right to work on its folder.
+    async fn hold(&self, uid: &str) -> (Arc<Mounted>, OwnedMutexGuard<bool>) {
+        loop {
+            let mounted = self.pods().entry(uid.to_owned()).or_default().clone();
+            let wanted = mounted.wanted.clone().lock_owned().await;
+            // Unmounted while we waited: there is, or will be, another entry.
+            if *wanted {
+                return (mounted, wanted);
+            }
+        }
     }
 
     /// The works of those volumes whose kind passes the filter; notes what
@@ -271,7 +287,7 @@ impl Volumes {
 
     /// Writes files again whose content changed.
     pub(super) async fn refresh(&self, mounted: &Mounted) -> Result<(), VolumeError> {
-        let wanted = mounted.wanted.lock().await;
+        let wanted = mounted.wanted.clone().lock_owned().await;
         if !*wanted {
             return Ok(());
         }
@@ -279,7 +295,7 @@ impl Volumes {
         let works = self.plan(mounted, &pod, |kind| {
             kind.plugin_dir().is_some() && !matches!(kind, Kind::EmptyDir(_))
         });
-        apply(works.await?, |work| match work.still_mounted()? {
+        apply(wanted, works.await?, |work| match work.still_mounted()? {
             true => work.apply(),
             false => Ok(()),
         })
@@ -302,8 +318,10 @@ fn note(mounted: &Mounted, payloads: &[Option<Payload>]) {
     seen.renew_at = payloads().filter_map(|p| p.renew_at).min();
 }
 
-/// Works one after the other, away from the async threads.
+/// Works one after the other, away from the async threads. Whoever waits may
+/// go: the folder stays held until the work is done.
 async fn apply(
+    held: OwnedMutexGuard<bool>,
     works: Vec<(String, Work)>,
     how: fn(&Work) -> Result<(), VolumeReason>,
 ) -> Result<(), VolumeError> {
@@ -311,23 +329,18 @@ async fn apply(
         return Ok(());
     }
     let all = move || {
+        let _held = held;
         for (name, work) in &works {
             how(work).map_err(of_volume(name))?;
         }
         Ok(())
     };
-    match tokio::task::spawn_blocking(all).await {
-        Ok(result) => result,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
+    blocking(all).await
 }
 
-async fn blocking(
-    volume: &'static str,
-    work: impl FnOnce() -> Result<(), VolumeReason> + Send + 'static,
-) -> Result<(), VolumeError> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(of_volume(volume)),
+        Ok(result) => result,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
