@@ -1,5 +1,6 @@
 //! The test bed: real clusters on one machine, everything in them real.
 
+pub mod bench;
 pub mod cache;
 pub mod cgroup;
 pub mod cluster;

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use e2e::cluster::{Bed, Cluster, down, up};
 use e2e::machine::{enter::Enter, hold::Hold};
 use e2e::node::Kind;
-use e2e::{demo, peer, progress};
+use e2e::{bench, demo, peer, progress};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +37,8 @@ enum Verb {
         #[arg(long, default_value = "lighter")]
         name: String,
     },
+    /// Measure a Lighter node and a stock node side by side
+    Bench(BenchArgs),
     /// Run kubectl as administrator of a cluster
     Kubectl {
         #[arg(long, default_value = "lighter")]
@@ -87,6 +89,44 @@ struct UpArgs {
     bare: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct BenchArgs {
+    /// Pods created one by one
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// Pods created at once
+    #[arg(long, default_value_t = 50)]
+    crowd: usize,
+    /// Only this kind of node
+    #[arg(long, value_enum)]
+    only: Option<Kind>,
+    /// Where the JSON goes [default: bench.json in the cache]
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[arg(long)]
+    lighter: Option<PathBuf>,
+}
+
+fn bench(bed: &Bed, args: BenchArgs) -> Result<()> {
+    let options = bench::Options {
+        lighter: args.lighter,
+        rounds: args.rounds,
+        crowd: args.crowd,
+        kinds: args
+            .only
+            .map_or_else(|| vec![Kind::Lighter, Kind::Stock], |kind| vec![kind]),
+    };
+    let figures = bench::bench(bed, &options)?;
+    println!("{}", bench::report::table(&figures));
+    let file = args
+        .json
+        .unwrap_or_else(|| bed.cache.root.join("bench.json"));
+    let text = serde_json::to_string_pretty(&bench::report::json(&figures))?;
+    std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    println!("JSON: {}", file.display());
+    Ok(())
+}
+
 fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -119,6 +159,7 @@ fn run(args: Args) -> Result<()> {
             progress::step(&format!("cluster {name} down"), || down::down(&bed, &name))
         }
         Verb::Demo { name } => demo::demo(&bed, &Cluster::load(&bed, &name)?),
+        Verb::Bench(args) => bench(&bed, args),
         Verb::Status => status(&bed),
         Verb::Kubectl { name, args } => {
             let cluster = Cluster::load(&bed, &name)?;

@@ -137,12 +137,15 @@ fn node_tells_what_it_is(t: &Space) -> Result<()> {
     }
     let addresses = node["status"]["addresses"].to_string();
     has(&addresses, &t.node().ip)?;
-    ensure!(
-        node["status"]["images"]
-            .as_array()
-            .is_some_and(|i| !i.is_empty()),
-        "no images"
-    );
+    let images = || t.kubectl(&["get", "node", name, "-o", "jsonpath={.status.images}"]);
+    e2e::progress::wait_for(
+        "images in the Node",
+        std::time::Duration::from_secs(90),
+        || {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            Ok(images()?.contains("busybox").then_some(()))
+        },
+    )?;
     let text = t.kubectl(&["describe", "node", name])?;
     for part in [
         "MemoryPressure",

@@ -31,14 +31,13 @@ fn clusters_stand_side_by_side_and_down_leaves_nothing(t: &Space) -> Result<()> 
         "three machines and a pod have more namespaces: {inside:?}"
     );
     down::down(bed, &name)?;
-    let left: Vec<String> = inside
-        .intersection(&namespaces_of(&all_pids()))
-        .cloned()
-        .collect();
-    ensure!(
-        left.is_empty(),
-        "namespaces with processes are left: {left:?}"
-    );
+    // What was killed is a zombie until pid 1 has reaped it.
+    let limit = std::time::Duration::from_secs(10);
+    e2e::progress::wait_for("end of the namespaces", limit, || {
+        Ok(inside
+            .is_disjoint(&namespaces_of(&all_pids()))
+            .then_some(()))
+    })?;
     ensure!(
         Cluster::load(bed, &name).is_err() && !bed.cluster_dir(&name).exists(),
         "files are left"
@@ -72,7 +71,7 @@ fn namespaces_of(pids: &[i32]) -> BTreeSet<String> {
     let read = |pid: &str, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
     let own: BTreeSet<String> = kinds
         .iter()
-        .filter_map(|k| Some(read("1", k)?.display().to_string()))
+        .filter_map(|k| Some(read("self", k)?.display().to_string()))
         .collect();
     let all = pids.iter().flat_map(|pid| {
         kinds

@@ -174,7 +174,7 @@ fn port_forward_reaches_the_pods_port(t: &Space) -> Result<()> {
 fn debug_adds_a_container_that_sees_its_target(t: &Space) -> Result<()> {
     t.run(&pod("b", "exec sleep 7654"))?;
     let image = format!("--image={}", crate::kit::BUSYBOX);
-    let script = "pgrep -f 'sleep 7654' && echo seen; sleep 1000";
+    let script = "ps -o args | grep '[s]leep 7654' && echo seen; sleep 1000";
     t.kubectl(&[
         "debug",
         "b",

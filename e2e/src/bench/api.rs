@@ -1,0 +1,137 @@
+//! Pods over the API by way of `kubectl proxy`: create, delete, and a watch with a clock.
+
+use crate::http::{self, Lines, Request};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::time::Instant;
+
+pub const PORT: u16 = 8001;
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[derive(Debug)]
+pub struct Api {
+    address: String,
+}
+
+impl Api {
+    pub fn connect() -> Result<Api> {
+        let api = Api {
+            address: format!("127.0.0.1:{PORT}"),
+        };
+        api.send("GET", "/version", &[])?;
+        Ok(api)
+    }
+
+    pub fn create(&self, name: &str) -> Result<()> {
+        self.send("POST", PODS, pod(name).to_string().as_bytes())
+    }
+
+    pub fn delete(&self, name: &str) -> Result<()> {
+        self.send("DELETE", &format!("{PODS}/{name}"), &[])
+    }
+
+    pub fn watch(&self) -> Result<Watch> {
+        let path = format!("{PODS}?watch=true");
+        Ok(Watch {
+            lines: http::lines(&self.address, &Request::to("GET", &path))?,
+        })
+    }
+
+    fn send(&self, method: &str, path: &str, body: &[u8]) -> Result<()> {
+        let answer = http::send(
+            &self.address,
+            &Request {
+                body,
+                ..Request::to(method, path)
+            },
+        )?;
+        let text = || String::from_utf8_lossy(&answer.body).into_owned();
+        ensure!(
+            answer.status < 300,
+            "{method} {path}: {}: {}",
+            answer.status,
+            text()
+        );
+        Ok(())
+    }
+}
+
+/// Ends at once when asked to, and sleeps otherwise: what is measured is the node, not the pod.
+fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": name },
+        "spec": {
+            "terminationGracePeriodSeconds": 10,
+            "containers": [{
+                "name": "main",
+                "image": "docker.io/library/busybox:1.37",
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"],
+            }],
+        },
+    })
+}
+
+#[derive(Debug)]
+pub struct Watch {
+    lines: Lines,
+}
+
+impl Watch {
+    /// Milliseconds from `act` to the event that makes the last of `names` Ready.
+    pub fn ready(
+        &mut self,
+        names: &[String],
+        act: impl FnOnce() -> Result<()> + Send,
+    ) -> Result<f64> {
+        self.clock(names, act, |event| {
+            let conditions = event["object"]["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| {
+                all.iter()
+                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
+            })
+        })
+    }
+
+    /// Milliseconds from `act` to the event that says the last of `names` is no more.
+    pub fn gone(
+        &mut self,
+        names: &[String],
+        act: impl FnOnce() -> Result<()> + Send,
+    ) -> Result<f64> {
+        self.clock(names, act, |event| event["type"] == "DELETED")
+    }
+
+    fn clock(
+        &mut self,
+        names: &[String],
+        act: impl FnOnce() -> Result<()> + Send,
+        is: impl Fn(&Value) -> bool,
+    ) -> Result<f64> {
+        let mut waited: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            let acting = scope.spawn(act);
+            while !waited.is_empty() {
+                let Some(line) = self.lines.next() else {
+                    bail!("the watch ended")
+                };
+                let event: Value = serde_json::from_str(&line?).context("watch event")?;
+                let name = event["object"]["metadata"]["name"]
+                    .as_str()
+                    .unwrap_or_default();
+                if is(&event) {
+                    waited.remove(name);
+                }
+            }
+            let time = start.elapsed().as_secs_f64() * 1000.0;
+            acting
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread of the bed panicked"))??;
+            Ok(time)
+        })
+    }
+}

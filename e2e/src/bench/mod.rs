@@ -1,0 +1,127 @@
+//! A Lighter node and a stock node through the same work, in one run on one machine.
+
+pub mod api;
+pub mod memory;
+pub mod report;
+
+use crate::cluster::{Bed, Cluster, down, up};
+use crate::machine::network;
+use crate::node::Kind;
+use crate::progress::{self, step};
+use anyhow::{Context, Result};
+use api::Api;
+use memory::{Sample, sample};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub lighter: Option<PathBuf>,
+    /// Pods created one by one.
+    pub rounds: usize,
+    /// Pods created at once.
+    pub crowd: usize,
+    /// Which nodes; both for a comparison.
+    pub kinds: Vec<Kind>,
+}
+
+/// What was measured on one node; times in milliseconds.
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    pub kind: Kind,
+    /// API create to Ready seen by a watcher, one pod at a time.
+    pub ready: Vec<f64>,
+    /// API delete to gone, as seen by the watcher, one pod at a time.
+    pub gone: Vec<f64>,
+    /// First create to the last Ready.
+    pub crowd_ready: f64,
+    pub crowd_gone: f64,
+    pub crowd: usize,
+    pub empty: Sample,
+    pub full: Sample,
+}
+
+pub fn bench(bed: &Bed, options: &Options) -> Result<Vec<Figures>> {
+    let mut clusters = Vec::new();
+    for kind in &options.kinds {
+        let name = format!("bench-{kind}");
+        down::down(bed, &name)?;
+        let options = up::Options {
+            name,
+            nodes: 1,
+            kind: *kind,
+            lighter: options.lighter.clone(),
+            bare: true,
+        };
+        clusters.push(up::up(bed, &options)?);
+    }
+    let figures = clusters.iter().map(|c| measure(c, options)).collect();
+    for cluster in &clusters {
+        down::down(bed, &cluster.name)?;
+    }
+    figures
+}
+
+fn measure(cluster: &Cluster, options: &Options) -> Result<Figures> {
+    let machine = &cluster.control_plane;
+    let kind = cluster.nodes[0].kind;
+    machine.start(
+        "kubectl",
+        &["proxy".to_owned(), format!("--port={}", api::PORT)],
+    )?;
+    network::inside(machine, || {
+        let api = progress::wait_for("kubectl proxy", Duration::from_secs(10), || {
+            Ok(Api::connect().ok())
+        })?;
+        let mut watch = api.watch()?;
+        // The first pod pulls the image and warms every cache; nobody measures it.
+        one(&api, &mut watch, "warm-up")?;
+        let empty = settle(cluster)?;
+        let mut figures = Figures {
+            kind,
+            ready: Vec::new(),
+            gone: Vec::new(),
+            crowd_ready: 0.0,
+            crowd_gone: 0.0,
+            crowd: options.crowd,
+            full: empty.clone(),
+            empty,
+        };
+        step(
+            &format!("{kind}: {} pods one by one", options.rounds),
+            || {
+                for round in 0..options.rounds {
+                    let (ready, gone) = one(&api, &mut watch, &format!("one-{round}"))?;
+                    figures.ready.push(ready);
+                    figures.gone.push(gone);
+                }
+                Ok(())
+            },
+        )?;
+        step(&format!("{kind}: {} pods at once", options.crowd), || {
+            let names: Vec<String> = (0..options.crowd).map(|i| format!("crowd-{i}")).collect();
+            figures.crowd_ready =
+                watch.ready(&names, || names.iter().try_for_each(|n| api.create(n)))?;
+            figures.full = settle(cluster)?;
+            figures.crowd_gone =
+                watch.gone(&names, || names.iter().try_for_each(|n| api.delete(n)))?;
+            Ok(())
+        })?;
+        Ok(figures)
+    })
+    .with_context(|| format!("bench of {kind}"))
+}
+
+fn one(api: &Api, watch: &mut api::Watch, name: &str) -> Result<(f64, f64)> {
+    let names = [name.to_owned()];
+    let ready = watch.ready(&names, || api.create(name))?;
+    let gone = watch.gone(&names, || api.delete(name))?;
+    Ok((ready, gone))
+}
+
+/// Garbage collectors and caches need a moment.
+fn settle(cluster: &Cluster) -> Result<Sample> {
+    std::thread::sleep(Duration::from_secs(4));
+    sample(&cluster.nodes[0].machine.cgroup)
+}
