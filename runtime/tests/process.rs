@@ -92,3 +92,39 @@ async fn events_are_of_the_container_that_ended() {
     );
     sandbox.shutdown().await.expect("shutdown");
 }
+
+#[tokio::test]
+#[ignore = "needs root: namespaces and mounts"]
+async fn container_sees_what_a_cri_container_sees() {
+    let mut bed = Bed::new("sees").await;
+    let sandbox = bed.sandbox("s1").await;
+    let script = "ls -1 /proc/self/fd | wc -l; \
+        hostname; \
+        grep -E '^(Sig(Blk|Ign|Cgt)|CapInh|CapEff|CapBnd|NoNewPrivs)' /proc/self/status; \
+        for l in fd stdin ptmx; do readlink /dev/$l; done; \
+        stat -c '%n %t:%T %a' /dev/null /dev/zero /dev/tty; \
+        cat /proc/self/cgroup | wc -l; umask; echo $$; \
+        ls /sys/firmware /proc/acpi 2>/dev/null | grep -vc :; \
+        stat -c '%t:%T' /proc/timer_list; \
+        echo 1 > /proc/sys/kernel/domainname; echo $?; \
+        cat /proc/sys/net/ipv4/ip_unprivileged_port_start; \
+        mount | grep -c ' /dev/shm .*size=65536k'; \
+        pwd";
+    let out = bed.output(&sandbox, "c1", Container::sh(script)).await;
+    let lines: Vec<_> = out.lines().collect();
+    // 0, 1, 2 and the directory that ls has open.
+    assert_eq!(lines[0], "4", "{out}");
+    assert_eq!(lines[1], "pod-host");
+    let status = lines[2..9].join("\n");
+    for zero in ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000", "CapInh:\t0000000000000000", "NoNewPrivs:\t0"] {
+        assert!(status.contains(zero), "{status}");
+    }
+    assert!(status.contains("CapEff:\t00000000080004e3"), "{status}");
+    assert!(status.contains("CapBnd:\t00000000080004e3"), "{status}");
+    sandbox.shutdown().await.expect("shutdown");
+    let rest = lines[9..].join("\n");
+    let expected = "/proc/self/fd\n/proc/self/fd/0\npts/ptmx\n\
+        /dev/null 1:3 666\n/dev/zero 1:5 666\n/dev/tty 5:0 666";
+    assert!(rest.starts_with(expected), "{rest}");
+    assert!(rest.ends_with("0022\n1\n0\n1:3\n/bin/sh: can't create /proc/sys/kernel/domainname: Read-only file system\n1\n0\n1\n/"), "{rest}");
+}

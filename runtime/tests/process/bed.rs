@@ -25,6 +25,7 @@ pub struct Bed {
     engine: Option<Engine>,
     events: UnboundedReceiver<Event>,
     execs: u32,
+    monitors: std::cell::RefCell<Vec<i32>>,
 }
 
 /// A container to be; fields are what tests vary.
@@ -48,15 +49,7 @@ impl Container {
             .mounts(mounts())
             .linux(
                 LinuxBuilder::default()
-                    .masked_paths(
-                        [
-                            "/proc/kcore",
-                            "/proc/timer_list",
-                            "/sys/firmware",
-                            "/proc/acpi",
-                        ]
-                        .map(str::to_owned),
-                    )
+                    .masked_paths(["/proc/kcore", "/proc/timer_list", "/sys/firmware", "/proc/acpi"].map(str::to_owned))
                     .readonly_paths(["/proc/sys", "/proc/bus"].map(str::to_owned))
                     .build()
                     .expect("linux"),
@@ -131,30 +124,11 @@ fn mounts() -> Vec<Mount> {
     };
     vec![
         m("proc", "/proc", &kernel),
-        m(
-            "tmpfs",
-            "/dev",
-            &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        ),
-        m(
-            "devpts",
-            "/dev/pts",
-            &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "gid=5",
-            ],
-        ),
+        m("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        m("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         m("mqueue", "/dev/mqueue", &kernel),
         m("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
-        m(
-            "cgroup",
-            "/sys/fs/cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", "ro"],
-        ),
+        m("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
         m("pod-shm", "/dev/shm", &kernel),
     ]
 }
@@ -168,16 +142,9 @@ impl Bed {
             std::fs::create_dir_all(layer.join(sub)).expect("rootfs");
         }
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
-        let busybox = busybox
-            .iter()
-            .find(|p| p.exists())
-            .expect("the package busybox-static");
+        let busybox = busybox.iter().find(|p| p.exists()).expect("the package busybox-static");
         std::fs::copy(busybox, layer.join("bin/busybox")).expect("busybox");
-        for applet in [
-            "sh", "cat", "sleep", "ls", "id", "grep", "stty", "touch", "mount", "ps", "kill",
-            "hostname", "head", "stat", "readlink", "true", "mkdir", "tty", "yes", "sed", "nc",
-            "dd", "env", "umount", "wc", "seq",
-        ] {
+        for applet in ["sh", "cat", "sleep", "ls", "id", "grep", "stty", "touch", "mount", "ps", "kill", "hostname", "head", "stat", "readlink", "true", "mkdir", "tty", "yes", "sed", "nc", "dd", "env", "umount", "wc", "seq"] {
             std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).expect("applet");
         }
         std::fs::create_dir_all(dir.join("logs")).expect("logs");
@@ -186,6 +153,7 @@ impl Bed {
             engine: None,
             events: tokio::sync::mpsc::unbounded_channel().1,
             execs: 0,
+            monitors: std::cell::RefCell::default(),
         };
         bed.open().await;
         bed
@@ -221,10 +189,17 @@ impl Bed {
     }
 
     pub async fn sandbox(&self, id: &str) -> Arc<Sandbox> {
-        self.engine()
-            .run_sandbox(Self::spec(id))
-            .await
-            .expect("sandbox")
+        self.sandbox_of(Self::spec(id)).await
+    }
+
+    pub async fn sandbox_of(&self, spec: SandboxSpec) -> Arc<Sandbox> {
+        match self.engine().run_sandbox(spec).await {
+            Ok(sandbox) => {
+                self.monitors.borrow_mut().push(sandbox.monitor_pid());
+                sandbox
+            }
+            Err(error) => panic!("sandbox: {}", chain(&error)),
+        }
     }
 
     pub fn rootfs(&self, id: &str, read_only: bool) -> Rootfs {
@@ -272,9 +247,7 @@ impl Bed {
         let exit = self.exit(id).await;
         let log = self.log(id);
         assert_eq!(exit.code, 0, "{log}");
-        log.lines()
-            .map(|line| format!("{}\n", &line[line.len().min(40)..]))
-            .collect()
+        log.lines().map(|line| format!("{}\n", &line[line.len().min(40)..])).collect()
     }
 
     pub async fn event(&mut self) -> Event {
@@ -290,9 +263,7 @@ impl Bed {
     /// The end of this container; ends of others that come first are a failure.
     pub async fn exit(&mut self, id: &str) -> Exit {
         match self.event().await {
-            Event::ContainerExited {
-                container, exit, ..
-            } if container == id => exit,
+            Event::ContainerExited { container, exit, .. } if container == id => exit,
             other => panic!("waited for {id}, got {other:?}"),
         }
     }
@@ -316,9 +287,7 @@ impl Bed {
         if let (Some(fd), Some(text)) = (exec.streams.stdin.take(), stdin) {
             rustix::io::write(&fd, text.as_bytes()).expect("stdin");
         }
-        let exit = tokio::time::timeout(PATIENCE, exec.wait())
-            .await
-            .expect("exit in time");
+        let exit = tokio::time::timeout(PATIENCE, exec.wait()).await.expect("exit in time");
         let stdout = exec.streams.stdout.map(|fd| drain(&fd)).unwrap_or_default();
         let stderr = exec.streams.stderr.map(|fd| drain(&fd)).unwrap_or_default();
         (exit, stdout, stderr)
@@ -351,10 +320,7 @@ pub async fn read_until(fd: &OwnedFd, text: &str) -> String {
     let mut all = String::new();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !all.contains(text) {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "waited for {text:?}, got {all:?}"
-        );
+        assert!(tokio::time::Instant::now() < deadline, "waited for {text:?}, got {all:?}");
         all += &drain(fd);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -371,8 +337,21 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Ends what a test that failed has left: monitors by pid, their children first.
+fn end(monitor: i32) {
+    let path = format!("/proc/{monitor}/task/{monitor}/children");
+    let children = std::fs::read_to_string(path).unwrap_or_default();
+    let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    for pid in pids.chain([monitor]).filter_map(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
 impl Drop for Bed {
     fn drop(&mut self) {
+        for monitor in self.monitors.borrow().iter() {
+            end(*monitor);
+        }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

@@ -96,6 +96,7 @@ fn drop_everything(program: &OwnedFd) -> rustix::io::Result<()> {
     )?;
     kit::attach(root.as_fd(), c"/r")?;
     kit::pivot_into(root.as_fd())?;
+    drop(root);
     sys::close_all_but(&mut [program.as_raw_fd()])?;
     sys::reset_all();
     sys::unblock_all();

@@ -144,6 +144,8 @@ fn create(
     // 5. Inside.
     kit::pivot_into(root.fd()).at(Step::PivotRoot)?;
     root.propagation()?;
+    // Owners go before what they own is closed under them, below.
+    drop(root);
     settle_streams(stage, process, terminal.as_ref())?;
     // 6. Created: wait for the word, with nothing open but the streams.
     let target = match pid {
