@@ -116,7 +116,12 @@ async fn container_sees_what_a_cri_container_sees() {
     assert_eq!(lines[0], "4", "{out}");
     assert_eq!(lines[1], "pod-host");
     let status = lines[2..9].join("\n");
-    for zero in ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000", "CapInh:\t0000000000000000", "NoNewPrivs:\t0"] {
+    for zero in [
+        "SigBlk:\t0000000000000000",
+        "SigIgn:\t0000000000000000",
+        "CapInh:\t0000000000000000",
+        "NoNewPrivs:\t0",
+    ] {
         assert!(status.contains(zero), "{status}");
     }
     assert!(status.contains("CapEff:\t00000000080004e3"), "{status}");

@@ -49,7 +49,15 @@ impl Container {
             .mounts(mounts())
             .linux(
                 LinuxBuilder::default()
-                    .masked_paths(["/proc/kcore", "/proc/timer_list", "/sys/firmware", "/proc/acpi"].map(str::to_owned))
+                    .masked_paths(
+                        [
+                            "/proc/kcore",
+                            "/proc/timer_list",
+                            "/sys/firmware",
+                            "/proc/acpi",
+                        ]
+                        .map(str::to_owned),
+                    )
                     .readonly_paths(["/proc/sys", "/proc/bus"].map(str::to_owned))
                     .build()
                     .expect("linux"),
@@ -124,11 +132,30 @@ fn mounts() -> Vec<Mount> {
     };
     vec![
         m("proc", "/proc", &kernel),
-        m("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        m("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        m(
+            "tmpfs",
+            "/dev",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        m(
+            "devpts",
+            "/dev/pts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
         m("mqueue", "/dev/mqueue", &kernel),
         m("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
-        m("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        m(
+            "cgroup",
+            "/sys/fs/cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", "ro"],
+        ),
         m("pod-shm", "/dev/shm", &kernel),
     ]
 }
@@ -142,9 +169,16 @@ impl Bed {
             std::fs::create_dir_all(layer.join(sub)).expect("rootfs");
         }
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
-        let busybox = busybox.iter().find(|p| p.exists()).expect("the package busybox-static");
+        let busybox = busybox
+            .iter()
+            .find(|p| p.exists())
+            .expect("the package busybox-static");
         std::fs::copy(busybox, layer.join("bin/busybox")).expect("busybox");
-        for applet in ["sh", "cat", "sleep", "ls", "id", "grep", "stty", "touch", "mount", "ps", "kill", "hostname", "head", "stat", "readlink", "true", "mkdir", "tty", "yes", "sed", "nc", "dd", "env", "umount", "wc", "seq"] {
+        for applet in [
+            "sh", "cat", "sleep", "ls", "id", "grep", "stty", "touch", "mount", "ps", "kill",
+            "hostname", "head", "stat", "readlink", "true", "mkdir", "tty", "yes", "sed", "nc",
+            "dd", "env", "umount", "wc", "seq",
+        ] {
             std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).expect("applet");
         }
         std::fs::create_dir_all(dir.join("logs")).expect("logs");
@@ -247,7 +281,9 @@ impl Bed {
         let exit = self.exit(id).await;
         let log = self.log(id);
         assert_eq!(exit.code, 0, "{log}");
-        log.lines().map(|line| format!("{}\n", &line[line.len().min(40)..])).collect()
+        log.lines()
+            .map(|line| format!("{}\n", &line[line.len().min(40)..]))
+            .collect()
     }
 
     pub async fn event(&mut self) -> Event {
@@ -263,7 +299,9 @@ impl Bed {
     /// The end of this container; ends of others that come first are a failure.
     pub async fn exit(&mut self, id: &str) -> Exit {
         match self.event().await {
-            Event::ContainerExited { container, exit, .. } if container == id => exit,
+            Event::ContainerExited {
+                container, exit, ..
+            } if container == id => exit,
             other => panic!("waited for {id}, got {other:?}"),
         }
     }
@@ -287,7 +325,9 @@ impl Bed {
         if let (Some(fd), Some(text)) = (exec.streams.stdin.take(), stdin) {
             rustix::io::write(&fd, text.as_bytes()).expect("stdin");
         }
-        let exit = tokio::time::timeout(PATIENCE, exec.wait()).await.expect("exit in time");
+        let exit = tokio::time::timeout(PATIENCE, exec.wait())
+            .await
+            .expect("exit in time");
         let stdout = exec.streams.stdout.map(|fd| drain(&fd)).unwrap_or_default();
         let stderr = exec.streams.stderr.map(|fd| drain(&fd)).unwrap_or_default();
         (exit, stdout, stderr)
@@ -320,7 +360,10 @@ pub async fn read_until(fd: &OwnedFd, text: &str) -> String {
     let mut all = String::new();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !all.contains(text) {
-        assert!(tokio::time::Instant::now() < deadline, "waited for {text:?}, got {all:?}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "waited for {text:?}, got {all:?}"
+        );
         all += &drain(fd);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -341,8 +384,13 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 fn end(monitor: i32) {
     let path = format!("/proc/{monitor}/task/{monitor}/children");
     let children = std::fs::read_to_string(path).unwrap_or_default();
-    let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    for pid in pids.chain([monitor]).filter_map(rustix::process::Pid::from_raw) {
+    let pids = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    for pid in pids
+        .chain([monitor])
+        .filter_map(rustix::process::Pid::from_raw)
+    {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }
