@@ -104,7 +104,7 @@ async fn container_sees_what_a_cri_container_sees() {
         for l in fd stdin ptmx; do readlink /dev/$l; done; \
         stat -c '%n %t:%T %a' /dev/null /dev/zero /dev/tty; \
         cat /proc/self/cgroup | wc -l; umask; echo $$; \
-        ls /sys/firmware /proc/acpi 2>/dev/null | grep -vc :; \
+        ls -A /sys/firmware | wc -l; \
         stat -c '%t:%T' /proc/timer_list; \
         echo 1 > /proc/sys/kernel/domainname; echo $?; \
         cat /proc/sys/net/ipv4/ip_unprivileged_port_start; \
