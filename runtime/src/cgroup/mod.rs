@@ -71,6 +71,13 @@ impl CgroupPath {
         Self(format!("{}/{name}", self.0))
     }
 
+    /// Whether it is `other` or below it.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        let rest = self.0.strip_prefix(&other.0);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// One level up; `None` at the top.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {

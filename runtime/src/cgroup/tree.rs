@@ -154,7 +154,7 @@ impl Cgroups {
     /// as they are empty.
     pub fn prune(&self, path: &CgroupPath, top: &CgroupPath) {
         let mut next = Some(path.clone());
-        while let Some(path) = next.filter(|p| p.as_str().starts_with(top.as_str())) {
+        while let Some(path) = next.filter(|p| p.is_within(top)) {
             for hierarchy in &self.hierarchies {
                 let _ = fs::remove_dir(self.dir(hierarchy, &path));
             }

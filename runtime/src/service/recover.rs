@@ -101,6 +101,10 @@ impl Core {
             if let Ok(record) = read_record::<ContainerRecord>(&container) {
                 let removed = self.cgroups.kill_and_remove(&record.cgroup).await;
                 warn(&id, "a cgroup stays", removed.map_err(VerbError::from));
+                // Who made the pod's cgroup is not known any more; an empty one is no loss.
+                if let Some(pod) = record.cgroup.parent() {
+                    self.cgroups.prune(&pod, &pod);
+                }
             }
             self.release_layers(&name);
         }

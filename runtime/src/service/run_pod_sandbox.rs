@@ -177,7 +177,7 @@ fn prepare(core: &Core, sandbox: &Sandbox, hostname: &str, network: bool) -> Res
     std::fs::create_dir_all(&dir).map_err(|source| VerbError::Make { path: dir, source })?;
     let cgroup = sandbox.read(|record| record.cgroup.clone());
     let made = core.cgroups.create(&cgroup)?;
-    let made = made.or_else(|| made_by_another(core, &cgroup));
+    let made = topmost(made, made_by_others(core, &cgroup));
     let pod = network.then(|| pod_network(&sandbox.record()));
     sandbox.update(|record| {
         record.cgroup_made = made.clone();
@@ -194,15 +194,17 @@ fn prepare(core: &Core, sandbox: &Sandbox, hostname: &str, network: bool) -> Res
     Ok(())
 }
 
-/// An earlier sandbox of the pod may have made the cgroup that this one shares.
-fn made_by_another(core: &Core, cgroup: &CgroupPath) -> Option<CgroupPath> {
-    core.sandboxes.list().iter().find_map(|other| {
-        other.read(|r| {
-            (r.cgroup == *cgroup)
-                .then(|| r.cgroup_made.clone())
-                .flatten()
-        })
-    })
+/// Levels above this cgroup, or itself, that were made for other sandboxes:
+/// whoever goes last removes them.
+fn made_by_others(core: &Core, cgroup: &CgroupPath) -> Vec<CgroupPath> {
+    let all = core.sandboxes.list();
+    let made = all.iter().filter_map(|other| other.read(|r| r.cgroup_made.clone()));
+    made.filter(|made| cgroup.is_within(made)).collect()
+}
+
+fn topmost(own: Option<CgroupPath>, others: Vec<CgroupPath>) -> Option<CgroupPath> {
+    let all = own.into_iter().chain(others);
+    all.min_by_key(|path| path.as_str().len())
 }
 
 /// A kubelet that makes pod cgroups itself limits them itself.
