@@ -198,7 +198,9 @@ fn prepare(core: &Core, sandbox: &Sandbox, hostname: &str, network: bool) -> Res
 /// whoever goes last removes them.
 fn made_by_others(core: &Core, cgroup: &CgroupPath) -> Vec<CgroupPath> {
     let all = core.sandboxes.list();
-    let made = all.iter().filter_map(|other| other.read(|r| r.cgroup_made.clone()));
+    let made = all
+        .iter()
+        .filter_map(|other| other.read(|r| r.cgroup_made.clone()));
     made.filter(|made| cgroup.is_within(made)).collect()
 }
 
