@@ -31,6 +31,15 @@ pub struct Engine {
     spawner: tokio::sync::Mutex<Option<Arc<Link>>>,
 }
 
+/// The spawner ends with the engine; monitors live on.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(link) = self.spawner.get_mut().take() {
+            link.close();
+        }
+    }
+}
+
 /// Name of a monitor's socket in its sandbox's directory.
 const SOCKET: &str = "m.sock";
 

@@ -109,7 +109,7 @@ impl Output {
 
 /// Reads to the end, so that the command never blocks on a full pipe.
 async fn collect(fd: Option<OwnedFd>, output: Output) {
-    let Some(Ok(mut stream)) = fd.map(FdStream::reader) else {
+    let Some(Ok(mut stream)) = fd.map(FdStream::new) else {
         return;
     };
     let mut chunk = vec![0; 16 << 10];

@@ -3,30 +3,22 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// One end of a process' streams.
 #[derive(Debug)]
 pub(super) struct FdStream {
-    fd: Arc<AsyncFd<OwnedFd>>,
+    fd: AsyncFd<OwnedFd>,
 }
 
 impl FdStream {
     /// The descriptor must be non-blocking.
-    #[allow(deprecated)]
-    pub(super) fn reader(fd: OwnedFd) -> io::Result<Self> {
-        let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
-        Ok(Self { fd: Arc::new(fd) })
-    }
-
-    /// The descriptor must be non-blocking.
-    #[allow(deprecated)]
-    pub(super) fn writer(fd: OwnedFd) -> io::Result<Self> {
-        let fd = AsyncFd::with_interest(fd, Interest::WRITABLE)?;
-        Ok(Self { fd: Arc::new(fd) })
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            fd: crate::sys::watch(fd)?,
+        })
     }
 }
 

@@ -198,7 +198,7 @@ async fn pump<T>(
 }
 
 async fn copy_in(client: Option<Box<dyn AsyncRead + Send + Unpin>>, process: Option<OwnedFd>) {
-    let (Some(mut client), Some(Ok(mut process))) = (client, process.map(FdStream::writer)) else {
+    let (Some(mut client), Some(Ok(mut process))) = (client, process.map(FdStream::new)) else {
         return;
     };
     // End of file is told by dropping; a process that reads no more is its own affair.
@@ -212,7 +212,7 @@ async fn copy_out(
     let (Some(process), Some(mut client)) = (process, client) else {
         return Ok(());
     };
-    let mut process = FdStream::reader(process)?;
+    let mut process = FdStream::new(process)?;
     tokio::io::copy(&mut process, &mut client).await?;
     client.shutdown().await
 }

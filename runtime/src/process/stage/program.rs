@@ -151,7 +151,7 @@ mod tests {
     fn pod_init_ends_when_it_is_told_to() {
         let path = std::env::temp_dir().join(format!("lighter-init-{}", std::process::id()));
         let mut file = std::fs::File::create(&path).expect("create");
-        file.write_all(pod_init()).expect("write");
+        file.write_all(&pod_init()).expect("write");
         file.set_permissions(std::fs::Permissions::from_mode(0o755))
             .expect("chmod");
         drop(file);
