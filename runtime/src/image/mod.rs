@@ -13,6 +13,7 @@
 //! verified; a failed or killed operation leaves nothing that the next start
 //! does not remove; layers that are held survive the removal of their image.
 
+mod archive;
 mod defaults;
 mod digest;
 mod disk;
@@ -27,6 +28,7 @@ mod store;
 mod testing;
 pub mod verbs;
 
+pub use archive::ImportError;
 pub use digest::{Digest, DigestError};
 pub use pull::{Auth, LayerProgress, Progress, PullError};
 pub use reference::{Reference, ReferenceError};

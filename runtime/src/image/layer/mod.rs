@@ -8,7 +8,7 @@ mod apply;
 pub mod lean;
 mod pax;
 mod sparse;
-mod tar;
+pub mod tar;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -89,7 +89,7 @@ impl<R: Read> Reader<R> {
             let Some(header) = self.header()? else {
                 return Ok(None);
             };
-            let stored = header.entry_size().map_err(|_| self.bad("size"))?;
+            let stored = self.number(&header.as_old().size, header.entry_size(), "size")?;
             match header.entry_type().as_byte() {
                 b'L' => ahead.name = Some(cut_at_nul(self.special(stored)?)),
                 b'K' => ahead.link = Some(cut_at_nul(self.special(stored)?)),
@@ -128,7 +128,13 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    pub(super) fn bad(&self, what: &'static str) -> TarError {
+    /// Bytes of the archive read so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// An error at this place of the archive.
+    pub fn bad(&self, what: &'static str) -> TarError {
         TarError::Malformed {
             offset: self.offset,
             what,
@@ -155,11 +161,12 @@ impl<R: Read> Reader<R> {
         let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
         let link = pax.linkpath.take().or(ahead.link);
         let link = link.or_else(|| header.link_name_bytes().map(|l| l.into_owned()));
+        let old = header.as_old();
         let mut entry = Entry {
             kind: Kind::Directory,
-            mode: header.mode().map_err(|_| self.bad("mode"))? & 0o7777,
-            uid: self.id(pax.uid, header.uid().ok())?,
-            gid: self.id(pax.gid, header.gid().ok())?,
+            mode: self.number(&old.mode, header.mode(), "mode")? & 0o7777,
+            uid: self.id(pax.uid, &old.uid, header.uid())?,
+            gid: self.id(pax.gid, &old.gid, header.gid())?,
             mtime: pax.mtime.unwrap_or_else(|| mtime(header)),
             xattrs: std::mem::take(&mut pax.xattrs),
             path,
@@ -218,9 +225,27 @@ impl<R: Read> Reader<R> {
         Ok(block)
     }
 
-    fn id(&self, pax: Option<u64>, header: Option<u64>) -> Result<u32, TarError> {
-        let id = pax.or(header).ok_or_else(|| self.bad("uid or gid"))?;
+    fn id(&self, pax: Option<u64>, field: &[u8], read: io::Result<u64>) -> Result<u32, TarError> {
+        let id = match pax {
+            Some(id) => id,
+            None => self.number(field, read, "uid or gid")?,
+        };
         u32::try_from(id).map_err(|_| self.bad("uid or gid of more than 32 bits"))
+    }
+
+    /// A field that was left blank is 0, as GNU tar and Go take it.
+    fn number<T: Default>(
+        &self,
+        field: &[u8],
+        read: io::Result<T>,
+        what: &'static str,
+    ) -> Result<T, TarError> {
+        let blank = field.iter().all(|b| matches!(b, 0 | b' '));
+        match read {
+            Ok(value) => Ok(value),
+            Err(_) if blank => Ok(T::default()),
+            Err(_) => Err(self.bad(what)),
+        }
     }
 
     fn device(&self, header: &Header) -> Result<(u32, u32), TarError> {

@@ -267,8 +267,13 @@ fn told(error: ExtractError, dir: &Path) -> LayerError {
     }
 }
 
+/// Whether a stream that begins so is compressed.
+pub fn is_compressed(head: &[u8]) -> bool {
+    Compression::of(head) != Compression::None
+}
+
 /// Told by the first bytes: media types are often wrong, these never.
-fn decompress<'a>(mut stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub fn decompress<'a>(mut stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut head = Vec::new();
     (&mut stream).take(4).read_to_end(&mut head)?;
     let kind = Compression::of(&head);

@@ -15,6 +15,7 @@ mod tests;
 pub use error::PullError;
 pub use join::Pulls;
 pub use progress::{LayerProgress, Progress};
+pub(super) use run::check_config;
 
 use super::{Image, Reference, Store};
 use base64::Engine;
