@@ -250,7 +250,7 @@ mod tests {
         };
         let other = known(of("a", "1500m"), "Running");
         assert_eq!(
-            reason(&of("b", "1"), &[other.clone()]),
+            reason(&of("b", "1"), std::slice::from_ref(&other)),
             Some("OutOfcpu".into())
         );
         assert_eq!(reason(&of("b", "500m"), &[other]), None);

@@ -143,10 +143,10 @@ impl Engine {
             verdict: None,
         };
         let worker = self.workers().get(&uid).cloned();
-        if let Some(worker) = worker {
-            if worker.send(Mail::Want(want.clone())).is_ok() {
-                return;
-            }
+        if let Some(worker) = worker
+            && worker.send(Mail::Want(want.clone())).is_ok()
+        {
+            return;
         }
         let seen = start.found.remove(&uid).unwrap_or_default();
         if seen.sandboxes.is_empty() && !admit::settled(&want.pod) {

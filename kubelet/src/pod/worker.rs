@@ -380,7 +380,7 @@ impl Worker {
                 self.seen.see_sandbox(sandbox);
             }
             Report::Image(container, image) => drop(self.seen.images.insert(container, image)),
-            Report::Container(container) => self.see(container),
+            Report::Container(container) => self.see(*container),
             Report::Done => {}
         }
         match effect {

@@ -167,8 +167,8 @@ fn condition(look: &Look<'_>, kind: &str, finding: Finding) -> PodCondition {
         .into_iter()
         .flatten();
     let before = published
-        .filter(|c| c.type_ == kind)
-        .last()
+        .rev()
+        .find(|c| c.type_ == kind)
         .or_else(|| of_api(look, kind))
         .filter(|c| c.status == status);
     let since = before.and_then(|c| c.last_transition_time.clone());

@@ -57,9 +57,9 @@ impl Executor {
         };
         let answer = self.deps.cri.create_container(request).await;
         let answer = answer.map_err(|s| Failed::new(CREATE, s.message()))?;
-        Ok(Report::Container(
+        Ok(Report::Container(Box::new(
             self.look(context, &answer.container_id).await?,
-        ))
+        )))
     }
 
     async fn container_config(

@@ -74,7 +74,7 @@ pub enum Report {
     Volumes(PodVolumes),
     Sandbox(SandboxSeen),
     Image(String, ImageReady),
-    Container(ContainerSeen),
+    Container(Box<ContainerSeen>),
 }
 
 /// Why an effect failed: reason and message as the API shows them.
@@ -244,7 +244,7 @@ impl Executor {
             let target = self.target(context, &container, id);
             let result = tokio::select! {
                 result = super::hook::run(&target, &hook, None) => result,
-                () = context.abandon.cancelled() => return Ok(Report::Container(seen)),
+                () = context.abandon.cancelled() => return Ok(Report::Container(Box::new(seen))),
             };
             if let Err(error) = result {
                 warn(
@@ -254,7 +254,7 @@ impl Executor {
                 return Err(Failed::new("PostStartHookError", error.to_string()));
             }
         }
-        Ok(Report::Container(seen))
+        Ok(Report::Container(Box::new(seen)))
     }
 
     async fn look(&self, context: &Context, id: &str) -> Result<ContainerSeen, Failed> {

@@ -40,7 +40,7 @@ impl Executor {
                 .warning("FailedKillPod", &message);
             return Err(Failed::new("FailedKillPod", message));
         }
-        Ok(Report::Container(self.look(context, id).await?))
+        Ok(Report::Container(Box::new(self.look(context, id).await?)))
     }
 
     async fn pre_stop(&self, context: &Context, name: &str, id: &str, limit: Duration) {

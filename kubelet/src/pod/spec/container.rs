@@ -68,7 +68,7 @@ pub fn config(context: ContainerContext<'_>) -> Result<v1::ContainerConfig, NonR
 fn variable((key, value): &(String, String)) -> v1::KeyValue {
     v1::KeyValue {
         key: key.clone(),
-        value: value.clone().into_bytes().into(),
+        value: value.clone().into_bytes(),
     }
 }
 
