@@ -82,9 +82,28 @@ pub async fn unmap_ports(
     forget(ports, ips, false).await
 }
 
+/// Host ports alone, in a table of their own: for pods that another network
+/// wired.
+pub(crate) mod host_ports {
+    use super::{Batch, BuiltinError, commit, ruleset};
+    pub use super::{map_ports as map, unmap_ports as unmap};
+
+    /// Lays the table down; elements stay.
+    pub async fn lay(table: &str) -> Result<(), BuiltinError> {
+        let policy = ruleset::Policy {
+            way: ruleset::Way::AnyButLoopback,
+            pods: &[],
+            no_masquerade: &[],
+        };
+        let mut batch = Batch::new(table);
+        ruleset::lay(&mut batch, &policy);
+        commit("lay down the rules", table, batch).await
+    }
+}
+
 fn table(config: &Builtin, pods: &[Cidr]) -> Batch {
     let policy = ruleset::Policy {
-        bridge: &config.bridge,
+        way: ruleset::Way::Bridge(&config.bridge),
         pods,
         no_masquerade: &config.no_masquerade,
     };

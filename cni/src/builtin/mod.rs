@@ -18,6 +18,11 @@ pub use error::BuiltinError;
 pub use pod::loopback_up;
 pub use sysctl::SysctlError;
 
+pub(crate) use filter::host_ports;
+pub(crate) use host::mac_of;
+pub(crate) use pod::host_interface;
+pub(crate) use sysctl::apply as apply_sysctls;
+
 use crate::ipam::{Range, Store};
 use crate::netlink::Rtnl;
 use crate::network::Builtin;
@@ -88,7 +93,7 @@ impl BridgeNetwork {
         let leases = self.lease(ranges, &pod.sandbox_id).await?;
         let wiring = pod::Wiring {
             host: &host,
-            name: pod::host_interface(&pod.sandbox_id),
+            name: host_interface(&pod.sandbox_id),
             leases: &leases,
         };
         let made = wiring.make(&rtnl, netns).await?;
@@ -132,7 +137,7 @@ impl BridgeNetwork {
                 .collect();
             filter::restore(&self.config, &self.cidrs(), elements).await?;
         }
-        self.store.release_unless(|id| ids.contains(&id))?;
+        self.store.release_where(|id, _| !ids.contains(&id))?;
         Ok(())
     }
 

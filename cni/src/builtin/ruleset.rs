@@ -68,11 +68,35 @@ pub const SETS: [SetSpec; 6] = [
     pairs(SELF6, (IPV6, 16)),
 ];
 
+/// Which interfaces pods are behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way<'a> {
+    /// This bridge.
+    Bridge(&'a str),
+    /// Another network's, whose names are not known.
+    AnyButLoopback,
+}
+
+impl Way<'_> {
+    /// A rule that goes on only for packets that come from pods
+    /// (`NFT_META_IIFNAME`) or go to them (`NFT_META_OIFNAME`), or don't.
+    fn rule(self, key: u32, pods: bool) -> Rule {
+        self.narrow(Rule::default(), key, pods)
+    }
+
+    fn narrow(self, rule: Rule, key: u32, pods: bool) -> Rule {
+        match self {
+            Self::Bridge(name) => rule.interface(key, name, pods),
+            Self::AnyButLoopback => rule.interface(key, "lo", !pods),
+        }
+    }
+}
+
 /// What the rules depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy<'a> {
-    /// Name of the bridge.
-    pub bridge: &'a str,
+    /// Which interfaces pods are behind.
+    pub way: Way<'a>,
     /// The pods of this node.
     pub pods: &'a [Cidr],
     /// Others that see the pods' own addresses.
@@ -131,7 +155,7 @@ pub fn rules(policy: &Policy<'_>) -> Vec<(&'static str, Rule)> {
 fn martians(policy: &Policy<'_>) -> impl Iterator<Item = Rule> {
     let loopback = Cidr::new([127, 0, 0, 0].into(), 8);
     let sides = [Side::Source, Side::Destination];
-    let from_pods = Rule::default().interface(NFT_META_IIFNAME, policy.bridge, true);
+    let from_pods = policy.way.rule(NFT_META_IIFNAME, true);
     sides
         .into_iter()
         .zip([loopback; 2])
@@ -144,7 +168,7 @@ fn martians(policy: &Policy<'_>) -> impl Iterator<Item = Rule> {
 /// Pods reach each other through the host on purpose; it must not tell them
 /// of a shorter way, which they could not use: they know no neighbour but it.
 fn redirects(policy: &Policy<'_>) -> impl Iterator<Item = Rule> {
-    let to_pods = Rule::default().interface(NFT_META_OIFNAME, policy.bridge, true);
+    let to_pods = policy.way.rule(NFT_META_OIFNAME, true);
     let kinds = [
         (libc::IPPROTO_ICMP, ICMP_REDIRECT),
         (libc::IPPROTO_ICMPV6, ND_REDIRECT),
@@ -193,11 +217,14 @@ fn ports() -> Vec<Rule> {
 }
 
 fn source(policy: &Policy<'_>) -> Vec<Rule> {
-    let to_pods = |equal| Rule::default().interface(NFT_META_OIFNAME, policy.bridge, equal);
     let mut rules = Vec::new();
     // The host itself through 127.0.0.1: a pod can't answer to that address.
     if let Some(loopback) = Cidr::new([127, 0, 0, 0].into(), 8) {
-        let rule = to_pods(true).family(false).in_range(Side::Source, loopback);
+        let rule = policy
+            .way
+            .rule(NFT_META_OIFNAME, true)
+            .family(false)
+            .in_range(Side::Source, loopback);
         rules.push(rule.with(Expr::Masquerade));
     }
     // A pod that reaches itself by its host port.
@@ -235,7 +262,7 @@ fn source(policy: &Policy<'_>) -> Vec<Rule> {
                     .verdict(NFT_RETURN),
             );
         }
-        let out = from().interface(NFT_META_OIFNAME, policy.bridge, false);
+        let out = policy.way.narrow(from(), NFT_META_OIFNAME, false);
         rules.push(out.with(Expr::Masquerade));
     }
     rules

@@ -70,7 +70,7 @@ fn masquerade_comes_after_every_exception() {
     let pods = ["10.88.0.0/24".parse().unwrap()];
     let cluster = ["10.88.0.0/16".parse().unwrap()];
     let policy = Policy {
-        bridge: "br",
+        way: Way::Bridge("br"),
         pods: &pods,
         no_masquerade: &cluster,
     };

@@ -62,6 +62,20 @@ fn details_text(details: &str) -> String {
     }
 }
 
+/// Executes a plugin with this process's own `CNI_*`, as one plugin does for
+/// another.
+pub async fn execute(plugin: &str, path: &[PathBuf], config: Value) -> Result<Value, PluginError> {
+    let env = Vec::new();
+    Execution {
+        plugin,
+        path,
+        env,
+        config,
+    }
+    .run()
+    .await
+}
+
 /// What one execution is told.
 #[derive(Debug)]
 pub struct Execution<'a> {

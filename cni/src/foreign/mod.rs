@@ -12,7 +12,7 @@ mod shim;
 pub use chain::{Call, Chain};
 pub use conf::{ConfError, ConfList, Plugin, find};
 pub use error::ForeignError;
-pub use exec::PluginError;
+pub use exec::{PluginError, execute};
 pub use pin::{pin, unpin};
 pub use reply::addresses;
 pub use shim::lay_shims;

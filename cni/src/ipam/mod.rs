@@ -7,4 +7,4 @@ mod range;
 mod store;
 
 pub use range::Range;
-pub use store::{Store, StoreError};
+pub use store::{Reservation, Store, StoreError};

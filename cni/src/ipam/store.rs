@@ -36,6 +36,10 @@ pub enum StoreError {
     },
 }
 
+/// An address, its owner, and the owner's interface; older versions of the
+/// reference left the last one out.
+pub type Reservation = (IpAddr, String, String);
+
 /// A folder of reservations, all made under its lock.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -65,8 +69,10 @@ impl Store {
     ) -> Result<IpAddr, StoreError> {
         let _lock = self.lock()?;
         let reserved = self.reservations()?;
-        let mine = |(ip, id): &&(IpAddr, String)| id == owner && range.offers(*ip);
-        if let Some((ip, _)) = reserved.iter().find(mine) {
+        let mine = |r: &&Reservation| {
+            r.1 == owner && (r.2 == interface || r.2.is_empty()) && range.offers(r.0)
+        };
+        if let Some((ip, ..)) = reserved.iter().find(mine) {
             return Ok(*ip);
         }
         let last = fs::read_to_string(self.dir.join(format!("{LAST}{slot}")));
@@ -86,35 +92,35 @@ impl Store {
 
     /// Gives back all of the owner's addresses; none is fine.
     pub fn release(&self, owner: &str) -> Result<(), StoreError> {
-        self.release_unless(|id| id != owner)
+        self.release_where(|id, _| id == owner)
     }
 
-    /// Gives back the addresses of every owner that is not kept, and those
-    /// whose file a crash left empty.
-    pub fn release_unless(&self, keep: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+    /// Gives back the addresses of these owners and interfaces; both are empty
+    /// where a crash left an empty file.
+    pub fn release_where(&self, gone: impl Fn(&str, &str) -> bool) -> Result<(), StoreError> {
         let _lock = self.lock()?;
-        for (ip, id) in self.reservations()? {
-            if !keep(&id) {
+        for (ip, id, interface) in self.reservations()? {
+            if gone(&id, &interface) {
                 self.remove(&ip.to_string())?;
             }
         }
         Ok(())
     }
 
-    /// Every reservation with its owner; "" where a crash left none.
-    pub fn reservations(&self) -> Result<Vec<(IpAddr, String)>, StoreError> {
+    /// Every reservation with its owner and interface.
+    pub fn reservations(&self) -> Result<Vec<Reservation>, StoreError> {
         let mut found = Vec::new();
         let entries = fs::read_dir(&self.dir).map_err(|e| self.error("", e))?;
         for entry in entries {
             let name = entry.map_err(|e| self.error("", e))?.file_name();
             let Some(name) = name.to_str() else { continue };
-            // The reference writes ':' of IPv6 as '_' on some systems.
-            let Ok(ip) = name.replace('_', ":").parse() else {
+            let Ok(ip) = name.parse() else {
                 continue;
             };
             let text = fs::read_to_string(self.dir.join(name)).unwrap_or_default();
-            let owner = text.lines().next().unwrap_or_default().trim().to_owned();
-            found.push((ip, owner));
+            let mut lines = text.lines().map(|line| line.trim().to_owned());
+            let owner = lines.next().unwrap_or_default();
+            found.push((ip, owner, lines.next().unwrap_or_default()));
         }
         Ok(found)
     }
@@ -231,7 +237,7 @@ mod tests {
         for id in ["a", "b", "c"] {
             store.reserve(&range(), 0, id, "eth0").unwrap();
         }
-        store.release_unless(|id| id == "b").unwrap();
+        store.release_where(|id, _| id != "b").unwrap();
         let left = store.reservations().unwrap();
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].1, "b");

@@ -93,6 +93,11 @@ impl Rtnl {
         let Some(link) = self.link(name).await? else {
             return Ok(());
         };
+        if !self.here {
+            let done = self.handle.link().del(link.index).execute().await;
+            let done = accept(done, libc::ENODEV);
+            return done.map_err(|e| NetlinkError::new("delete link", name, e));
+        }
         let mut deleted = tokio::task::spawn_blocking(move || delete_apart(link.index));
         loop {
             match tokio::time::timeout(RECHECK, &mut deleted).await {

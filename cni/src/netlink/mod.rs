@@ -47,6 +47,8 @@ impl NetlinkError {
 #[derive(Debug, Clone)]
 pub struct Rtnl {
     handle: Handle,
+    /// Whether it is the agent's own namespace.
+    here: bool,
 }
 
 impl Rtnl {
@@ -56,7 +58,7 @@ impl Rtnl {
         let (connection, handle, _) =
             opened.map_err(|e| NetlinkError::new("open", "a netlink socket", e))?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, here: true })
     }
 
     /// The namespace that the NETLINK_ROUTE socket was opened in. Needs a
@@ -66,7 +68,10 @@ impl Rtnl {
             .map_err(|e| NetlinkError::new("use", "the pod's netlink socket", e))?;
         let (connection, handle, _) = rtnetlink::from_socket(socket);
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self {
+            handle,
+            here: false,
+        })
     }
 }
 
