@@ -7,7 +7,7 @@ use super::query::Params;
 use super::routes::State;
 use axum::body::Body;
 use axum::extract::{Path, Request, State as Extract};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use cri_proto::v1;
 use hyper_util::rt::TokioIo;
@@ -297,6 +297,10 @@ async fn pass_on(mut request: Request, url: &str) -> Answer {
     let mut answer = answer.map_err(|e| bad_gateway("the runtime's streams", e))?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let theirs = hyper::upgrade::on(&mut answer);
+        // Some servers add "close", at which Go's client drops the whole header
+        // and takes the upgrade for refused.
+        let upgrade = HeaderValue::from_static("Upgrade");
+        answer.headers_mut().insert(header::CONNECTION, upgrade);
         tokio::spawn(join(ours, theirs));
     }
     Ok(answer.map(Body::new))

@@ -145,7 +145,6 @@ async fn serve(socket: TcpStream, session: upgrade::Session) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     tokio::select! {
