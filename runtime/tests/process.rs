@@ -5,6 +5,14 @@
 
 #[path = "process/bed.rs"]
 mod bed;
+#[path = "process/modes.rs"]
+mod modes;
+#[path = "process/rootfs.rs"]
+mod rootfs;
+#[path = "process/streams.rs"]
+mod streams;
+#[path = "process/survive.rs"]
+mod survive;
 
 use bed::{Bed, Container};
 use runtime::process::Event;

@@ -25,6 +25,9 @@ pub const SYS: &str = "/sys";
 /// Device nodes that were asked for so far, shared by all monitors.
 const DEV: &str = "/dev";
 
+/// Devices of every container: null, zero, full, random, urandom, tty.
+const NODES: [(u32, u32); 6] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0)];
+
 /// Empties the mount namespace of this process.
 pub fn empty_mount_namespace() -> Result<(), Failure> {
     let step = Step::EmptyMountNamespace;
@@ -34,13 +37,17 @@ pub fn empty_mount_namespace() -> Result<(), Failure> {
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .at(step)?;
-    let root = make("tmpfs", &[("mode", "0700")], MountAttrFlags::empty()).on(step, "tmpfs")?;
+    let root = make("tmpfs", &[("mode", "0755")], MountAttrFlags::empty()).on(step, "tmpfs")?;
     let proc = make("proc", &[], PLAIN).on(step, "proc")?;
     // Any directory that every host has will do to stand on for a moment.
     attach(&root, c"/proc").on(step, "tmpfs")?;
     pivot_into(&root).at(step)?;
     for dir in [ROOTFS, SHM, PROC, SYS, DEV] {
-        rustix::fs::mkdir(dir, Mode::RWXU).on(step, dir)?;
+        // To be passed by stages that are root of a user namespace only.
+        rustix::fs::mkdir(dir, Mode::from_raw_mode(0o755)).on(step, dir)?;
+    }
+    for (major, minor) in NODES {
+        node(FileType::CharacterDevice, major, minor).on(step, DEV)?;
     }
     attach(&proc, c"/proc").on(step, PROC)
 }
@@ -111,8 +118,9 @@ pub fn device(kind: FileType, major: u32, minor: u32) -> rustix::io::Result<Owne
     clone_mount(&node(kind, major, minor)?)
 }
 
-/// Path of a node of ours, which is made when it is first asked for.
-fn node(kind: FileType, major: u32, minor: u32) -> rustix::io::Result<String> {
+/// Path of a node of ours, which is made when it is first asked for: by the
+/// host's root, so before a user namespace is entered.
+pub fn node(kind: FileType, major: u32, minor: u32) -> rustix::io::Result<String> {
     let letter = if kind == FileType::BlockDevice {
         'b'
     } else {

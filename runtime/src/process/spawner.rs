@@ -61,6 +61,8 @@ fn settle(cgroups: &[OwnedFd]) -> Result<(), Failure> {
     }
     // A session of its own: a ^C meant for `lighter play` ends the agent, not the pods.
     rustix::process::setsid().at(Step::Session)?;
+    // What we and our children make has the mode that is asked for.
+    rustix::process::umask(rustix::fs::Mode::empty());
     // Dead monitors need nobody to wait for them.
     sys::reset_all();
     sys::ignore(libc::SIGCHLD);

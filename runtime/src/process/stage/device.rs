@@ -51,6 +51,17 @@ pub fn populate(root: BorrowedFd<'_>, devices: &[Device], user: bool) -> Answer 
     links(root)
 }
 
+/// Sees to it that there are nodes to bind, where they cannot be made later.
+pub fn provide(devices: &[Device]) -> Answer {
+    for device in devices {
+        let kind = FileType::from_raw_mode(device.mode);
+        if kind != FileType::Fifo {
+            kit::node(kind, device.major, device.minor).on(Step::MakeDevice, &device.path)?;
+        }
+    }
+    Ok(())
+}
+
 fn make(root: BorrowedFd<'_>, device: &Device, user: bool) -> rustix::io::Result<()> {
     let kind = FileType::from_raw_mode(device.mode);
     if user && kind != FileType::Fifo {

@@ -119,6 +119,8 @@ fn create(
     as_host_root(stage, process)?;
     // 2. Namespaces; from here a user namespace's root.
     if let Some(userns) = userns {
+        // Nodes that root of a user namespace may not make.
+        device::provide(&plan.devices)?;
         enter_user_namespace(userns)?;
         if matches!(pid, PidNamespace::Own) {
             continue_as_sibling(stage, libc::CLONE_NEWPID)?;
@@ -147,6 +149,10 @@ fn create(
     // Owners go before what they own is closed under them, below.
     drop(root);
     settle_streams(stage, process, terminal.as_ref())?;
+    // A session dies with its leader: one who goes on as a sibling starts it there.
+    if !matches!(pid, PidNamespace::Of(..)) {
+        lead_session(process)?;
+    }
     // 6. Created: wait for the word, with nothing open but the streams.
     let target = match pid {
         PidNamespace::Of(target, _) => Some(target),
@@ -182,6 +188,9 @@ fn exec(
         false => None,
     };
     settle_streams(stage, process, terminal.as_ref())?;
+    if !pid {
+        lead_session(process)?;
+    }
     let target = pid.then_some(container);
     report(stage, terminal.map(|t| t.master))?;
     keep_only(stage, target)?;
@@ -246,18 +255,24 @@ fn continue_as_sibling(stage: &Stage<'_>, flags: i32) -> Result<(), Failure> {
     }
 }
 
-/// Makes the streams 0, 1 and 2, in a session of our own.
+/// A session of our own, with the terminal that is our stdin.
+fn lead_session(process: &Process) -> Result<(), Failure> {
+    rustix::process::setsid().at(Step::Session)?;
+    if process.terminal {
+        let terminal = rustix::stdio::stdin();
+        rustix::process::ioctl_tiocsctty(terminal).at(Step::OpenTerminal)?;
+    }
+    Ok(())
+}
+
+/// Makes the streams 0, 1 and 2.
 fn settle_streams(
     stage: &Stage<'_>,
     process: &Process,
     terminal: Option<&terminal::Terminal>,
 ) -> Result<(), Failure> {
-    rustix::process::setsid().at(Step::Session)?;
     let streams = match (terminal, stage.streams) {
-        (Some(terminal), _) => {
-            rustix::process::ioctl_tiocsctty(&terminal.slave).at(Step::OpenTerminal)?;
-            [terminal.slave.as_fd(); 3]
-        }
+        (Some(terminal), _) => [terminal.slave.as_fd(); 3],
         (None, Some(streams)) => streams,
         (None, None) => return Err(Errno::BADF).at(Step::Streams),
     };
@@ -310,6 +325,7 @@ fn become_process(
     let late_filter = identity::take(process)?;
     if target.is_some() {
         continue_as_sibling(stage, 0)?;
+        lead_session(process)?;
     }
     if late_filter {
         identity::seccomp(process)?;
