@@ -87,8 +87,8 @@ async fn exec_with_a_terminal_has_it_as_controlling_terminal() {
     read_until(&stdout, "/dev/pts/0").await;
     sandbox.resize("c1", Some(&id), 80, 24).await.expect("resize");
     write(exec.streams.stdin.as_ref().expect("stdin"), "\n");
-    read_until(&stdout, "24 80").await;
-    read_until(&stdout, "hi").await;
+    let rest = read_until(&stdout, "hi").await;
+    assert!(rest.contains("24 80"), "{rest}");
     assert_eq!(exec.wait().await.code, 9);
     sandbox.shutdown().await.expect("shutdown");
 }
