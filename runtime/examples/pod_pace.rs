@@ -20,7 +20,9 @@ static STEPS: Mutex<Vec<(String, u64)>> = Mutex::new(Vec::new());
 fn main() {
     runtime::process::dispatch();
     tracing::subscriber::set_global_default(Waterfall).expect("the only subscriber");
-    let pods = std::env::args().nth(1).map_or(100, |n| n.parse().expect("a number"));
+    let pods = std::env::args()
+        .nth(1)
+        .map_or(100, |n| n.parse().expect("a number"));
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     let dir = std::env::temp_dir().join(format!("lighter-pace-{}", std::process::id()));
     prepare(&dir);
@@ -55,13 +57,19 @@ async fn measure(dir: &Path, pods: usize) {
         let mut at = start;
         let mut lap = |verb| {
             let now = Instant::now();
-            verbs.entry(verb).or_default().push((now - at).as_nanos() as u64);
+            verbs
+                .entry(verb)
+                .or_default()
+                .push((now - at).as_nanos() as u64);
             at = now;
         };
         let begun = monotonic();
         let sandbox = engine.run_sandbox(sandbox(&id)).await.expect("sandbox");
         lap("1 run_sandbox");
-        sandbox.create_container(container(dir, &id)).await.expect("create");
+        sandbox
+            .create_container(container(dir, &id))
+            .await
+            .expect("create");
         lap("2 create_container");
         sandbox.start_container(&id).await.expect("start");
         lap("3 start_container");
@@ -74,11 +82,20 @@ async fn measure(dir: &Path, pods: usize) {
         verbs.entry("  whole start (1+2+3)").or_default();
     }
     let whole: Vec<u64> = (0..pods)
-        .map(|i| ["1 run_sandbox", "2 create_container", "3 start_container"].iter().map(|v| verbs[v][i]).sum())
+        .map(|i| {
+            ["1 run_sandbox", "2 create_container", "3 start_container"]
+                .iter()
+                .map(|v| verbs[v][i])
+                .sum()
+        })
         .collect();
     verbs.insert("  whole start (1+2+3)", whole);
     for (verb, times) in &mut verbs {
-        println!("{verb:24} p50 {:7.3} ms   p99 {:7.3} ms", at(times, 50), at(times, 99));
+        println!(
+            "{verb:24} p50 {:7.3} ms   p99 {:7.3} ms",
+            at(times, 50),
+            at(times, 99)
+        );
     }
     println!("\nstep, median of when it was done since the pod's start:");
     for (step, times) in &mut steps {
@@ -108,7 +125,10 @@ async fn memory(engine: &Engine, dir: &Path) {
     for number in 0..PODS {
         let id = format!("mem{number}");
         let sandbox = engine.run_sandbox(sandbox(&id)).await.expect("sandbox");
-        sandbox.create_container(container(dir, &id)).await.expect("create");
+        sandbox
+            .create_container(container(dir, &id))
+            .await
+            .expect("create");
         sandbox.start_container(&id).await.expect("start");
         let mut exec = sandbox.exec(&id, exec()).await.expect("exec");
         exec.wait().await;
@@ -119,14 +139,19 @@ async fn memory(engine: &Engine, dir: &Path) {
         let path = format!("/proc/{}/smaps_rollup", sandbox.monitor_pid());
         for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
             let mut words = line.split_whitespace();
-            if let (Some(key), Some(Ok(value))) = (words.next(), words.next().map(str::parse::<u64>)) {
+            if let (Some(key), Some(Ok(value))) =
+                (words.next(), words.next().map(str::parse::<u64>))
+            {
                 *sums.entry(key.to_owned()).or_default() += value;
             }
         }
     }
     println!("\na monitor of {PODS}, KiB each:");
     for key in ["Pss:", "Pss_Anon:", "Pss_File:", "Private_Dirty:"] {
-        println!("{key:15} {}", sums.get(key).copied().unwrap_or_default() / PODS as u64);
+        println!(
+            "{key:15} {}",
+            sums.get(key).copied().unwrap_or_default() / PODS as u64
+        );
     }
     for sandbox in alive {
         sandbox.shutdown().await.expect("shutdown");
@@ -148,21 +173,33 @@ fn sandbox(id: &str) -> SandboxSpec {
 fn container(dir: &Path, id: &str) -> ContainerSpec {
     let mount = |typ: &str, destination: &str, options: &[&str]| {
         let options: Vec<_> = options.iter().map(ToString::to_string).collect();
-        let builder = MountBuilder::default().typ(typ).source(typ).destination(destination);
+        let builder = MountBuilder::default()
+            .typ(typ)
+            .source(typ)
+            .destination(destination);
         builder.options(options).build().expect("mount")
     };
     let kernel = ["nosuid", "noexec", "nodev"];
     let mounts = vec![
         mount("proc", "/proc", &kernel),
         mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755"]),
-        mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666"]),
+        mount(
+            "devpts",
+            "/dev/pts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666"],
+        ),
         mount("mqueue", "/dev/mqueue", &kernel),
         mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
         mount("pod-shm", "/dev/shm", &kernel),
     ];
     let paths = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     let linux = LinuxBuilder::default()
-        .masked_paths(paths(&["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]))
+        .masked_paths(paths(&[
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/timer_list",
+            "/sys/firmware",
+        ]))
         .readonly_paths(paths(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"]))
         .build();
     let spec = SpecBuilder::default()
@@ -190,7 +227,10 @@ fn container(dir: &Path, id: &str) -> ContainerSpec {
 
 fn process(args: &[&str]) -> oci_spec::runtime::Process {
     let args: Vec<_> = args.iter().map(ToString::to_string).collect();
-    let builder = ProcessBuilder::default().args(args).cwd("/").env(vec!["PATH=/bin".to_owned()]);
+    let builder = ProcessBuilder::default()
+        .args(args)
+        .cwd("/")
+        .env(vec!["PATH=/bin".to_owned()]);
     builder.build().expect("process")
 }
 

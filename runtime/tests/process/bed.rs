@@ -239,12 +239,13 @@ impl Bed {
     /// Pid of the engine's spawner: the child of ours that is named so.
     pub fn spawner(&self) -> i32 {
         let tasks = std::fs::read_dir("/proc/self/task").expect("tasks");
-        let children = tasks.flatten().map(|task| {
-            std::fs::read_to_string(task.path().join("children")).unwrap_or_default()
-        });
+        let children = tasks
+            .flatten()
+            .map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
         let all = children.collect::<Vec<_>>().join(" ");
         let named = |pid: &&str| {
-            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "lighter-spawner\n")
+            std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|c| c == "lighter-spawner\n")
         };
         let last = all.split_whitespace().rfind(named);
         last.and_then(|pid| pid.parse().ok()).expect("a spawner")

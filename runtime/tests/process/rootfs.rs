@@ -44,9 +44,17 @@ async fn mount_made_on_the_host_is_seen_when_the_volume_propagates() {
     rustix::mount::mount_bind(&data, &data).expect("a mount to share");
     rustix::mount::mount_change(&data, MountPropagationFlags::SHARED).expect("shared");
     let slave = mount("bind", &data, "/vol", &["rbind", "rslave"]);
-    let container = Container::sh("while ! mount | grep /vol/later; do sleep 0.01; done").mount(slave);
+    let container =
+        Container::sh("while ! mount | grep /vol/later; do sleep 0.01; done").mount(slave);
     bed.run(&sandbox, "c1", container).await;
-    rustix::mount::mount("tmpfs", data.join("later"), "tmpfs", MountFlags::empty(), None).expect("tmpfs");
+    rustix::mount::mount(
+        "tmpfs",
+        data.join("later"),
+        "tmpfs",
+        MountFlags::empty(),
+        None,
+    )
+    .expect("tmpfs");
     let exit = bed.exit("c1").await;
     rustix::mount::unmount(data.join("later"), UnmountFlags::DETACH).expect("unmount");
     rustix::mount::unmount(&data, UnmountFlags::DETACH).expect("unmount");
@@ -78,7 +86,9 @@ async fn cve_2026_41579_host_is_untouched_when_the_images_dev_is_a_symlink_out()
     let outside = bed.dir.join("outside");
     std::fs::create_dir(&outside).expect("outside");
     symlink(&outside, bed.dir.join("layer/dev")).expect("link");
-    let out = bed.output(&sandbox, "c1", Container::sh("ls /dev/null")).await;
+    let out = bed
+        .output(&sandbox, "c1", Container::sh("ls /dev/null"))
+        .await;
     assert_eq!(out, "/dev/null\n");
     assert_eq!(std::fs::read_dir(&outside).expect("outside").count(), 0);
     sandbox.shutdown().await.expect("shutdown");
@@ -96,7 +106,11 @@ async fn cve_2024_21626_working_directory_through_a_descriptor_is_refused() {
         process.set_cwd(cwd);
         let spec = bed.exec_spec(process, false);
         let error = sandbox.exec("c0", spec).await.expect_err("refused");
-        assert!(error.to_string().contains("working directory"), "{}", chain(&error));
+        assert!(
+            error.to_string().contains("working directory"),
+            "{}",
+            chain(&error)
+        );
     }
     sandbox.shutdown().await.expect("shutdown");
 }
@@ -142,13 +156,19 @@ async fn seccomp_filter_and_no_new_privs_are_in_force() {
     .flat_map(u16::to_ne_bytes)
     .collect();
     for (id, no_new_privs) in [("without", false), ("with", true)] {
-        let script = "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; mkdir /tmp/d || echo refused";
+        let script =
+            "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; mkdir /tmp/d || echo refused";
         let mut container = Container::sh(script);
-        container.process().set_no_new_privileges(Some(no_new_privs));
+        container
+            .process()
+            .set_no_new_privileges(Some(no_new_privs));
         container.seccomp = program.clone();
         let out = bed.output(&sandbox, id, container).await;
         let expected = format!("NoNewPrivs:\t{}\nSeccomp:\t2\n", u8::from(no_new_privs));
-        assert!(out.starts_with(&expected) && out.ends_with("refused\n"), "{out}");
+        assert!(
+            out.starts_with(&expected) && out.ends_with("refused\n"),
+            "{out}"
+        );
     }
     sandbox.shutdown().await.expect("shutdown");
 }

@@ -25,7 +25,8 @@ async fn attached_client_writes_and_reads_and_container_ends_when_it_goes() {
         stdin_once: true,
         ..ContainerIo::default()
     };
-    bed.run(&sandbox, "c1", with_io("echo start; cat; exit 5", io)).await;
+    bed.run(&sandbox, "c1", with_io("echo start; cat; exit 5", io))
+        .await;
     let mut streams = sandbox.attach("c1", true).await.expect("attach");
     let stdin = streams.stdin.take().expect("stdin");
     write(&stdin, "ping\n");
@@ -78,14 +79,21 @@ async fn exec_with_a_terminal_has_it_as_controlling_terminal() {
     let mut bed = Bed::new("exectty").await;
     let sandbox = bed.sandbox("s1").await;
     bed.run(&sandbox, "c1", Container::sh("sleep 1000")).await;
-    let mut process = process(&["/bin/sh", "-c", "tty; read x; stty size; echo hi > /dev/tty; exit 9"]);
+    let mut process = process(&[
+        "/bin/sh",
+        "-c",
+        "tty; read x; stty size; echo hi > /dev/tty; exit 9",
+    ]);
     process.set_terminal(Some(true));
     let spec = bed.exec_spec(process, true);
     let id = spec.id.clone();
     let mut exec = sandbox.exec("c1", spec).await.expect("exec");
     let stdout = exec.streams.stdout.take().expect("terminal");
     read_until(&stdout, "/dev/pts/0").await;
-    sandbox.resize("c1", Some(&id), 80, 24).await.expect("resize");
+    sandbox
+        .resize("c1", Some(&id), 80, 24)
+        .await
+        .expect("resize");
     write(exec.streams.stdin.as_ref().expect("stdin"), "\n");
     let rest = read_until(&stdout, "hi").await;
     assert!(rest.contains("24 80"), "{rest}");
@@ -102,7 +110,8 @@ async fn log_goes_on_in_a_new_file_when_it_is_reopened() {
         stdin: true,
         ..ContainerIo::default()
     };
-    bed.run(&sandbox, "c1", with_io("echo one; read x; echo two", io)).await;
+    bed.run(&sandbox, "c1", with_io("echo one; read x; echo two", io))
+        .await;
     let streams = sandbox.attach("c1", true).await.expect("attach");
     let path = bed.dir.join("logs/c1");
     while !bed.log("c1").contains("one") {
@@ -140,7 +149,13 @@ async fn log_is_rotated_by_size_and_no_line_is_lost_or_torn() {
     // Names of rotated files sort by time; the current one is the last.
     files.sort_by_key(|path| (path.ends_with("c1"), path.clone()));
     assert!(files.len() > 2, "{files:?}");
-    let all: String = files.iter().map(|f| std::fs::read_to_string(f).expect("log")).collect();
-    let numbers: Vec<u32> = all.lines().map(|l| l[40..].trim().parse().expect("whole line")).collect();
+    let all: String = files
+        .iter()
+        .map(|f| std::fs::read_to_string(f).expect("log"))
+        .collect();
+    let numbers: Vec<u32> = all
+        .lines()
+        .map(|l| l[40..].trim().parse().expect("whole line"))
+        .collect();
     assert_eq!(numbers, (1..=5000).collect::<Vec<_>>());
 }

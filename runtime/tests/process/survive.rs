@@ -1,7 +1,7 @@
 //! Deaths of agent, spawner and monitor.
 
-use rustix::process::{Pid, Signal, kill_process};
 use runtime::process::{AdoptError, Event, ProcessError};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::bed::{Bed, Container};
 
@@ -15,9 +15,17 @@ async fn sandbox_is_adopted_with_what_ended_meanwhile_when_the_agent_was_replace
     let mut bed = Bed::new("adopt").await;
     let sandbox = bed.sandbox("s1").await;
     let monitor = sandbox.monitor_pid();
-    let long = bed.run(&sandbox, "long", Container::sh("sleep 0.3; echo late; sleep 1000")).await;
-    bed.run(&sandbox, "short", Container::sh("sleep 0.2; exit 3")).await;
-    bed.create(&sandbox, "created", Container::sh("exit 8")).await;
+    let long = bed
+        .run(
+            &sandbox,
+            "long",
+            Container::sh("sleep 0.3; echo late; sleep 1000"),
+        )
+        .await;
+    bed.run(&sandbox, "short", Container::sh("sleep 0.2; exit 3"))
+        .await;
+    bed.create(&sandbox, "created", Container::sh("exit 8"))
+        .await;
     drop(sandbox);
     bed.open().await;
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
@@ -47,7 +55,10 @@ async fn next_sandbox_gets_a_new_spawner_when_the_spawner_was_killed() {
     kill(bed.spawner());
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     let second = bed.sandbox("s2").await;
-    assert_eq!(bed.output(&second, "c2", Container::sh("echo new")).await, "new\n");
+    assert_eq!(
+        bed.output(&second, "c2", Container::sh("echo new")).await,
+        "new\n"
+    );
     let (exit, ..) = bed.exec(&first, "c1", "exit 1", None).await;
     assert_eq!(exit.code, 1);
     first.shutdown().await.expect("shutdown");
@@ -79,7 +90,10 @@ async fn monitors_death_is_told_with_unknown_exits() {
 async fn verbs_may_be_repeated() {
     let mut bed = Bed::new("idem").await;
     let sandbox = bed.sandbox("s1").await;
-    sandbox.remove_container("nobody").await.expect("nothing to do");
+    sandbox
+        .remove_container("nobody")
+        .await
+        .expect("nothing to do");
     sandbox.signal("nobody", 15).await.expect("nothing to do");
     let pid = bed.run(&sandbox, "c1", Container::sh("sleep 1000")).await;
     assert_eq!(sandbox.start_container("c1").await.expect("started"), pid);
@@ -99,7 +113,8 @@ async fn verbs_may_be_repeated() {
 async fn connection_reaches_a_port_inside_the_pod() {
     let mut bed = Bed::new("connect").await;
     let sandbox = bed.sandbox("s1").await;
-    bed.run(&sandbox, "c1", Container::sh("echo hi | nc -l -p 80")).await;
+    bed.run(&sandbox, "c1", Container::sh("echo hi | nc -l -p 80"))
+        .await;
     let mut stream = loop {
         match sandbox.connect_tcp(80).await {
             Ok(stream) => break stream,
@@ -107,7 +122,9 @@ async fn connection_reaches_a_port_inside_the_pod() {
         }
     };
     let mut text = String::new();
-    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.expect("read");
+    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text)
+        .await
+        .expect("read");
     assert_eq!(text, "hi\n");
     drop(stream);
     assert_eq!(bed.exit("c1").await.code, 0);
