@@ -10,6 +10,8 @@ mod progress;
 mod run;
 pub(super) mod settle;
 #[cfg(test)]
+mod registry_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::PullError;

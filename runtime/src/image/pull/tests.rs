@@ -540,3 +540,49 @@ async fn tag_moves_to_the_new_image_when_pulled_again() {
         second.id
     );
 }
+
+#[tokio::test]
+#[ignore = "needs root: mounts a small file system"]
+async fn full_disk_is_said_and_leaves_room_for_what_fits() {
+    let mut content = Content::default();
+    let noise: Vec<u8> = (0..1u64 << 16)
+        .flat_map(|i| Digest::sha256(&i.to_le_bytes()).hex().as_bytes().to_vec())
+        .collect();
+    content.image("big", &[("small", b"x"), ("big", &noise)]);
+    content.image("small", &[("a", b"x")]);
+    let registry = FakeRegistry::start(content).await;
+    let dir = TempDir::new();
+    std::fs::create_dir(dir.path().join("store")).unwrap();
+    let mount = SmallDisk::mount(dir.path().join("store"));
+    let store = open(&dir);
+    let error = store.pull(&registry.name("app:big"), None).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::ResourceExhausted);
+    let text = crate::image::verbs::chain(&*error);
+    assert!(text.contains("no space left"), "{text}");
+    assert_eq!(store.usage().bytes, 0);
+    for part in ["layers", "tmp"] {
+        let left = std::fs::read_dir(dir.path().join("store").join(part)).unwrap();
+        assert_eq!(left.count(), 0, "{part}");
+    }
+    store.pull(&registry.name("app:small"), None).await.unwrap();
+    drop(store);
+    drop(mount);
+}
+
+/// A tmpfs of 2 MiB.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: std::path::PathBuf) -> Self {
+        let flags = rustix::mount::MountFlags::empty();
+        let size = std::ffi::CString::new("size=2m").unwrap();
+        rustix::mount::mount("lighter-test", &path, "tmpfs", flags, size.as_c_str()).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
