@@ -7,10 +7,10 @@ mod error;
 mod join;
 pub(super) mod layer;
 mod progress;
-mod run;
-pub(super) mod settle;
 #[cfg(test)]
 mod registry_tests;
+mod run;
+pub(super) mod settle;
 #[cfg(test)]
 mod tests;
 

@@ -52,13 +52,19 @@ impl Registry {
         );
         let path = dir.path().join("config.yml");
         std::fs::write(&path, config).unwrap();
-        let process = Command::new("docker-registry").arg("serve").arg(&path).spawn();
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&path)
+            .spawn();
         let registry = Self {
             process: process.expect("docker-registry is installed"),
             address,
             _dir: dir,
         };
-        while tokio::net::TcpStream::connect(&registry.address).await.is_err() {
+        while tokio::net::TcpStream::connect(&registry.address)
+            .await
+            .is_err()
+        {
             tokio::task::yield_now().await;
         }
         registry
@@ -75,22 +81,29 @@ impl Registry {
             .unwrap();
         let response = client.request(request).await.unwrap();
         let status = response.status();
-        assert!(matches!(status, StatusCode::ACCEPTED | StatusCode::CREATED), "{url}: {status}");
+        assert!(
+            matches!(status, StatusCode::ACCEPTED | StatusCode::CREATED),
+            "{url}: {status}"
+        );
         response.headers()["location"].to_str().unwrap().to_owned()
     }
 
     async fn push(&self, name: &str, content: &Content) {
         let base = format!("http://{}/v2/{name}", self.address);
         for (digest, blob) in &content.blobs {
-            let upload = self.send(Method::POST, &format!("{base}/blobs/uploads/"), "", b"").await;
+            let upload = self
+                .send(Method::POST, &format!("{base}/blobs/uploads/"), "", b"")
+                .await;
             let url = format!("{upload}&digest={digest}");
-            self.send(Method::PUT, &url, "application/octet-stream", blob).await;
+            self.send(Method::PUT, &url, "application/octet-stream", blob)
+                .await;
         }
         // Indexes come after the manifests they name.
         let mut manifests: Vec<_> = content.manifests.iter().collect();
         manifests.sort_by_key(|(name, (kind, _))| (kind == OCI_INDEX, !name.contains(':')));
         for (name, (kind, text)) in manifests {
-            self.send(Method::PUT, &format!("{base}/manifests/{name}"), kind, text).await;
+            self.send(Method::PUT, &format!("{base}/manifests/{name}"), kind, text)
+                .await;
         }
     }
 }
@@ -124,7 +137,10 @@ async fn index_is_pulled_by_tag_and_by_digest_from_a_real_registry() {
     let name = format!("{}/team/app", registry.address);
     let by_tag = store.pull(&format!("{name}:many"), None).await.unwrap();
     assert_eq!(by_tag.repo_digests, [format!("{name}@{top}")]);
-    assert_eq!(by_tag.id, Digest::sha256(by_tag.raw_config.as_bytes()).as_str());
+    assert_eq!(
+        by_tag.id,
+        Digest::sha256(by_tag.raw_config.as_bytes()).as_str()
+    );
     assert_eq!(by_tag.layers.len(), 3);
     let by_digest = store.pull(&format!("{name}@{digest}"), None).await.unwrap();
     assert_eq!(by_digest.id, by_tag.id);

@@ -555,7 +555,10 @@ async fn full_disk_is_said_and_leaves_room_for_what_fits() {
     std::fs::create_dir(dir.path().join("store")).unwrap();
     let mount = SmallDisk::mount(dir.path().join("store"));
     let store = open(&dir);
-    let error = store.pull(&registry.name("app:big"), None).await.unwrap_err();
+    let error = store
+        .pull(&registry.name("app:big"), None)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), tonic::Code::ResourceExhausted);
     let text = crate::image::verbs::chain(&*error);
     assert!(text.contains("no space left"), "{text}");
