@@ -32,6 +32,7 @@ pub use archive::ImportError;
 pub use digest::{Digest, DigestError};
 pub use pull::{Auth, LayerProgress, Progress, PullError};
 pub use reference::{Reference, ReferenceError};
+pub use registry::ExplainError;
 pub use store::{Hold, OpenError, RemoveError, Store};
 
 use oci_spec::image::ImageConfiguration;

@@ -25,6 +25,8 @@ pub struct Endpoint {
     pub headers: Vec<(String, String)>,
     /// The operator's credentials; they go before those of a pull.
     pub auth: Option<Auth>,
+    /// The file that names it; `None` when nobody had to.
+    pub named_by: Option<PathBuf>,
 }
 
 /// Certificates.
@@ -65,25 +67,38 @@ pub fn endpoints(
         })?,
         None => RegistriesFile::default(),
     };
-    let hosts = match host_files(certs_d, reference.host())? {
-        None if registries.mirror(reference.host()).is_none() => {
-            read_dir(&certs_d.join("_default"))?
+    let mut dirs = host_dirs(certs_d, reference.host());
+    if registries.mirror(reference.host()).is_none() {
+        dirs.push(certs_d.join("_default"));
+    }
+    for dir in dirs {
+        if let Some(hosts) = read_dir(&dir)? {
+            let mut list = order(reference, Some(hosts), &registries);
+            name(&mut list, &dir.join("hosts.toml"));
+            return Ok(list);
         }
-        found => found,
-    };
-    Ok(order(reference, hosts, &registries))
+    }
+    let mut list = order(reference, None, &registries);
+    name(&mut list, registries_file);
+    Ok(list)
 }
 
-fn host_files(certs_d: &Path, host: &str) -> Result<Option<HostsFile>, ConfigError> {
-    // As containerd: a colon can't stand in a file name everywhere.
-    let plain = match host.rsplit_once(':') {
-        Some((name, port)) => format!("{name}_{port}_"),
-        None => host.to_owned(),
-    };
-    match read_dir(&certs_d.join(plain))? {
-        None => read_dir(&certs_d.join(host)),
-        found => Ok(found),
+fn name(list: &mut [Endpoint], file: &Path) {
+    for endpoint in list.iter_mut().filter(|endpoint| !endpoint.origin) {
+        endpoint.named_by = Some(file.to_owned());
     }
+}
+
+/// As containerd: a colon can't stand in a file name everywhere.
+fn host_dirs(certs_d: &Path, host: &str) -> Vec<PathBuf> {
+    let plain = host
+        .rsplit_once(':')
+        .map(|(name, port)| format!("{name}_{port}_"));
+    plain
+        .into_iter()
+        .chain([host.to_owned()])
+        .map(|name| certs_d.join(name))
+        .collect()
 }
 
 /// `hosts.toml`, or docker's `*.crt`, `*.cert` and `*.key` where it is not there.
@@ -193,6 +208,7 @@ fn of_hosts(reference: &Reference, url: &str, settings: HostSettings, origin: bo
         tls: settings.tls,
         headers: settings.headers,
         auth: None,
+        named_by: None,
     }
 }
 
@@ -209,6 +225,7 @@ fn of_mirror(reference: &Reference, url: &str, mirror: &Mirror) -> Endpoint {
         tls: TlsSettings::default(),
         headers: Vec::new(),
         auth: None,
+        named_by: None,
     }
 }
 

@@ -11,6 +11,7 @@
 mod challenge;
 mod endpoint;
 mod exchange;
+mod explain;
 #[cfg(test)]
 pub mod fake;
 mod hosts_toml;
@@ -22,6 +23,7 @@ mod token;
 
 pub use endpoint::{ConfigError, endpoints};
 pub use exchange::ExchangeError;
+pub use explain::ExplainError;
 pub use session::{Attempt, AttemptError, Blob, BlobError, FetchError, Session};
 pub use tls::Clients;
 pub use token::TokenError;
