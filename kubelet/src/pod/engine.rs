@@ -195,8 +195,11 @@ impl Engine {
             removed: true,
             verdict: None,
         };
-        // Its worker ends by itself once nothing is left of the pod.
-        if let Some(worker) = self.workers().remove(uid) {
+        let mut workers = self.workers();
+        workers.retain(|_, worker| !worker.is_closed());
+        // Its worker ends by itself once nothing is left of the pod; until then it
+        // has to hear what the runtime says.
+        if let Some(worker) = workers.get(uid) {
             let _ = worker.send(Mail::Want(want));
         }
     }

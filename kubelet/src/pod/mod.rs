@@ -41,12 +41,14 @@ pub struct Known {
 pub trait PodView: Send + Sync + 'static {
     /// Every pod that the node knows, terminating ones included.
     fn pods(&self) -> Vec<Known>;
-    /// One of them.
+    /// One of them; one that stays rather than one of that name that still ends.
     fn pod(&self, namespace: &str, name: &str) -> Option<Known> {
-        self.pods().into_iter().find(|k| {
+        let named = |k: &Known| {
             k.pod.metadata.namespace.as_deref() == Some(namespace)
                 && k.pod.metadata.name.as_deref() == Some(name)
-        })
+        };
+        let stays = |k: &Known| k.pod.metadata.deletion_timestamp.is_none();
+        self.pods().into_iter().filter(named).max_by_key(stays)
     }
     /// The CRI id of a container (init, app or ephemeral) of a pod: of its
     /// current attempt, or with `previous` of the one before.
