@@ -118,5 +118,8 @@ fn drop_everything(program: &OwnedFd) -> rustix::io::Result<()> {
             inheritable: none,
         },
     )?;
+    // A monitor that is killed takes the pod's PID namespace with it. Last,
+    // because a change of ids forgets it.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     Err(sys::execve_fd(program, &[c"pause".to_owned()], &[]))
 }
