@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 /// `cat` echoes to stdout until the end of stdin and exits with 3; `size`
 /// prints the first size; `hang` never ends and tells when it is dropped.
 struct Shell {
-    dropped: tokio::sync::mpsc::Sender<()>,
+    dropped: mpsc::Sender<()>,
 }
 
-struct Tell(tokio::sync::mpsc::Sender<()>);
+struct Tell(mpsc::Sender<()>);
 
 impl Drop for Tell {
     fn drop(&mut self) {
@@ -74,13 +74,13 @@ impl Handler for Shell {
 
 struct Bed {
     server: Arc<Server>,
-    dropped: tokio::sync::mpsc::Receiver<()>,
+    dropped: mpsc::Receiver<()>,
     _stop: tokio_util::sync::DropGuard,
 }
 
 fn bed() -> Bed {
     let server = Server::bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let (sender, dropped) = tokio::sync::mpsc::channel(1);
+    let (sender, dropped) = mpsc::channel(1);
     let stop = CancellationToken::new();
     let handler = Arc::new(Shell { dropped: sender });
     tokio::spawn(server.clone().run(handler, stop.clone()));
@@ -113,7 +113,18 @@ async fn open(url: &str, method: &str, headers: &str) -> (TcpStream, String) {
     while !answer.ends_with(b"\r\n\r\n") {
         answer.push(socket.read_u8().await.unwrap());
     }
-    (socket, String::from_utf8(answer).unwrap())
+    let answer = String::from_utf8(answer).unwrap();
+    if answer.starts_with("HTTP/1.1 101") {
+        // Go's clients refuse an upgrade that says anything else.
+        let connection = answer
+            .lines()
+            .filter(|l| l.to_ascii_lowercase().starts_with("connection:"));
+        let values: Vec<_> = connection
+            .map(|l| l[11..].trim().to_ascii_lowercase())
+            .collect();
+        assert_eq!(values, ["upgrade"], "{answer}");
+    }
+    (socket, answer)
 }
 
 async fn spdy(url: &str, protocol: &str) -> Client<TcpStream> {
