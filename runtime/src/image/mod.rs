@@ -28,7 +28,7 @@ mod store;
 mod testing;
 pub mod verbs;
 
-pub use archive::ImportError;
+pub use archive::{ExportError, ImportError};
 pub use digest::{Digest, DigestError};
 pub use pull::{Auth, LayerProgress, Progress, PullError};
 pub use reference::{Reference, ReferenceError};

@@ -2,11 +2,15 @@
 //!
 //! `source`: named members of a tar file or of a directory. `describe`: which
 //! images are in it; pure but for reading. `import`: their layers into the store.
+//! `pack`: a layer's directory to a tar stream. `export`: an image to a file.
 
 mod describe;
+mod export;
 mod import;
+mod pack;
 mod source;
 #[cfg(test)]
 mod tests;
 
+pub use export::ExportError;
 pub use import::ImportError;

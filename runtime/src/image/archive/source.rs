@@ -136,7 +136,7 @@ impl Source {
 }
 
 /// A file that goes when it is closed, whatever happens.
-fn unnamed(dir: &Path) -> io::Result<File> {
+pub fn unnamed(dir: &Path) -> io::Result<File> {
     use rustix::fs::{CWD, Mode, OFlags};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::openat(CWD, dir, flags, Mode::RUSR | Mode::WUSR)?;

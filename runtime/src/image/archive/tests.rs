@@ -156,3 +156,39 @@ async fn archive_is_refused_with_its_reason() {
         assert!(error.contains(want), "{error}");
     }
 }
+
+#[tokio::test]
+async fn exported_image_has_the_same_files_when_imported_elsewhere() {
+    let dir = TempDir::new();
+    let members = layout(r#"{"io.containerd.image.name":"reg.io/app:1"}"#);
+    let path = pack(&dir, &refs(&members));
+    let first = store(&dir);
+    let images = first.import(&path, None).await.unwrap();
+    // What overlay would keep of a removed file.
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        images[0].layers[1].join("a"),
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::empty(),
+        0,
+    )
+    .unwrap();
+    std::fs::hard_link(images[0].layers[1].join("b"), images[0].layers[1].join("c")).unwrap();
+    let file = dir.path().join("out.tar");
+    let out = std::fs::File::create(&file).unwrap();
+    first.export("reg.io/app:1", out).await.unwrap();
+    let other = TempDir::new();
+    let second = store(&other);
+    let imported = second.import(&file, None).await.unwrap();
+    assert_eq!(imported[0].repo_tags, ["reg.io/app:1"]);
+    assert_eq!(imported[0].config.config(), images[0].config.config());
+    let upper = &imported[0].layers[1];
+    let meta = |name: &str| std::fs::symlink_metadata(upper.join(name)).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(
+        (meta("a").rdev(), meta("a").mode() & 0o170_000),
+        (0, 0o020_000)
+    );
+    assert_eq!(meta("b").ino(), meta("c").ino());
+    assert!(first.export("none", std::io::sink()).await.is_err());
+}

@@ -18,7 +18,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// aufs' own files, which docker skips too.
 const AUFS: &[u8] = b".wh..wh.";
 /// Linux Documentation/filesystems/overlayfs.rst "whiteouts and opaque directories".
-pub(super) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+pub const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 /// Space is counted in blocks of ext4's and xfs' usual size.
 const DISK_BLOCK: u64 = 4096;
 /// Runs of zeros this long are left as holes.
@@ -383,7 +383,7 @@ fn set_by_name(
 
 /// What a container can see and an image may say. `trusted.overlay.*` would
 /// steer the host's overlay; labels of the build host mean nothing here.
-pub(super) fn is_kept(name: &[u8]) -> bool {
+pub fn is_kept(name: &[u8]) -> bool {
     name.starts_with(b"user.")
         || matches!(
             name,

@@ -13,6 +13,7 @@ pub mod tar;
 mod tests;
 mod tree;
 
+pub use apply::{OPAQUE_XATTR, is_kept};
 pub use tar::TarError;
 
 use super::RootDir;
