@@ -50,6 +50,8 @@ pub struct Config {
     pub registries_file: PathBuf,
     /// PEM files with certificate authorities trusted beside Mozilla's; missing ones are skipped.
     pub ca_bundles: Vec<PathBuf>,
+    /// Archives put here are imported and pinned; `None` = nowhere.
+    pub import_dir: Option<PathBuf>,
     /// Layers of one image downloaded at the same time.
     pub parallel_layers: usize,
 }
@@ -59,6 +61,7 @@ impl Config {
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         Self {
+            import_dir: Some(root.join("import")),
             root,
             registry_config_dir: defaults::REGISTRY_CONFIG_DIR.into(),
             registries_file: defaults::REGISTRIES_FILE.into(),

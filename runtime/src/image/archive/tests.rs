@@ -192,3 +192,29 @@ async fn exported_image_has_the_same_files_when_imported_elsewhere() {
     assert_eq!(meta("b").ino(), meta("c").ino());
     assert!(first.export("none", std::io::sink()).await.is_err());
 }
+
+#[tokio::test]
+async fn archive_that_is_dropped_in_is_imported_and_pinned() {
+    let dir = TempDir::new();
+    let path = pack(&dir, &docker(&tar("a", b"x")));
+    let early = dir.path().join("store/import/early.tar");
+    std::fs::create_dir_all(early.parent().unwrap()).unwrap();
+    std::fs::write(early.with_file_name("broken.tar"), b"no archive").unwrap();
+    std::fs::copy(&path, &early).unwrap();
+    let store = store(&dir);
+    let image = appears(&store, "app:1").await;
+    assert!(image.pinned);
+    let layout = layout(r#"{"io.containerd.image.name":"reg.io/late:1"}"#);
+    let late = pack(&dir, &refs(&layout));
+    std::fs::rename(late, dir.path().join("store/import/late.tar")).unwrap();
+    appears(&store, "reg.io/late:1").await;
+}
+
+async fn appears(store: &Arc<Store>, name: &str) -> Arc<crate::image::Image> {
+    loop {
+        match store.resolve(name).filter(|image| image.pinned) {
+            Some(image) => return image,
+            None => tokio::task::yield_now().await,
+        }
+    }
+}

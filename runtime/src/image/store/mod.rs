@@ -6,6 +6,7 @@
 //! root/layers/<key>/diff       an extracted layer
 //! root/layers/<key>/layer.json its size and origin
 //! root/held/<owner>.json       layers that a container uses
+//! root/import/                archives to import (where it is not elsewhere)
 //! root/tmp/                    what is in the making or being deleted
 //! ```
 
@@ -16,6 +17,7 @@ mod state;
 pub use held::Hold;
 pub use open::OpenError;
 
+use super::archive::Watch;
 use super::disk;
 use super::index::Entry;
 use super::pull::Pulls;
@@ -26,7 +28,7 @@ use state::State;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The images of one agent. Cheap to share; every method may be called at any time.
 pub struct Store {
@@ -35,6 +37,7 @@ pub struct Store {
     pub(super) clients: Clients,
     shared: Arc<Shared>,
     _lock: File,
+    import_watch: OnceLock<Watch>,
 }
 
 /// What guards need of the store, whoever outlives whom.

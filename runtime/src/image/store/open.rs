@@ -2,6 +2,7 @@
 
 use super::state::State;
 use super::{Layout, Shared, Store, collect};
+use crate::image::archive::watch;
 use crate::image::index::Entry;
 use crate::image::pull::Pulls;
 use crate::image::record::{ImageRecord, LayerRecord};
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +47,33 @@ impl Store {
         if let Err(error) = collect(&shared) {
             tracing::warn!(%error, "unused image layers stay until the next removal");
         }
-        Ok(Arc::new(Self {
+        let store = Arc::new(Self {
             clients: Clients::new(config.ca_bundles.clone()),
             pulls: Pulls::default(),
             config,
             shared,
             _lock: lock,
-        }))
+            import_watch: OnceLock::new(),
+        });
+        store.watch_imports();
+        Ok(store)
+    }
+
+    /// Only where there is an executor: a tool that opens the store to look
+    /// does not import.
+    fn watch_imports(self: &Arc<Self>) {
+        let Some(dir) = &self.config.import_dir else {
+            return;
+        };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        match watch(self, dir) {
+            Ok(watch) => drop(self.import_watch.set(watch)),
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "the import directory is not watched");
+            }
+        }
     }
 }
 
