@@ -77,15 +77,21 @@ impl StaticPods {
                 said.push(PodUpdate::Synced(Source::File));
                 synced = true;
             }
-            for update in said {
-                if updates.send(update).await.is_err() {
-                    return;
-                }
+            if send(&updates, said).await.is_err() {
+                return;
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = changed(events) => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(self.check_every) => {}
+                pods = self.mirrors.unreported() => {
+                    // From here and not from where mirrors are seen, so that none
+                    // of them comes after its removal.
+                    let again = |pod: Arc<Pod>| PodUpdate::Set(Source::File, Arc::new(Pod::clone(&pod)));
+                    if send(&updates, pods.into_iter().map(again).collect()).await.is_err() {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -180,6 +186,14 @@ impl StaticPods {
         let uid = pod.metadata.uid.clone();
         PodUpdate::Remove(Source::File, uid.unwrap_or_default())
     }
+}
+
+/// Fails when nobody listens any more.
+async fn send(updates: &mpsc::Sender<PodUpdate>, said: Vec<PodUpdate>) -> Result<(), ()> {
+    for update in said {
+        updates.send(update).await.map_err(|_| ())?;
+    }
+    Ok(())
 }
 
 async fn changed(inotify: Option<Inotify>) {

@@ -26,6 +26,8 @@ pub struct Mirrors {
     node_name: String,
     state: Mutex<State>,
     changed: Notify,
+    /// Told when a mirror was made that has no status yet.
+    blank: Notify,
 }
 
 #[derive(Default)]
@@ -33,6 +35,8 @@ struct State {
     statics: HashMap<Place, Arc<Pod>>,
     mirrors: HashMap<Place, Mirror>,
     listed: HashSet<Place>,
+    /// UIDs of mirrors whose static pods have been reported to them.
+    reported: HashMap<Place, String>,
     /// Before the first list a mirror may be there that we don't know of.
     synced: bool,
 }
@@ -61,6 +65,7 @@ impl Mirrors {
             node_name: node_name.to_owned(),
             state: Mutex::default(),
             changed: Notify::new(),
+            blank: Notify::new(),
         })
     }
 
@@ -72,6 +77,7 @@ impl Mirrors {
             node_name: String::new(),
             state: Mutex::default(),
             changed: Notify::new(),
+            blank: Notify::new(),
         })
     }
 
@@ -128,6 +134,7 @@ impl Mirrors {
         state.listed.insert(place(mirror));
         let before = state.mirrors.insert(place(mirror), known.clone());
         drop(state);
+        self.blank.notify_one();
         // Status writes of our own come back as events: they change nothing here.
         if before != Some(known) {
             self.changed.notify_one();
@@ -142,6 +149,18 @@ impl Mirrors {
         }
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// Waits for mirrors that are new, and answers with their static pods: their
+    /// statuses are to be written once more.
+    pub(super) async fn unreported(&self) -> Vec<Arc<Pod>> {
+        loop {
+            let found = self.state().unreported();
+            if !found.is_empty() {
+                return found;
+            }
+            self.blank.notified().await;
+        }
     }
 
     /// Makes and removes mirrors until `shutdown`.
@@ -207,6 +226,20 @@ impl Action {
 }
 
 impl State {
+    fn unreported(&mut self) -> Vec<Arc<Pod>> {
+        let mut found = Vec::new();
+        for (at, pod) in &self.statics {
+            let mirror = self.mirrors.get(at).filter(|m| hash(pod) == Some(&m.hash));
+            if let Some(mirror) = mirror
+                && self.reported.get(at) != Some(&mirror.uid)
+            {
+                self.reported.insert(at.clone(), mirror.uid.clone());
+                found.push(pod.clone());
+            }
+        }
+        found
+    }
+
     fn actions(&self) -> Vec<Action> {
         if !self.synced {
             return Vec::new();
@@ -312,6 +345,22 @@ mod tests {
         mirrors.seen(&pod("m", CONFIG_MIRROR, "old"));
         assert_eq!(actions(&mirrors), ["delete"]);
         assert_eq!(mirrors.uid_of(&pod("h", CONFIG_HASH, "h")), None);
+    }
+
+    #[test]
+    fn a_static_pod_is_reported_once_to_each_of_its_mirrors() {
+        let mirrors = Mirrors::detached();
+        mirrors.wanted(&Arc::new(pod("h", CONFIG_HASH, "h")));
+        let count = |uid: Option<&str>| {
+            uid.iter()
+                .for_each(|uid| mirrors.seen(&pod(uid, CONFIG_MIRROR, "h")));
+            mirrors.state().unreported().len()
+        };
+        assert_eq!(count(None), 0);
+        assert_eq!(
+            (count(Some("m")), count(Some("m")), count(Some("n"))),
+            (1, 0, 1)
+        );
     }
 
     #[test]
