@@ -224,6 +224,12 @@ pub enum ImageCommand {
         /// Name, digest or id.
         images: Vec<String>,
     },
+    /// Load images from a docker-archive or OCI layout; `-` is standard input.
+    Import {
+        #[command(flatten)]
+        options: RuntimeOptions,
+        archive: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! What an operator can set about the runtime.
 
+use crate::image;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -49,6 +50,18 @@ pub struct Config {
     pub log_max_files: u32,
     /// Where Localhost seccomp profiles live.
     pub seccomp_dir: PathBuf,
+}
+
+impl Config {
+    /// Settings of the image store, for those who open it without a runtime.
+    #[must_use]
+    pub fn images(&self) -> image::Config {
+        image::Config {
+            registry_config_dir: self.registry_config_dir.clone(),
+            registries_file: self.registries_file.clone(),
+            ..image::Config::new(self.root.join("images"))
+        }
+    }
 }
 
 impl Default for Config {

@@ -1,10 +1,13 @@
 //! `lighter image`.
 
 use super::look::table;
-use crate::cli::{ImageCommand, Socket};
+use super::runtime::{default_socket, settings};
+use crate::cli::{ImageCommand, RuntimeOptions, Socket};
 use crate::exit::{USAGE, coded};
 use cri_proto::Cri;
 use cri_proto::v1::*;
+use runtime::image::Store;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Dispatches to the CRI socket; `import` opens the store itself.
@@ -17,6 +20,7 @@ pub async fn run(command: ImageCommand) -> anyhow::Result<u8> {
             creds,
         } => pull(&connect(&socket).await?, image, creds).await,
         ImageCommand::Rm { socket, images } => rm(&connect(&socket).await?, images).await,
+        ImageCommand::Import { options, archive } => import(&options, &archive).await,
     }
 }
 
@@ -93,6 +97,30 @@ async fn rm(cri: &Arc<dyn Cri>, images: Vec<String>) -> anyhow::Result<u8> {
         cri.remove_image(RemoveImageRequest { image: Some(spec) })
             .await?;
         println!("removed {image}");
+    }
+    Ok(0)
+}
+
+/// Opens the store itself: the archive may be large, and CRI has no verb for
+/// it. A runtime that is up keeps its own list of images and would not see it.
+async fn import(options: &RuntimeOptions, archive: &Path) -> anyhow::Result<u8> {
+    super::need_root("image import")?;
+    let config = settings(options)?;
+    let socket = default_socket(&config);
+    if cri_proto::connect(&socket.to_string_lossy()).await.is_ok() {
+        anyhow::bail!(
+            "a runtime is serving {} and would not see the images; stop it first, \
+             or pull them from a registry",
+            socket.display()
+        );
+    }
+    let store = Store::open(config.images())?;
+    let imported = match archive == Path::new("-") {
+        true => store.import_stream(std::io::stdin(), None).await?,
+        false => store.import(archive, None).await?,
+    };
+    for image in imported {
+        println!("imported {}", image.repo_tags.first().unwrap_or(&image.id));
     }
     Ok(0)
 }

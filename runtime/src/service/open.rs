@@ -46,11 +46,7 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
         private_dir(&config.root.join(dir))?;
     }
     let cgroups = Cgroups::open(&config.cgroup_root, config.cgroup_driver)?;
-    let images = Store::open(image::Config {
-        registry_config_dir: config.registry_config_dir.clone(),
-        registries_file: config.registries_file.clone(),
-        ..image::Config::new(config.root.join("images"))
-    })?;
+    let images = Store::open(config.images())?;
     let network = network(&config)?;
     let (engine, news) = Engine::open(EngineConfig {
         state: config.state.join("engine"),
