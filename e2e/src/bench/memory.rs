@@ -61,7 +61,18 @@ fn process(pid: i32) -> Option<(String, u64)> {
         .trim()
         .to_owned();
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    Some((name, field(&rollup, "Pss:")?))
+    Some((family(name), field(&rollup, "Pss:")?))
+}
+
+/// A monitor is named after its sandbox; together they are one row.
+fn family(name: String) -> String {
+    let id = name.strip_prefix("lighter-").unwrap_or_default();
+    let is_id = !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_id {
+        "lighter-<sandbox>".to_owned()
+    } else {
+        name
+    }
 }
 
 fn machine() -> Result<Machine> {
@@ -82,6 +93,13 @@ fn field(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn monitors_are_one_family_and_the_agent_is_not_of_it() {
+        assert_eq!(family("lighter-4f10515".into()), "lighter-<sandbox>");
+        assert_eq!(family("lighter-spawner".into()), "lighter-spawner");
+        assert_eq!(family("lighter".into()), "lighter");
+    }
 
     #[test]
     fn field_is_the_number_of_the_line_that_begins_so() {

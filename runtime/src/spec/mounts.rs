@@ -82,27 +82,19 @@ fn defaults(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Vec<
             ],
         ),
     ];
-    mounts.extend(if host_ipc {
-        [
-            mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate", "rw"]),
-            mount(
-                "/dev/mqueue",
-                "bind",
-                "/dev/mqueue",
-                &["rbind", "rprivate", "rw"],
-            ),
-        ]
+    mounts.push(if host_ipc {
+        mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate", "rw"])
     } else {
-        [
-            mount("/dev/shm", "pod-shm", "shm", &["nosuid", "noexec", "nodev"]),
-            mount(
-                "/dev/mqueue",
-                "mqueue",
-                "mqueue",
-                &["nosuid", "noexec", "nodev"],
-            ),
-        ]
+        mount("/dev/shm", "pod-shm", "shm", &["nosuid", "noexec", "nodev"])
     });
+    // Shows the queues of the IPC namespace it is mounted in, the host's too; a host need not
+    // have a /dev/mqueue of its own to bind.
+    mounts.push(mount(
+        "/dev/mqueue",
+        "mqueue",
+        "mqueue",
+        &["nosuid", "noexec", "nodev"],
+    ));
     mounts.push(sysfs(input, security, mode));
     // On v1 hosts the engine shows every hierarchy below it, each with the
     // container's own cgroup as its root.
