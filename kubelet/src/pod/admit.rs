@@ -51,6 +51,7 @@ pub fn check(pod: &Pod, others: &[Known], node: &NodeFacts, options: &Options) -
         })
         .or_else(|| affinity(pod, &node.labels.labels()))
         .or_else(|| ports(pod, &active))
+        .or_else(|| sysctls(pod, &options.allowed_unsafe_sysctls))
         .or_else(|| system(pod))
 }
 
@@ -183,6 +184,40 @@ fn conflicts(one: &(String, String, i32), other: &(String, String, i32)) -> bool
     one.1 == other.1 && one.2 == other.2 && (one.0 == other.0 || all(&one.0) || all(&other.0))
 }
 
+/// kubernetes v1.37 pkg/kubelet/sysctl/safe_sysctls.go: each has a namespace of
+/// its own and harms nobody else on the node.
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+    "net.ipv4.tcp_slow_start_after_idle",
+    "net.ipv4.tcp_notsent_lowat",
+];
+
+fn sysctls(pod: &Pod, allowed: &[String]) -> Option<Verdict> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    let permits = |pattern: &String, name: &str| match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => pattern == name,
+    };
+    let forbidden = context.sysctls.iter().flatten().find(|s| {
+        let name = s.name.replace('/', ".");
+        let safe = SAFE_SYSCTLS.contains(&name.as_str());
+        !safe && !allowed.iter().any(|p| permits(p, &name))
+    })?;
+    let message = format!("forbidden sysctl: {:?} not allowlisted", forbidden.name);
+    Some(rejected("SysctlForbidden", message))
+}
+
 fn system(pod: &Pod) -> Option<Verdict> {
     let os = pod.spec.as_ref()?.os.as_ref()?;
     (os.name != "linux").then(|| {
@@ -266,5 +301,20 @@ mod tests {
         };
         assert_eq!(reason(&selector("tape"), &[]), Some("NodeAffinity".into()));
         assert_eq!(reason(&selector("ssd"), &[]), None);
+    }
+    #[test]
+    fn pod_with_an_unsafe_sysctl_is_rejected_unless_the_node_allows_it() {
+        let of = |name: &str| {
+            let context = json!({"sysctls": [{"name": name, "value": "1"}]});
+            pod("b", json!({"containers": [], "securityContext": context}))
+        };
+        assert_eq!(reason(&of("kernel.shm_rmid_forced"), &[]), None);
+        let unsafe_one = of("kernel.msgmax");
+        assert_eq!(reason(&unsafe_one, &[]), Some("SysctlForbidden".into()));
+        let options = Options {
+            allowed_unsafe_sysctls: vec!["kernel.msg*".into()],
+            ..Options::default()
+        };
+        assert_eq!(check(&unsafe_one, &[], &node(), &options), None);
     }
 }

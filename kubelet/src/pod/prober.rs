@@ -51,14 +51,18 @@ impl Prober {
         }
     }
 
-    /// Starts probes of containers that run, ends those of others.
-    pub fn follow(&mut self, executor: &Executor, want: &Desired, seen: &Observed, live: bool) {
+    /// Starts probes of containers that run, ends those of others. While the
+    /// pod ends only readiness matters.
+    pub fn follow(&mut self, executor: &Executor, want: &Desired, seen: &Observed, ending: bool) {
         let mut wanted: BTreeMap<(String, Kind), (Probe, Container, Timestamp)> = BTreeMap::new();
-        for container in probed(want).filter(|_| live) {
+        for container in probed(want) {
             let Some((found, since)) = running(seen, &container.name) else {
                 continue;
             };
             for (kind, probe) in due(container, seen, found) {
+                if ending && kind != Kind::Readiness {
+                    continue;
+                }
                 let key = (found.id.clone(), kind);
                 wanted.insert(key, (probe.clone(), container.clone(), since));
             }

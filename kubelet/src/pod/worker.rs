@@ -1,6 +1,6 @@
 //! One pod's task: decides, runs effects, publishes.
 
-use super::executor::{Context, Executor, Failed, Report};
+use super::executor::{ABANDONED, Context, Executor, Failed, Report};
 use super::lifecycle::{
     Decision, Desired, ERR_IMAGE_PULL, Effect, Limits, Memory, Stage, Work, WorkerState,
     back_off_message, decide,
@@ -180,10 +180,9 @@ impl Worker {
         for effect in effects {
             self.begin(effect);
         }
-        let live =
-            self.state.stage == Stage::Syncing || self.seen.containers.iter().any(|c| c.running());
+        let ending = self.state.stage != Stage::Syncing;
         self.probes
-            .follow(&self.executor, &self.want, &self.seen, live);
+            .follow(&self.executor, &self.want, &self.seen, ending);
         self.publish(now);
         wake_at
     }
@@ -356,6 +355,8 @@ impl Worker {
                 self.seen.failed.remove(&work);
                 self.note(&effect, report);
             }
+            // Given up, not failed.
+            Err(failed) if failed.reason == ABANDONED => {}
             Err(failed) => {
                 let count = self.seen.failed.get(&work).map_or(0, |f| f.count) + 1;
                 let failure = Failure {

@@ -91,7 +91,8 @@ impl ApiStatus {
         slot.pod = pod.clone();
         slot.status = status;
         slot.finished |= finished;
-        slot.dirty = slot.finished || is_static(pod) || slot.change().is_some();
+        // While a write is under way nobody knows yet what it will have changed.
+        slot.dirty = slot.driven || slot.finished || is_static(pod) || slot.change().is_some();
         if slot.dirty
             && !slot.driven
             && let Some(this) = self.this.upgrade()

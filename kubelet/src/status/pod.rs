@@ -70,6 +70,9 @@ impl<'a> Look<'a> {
 /// The status to be reported now.
 #[must_use]
 pub fn build(look: &Look<'_>) -> PodStatus {
+    if let Some(kept) = settled_before(look) {
+        return kept;
+    }
     let spec = look.spec();
     let (reason, message) = explain(look);
     let mut status = PodStatus {
@@ -132,6 +135,15 @@ fn containers(look: &Look<'_>, spec: &PodSpec) -> (Statuses, Statuses, Statuses)
         )
     });
     (init, app, ephemeral.collect())
+}
+
+/// It was over before this agent's time, and nothing is left to look at.
+fn settled_before(look: &Look<'_>) -> Option<PodStatus> {
+    let nothing = look.seen.sandboxes.is_empty() && look.seen.containers.is_empty();
+    let over = matches!(look.why(), Some(Why::ApiTerminal(_)));
+    (nothing && over)
+        .then(|| look.pod().status.clone())
+        .flatten()
 }
 
 /// Rejected before anything was made for it.

@@ -1,6 +1,6 @@
 //! An image ready to run: found, or pulled with the pod's credentials.
 
-use super::{Context, Executor, Failed, Report, rpc};
+use super::{ABANDONED, Context, Executor, Failed, Report, rpc};
 use crate::event::EventType;
 use crate::pod::Options;
 use crate::pod::image::{auth, reference};
@@ -73,7 +73,7 @@ impl Executor {
         let work = self.find_or_pull(context, &container);
         let image = tokio::select! {
             result = work => result?,
-            () = context.abandon.cancelled() => return Err(Failed::new("Abandoned", "")),
+            () = context.abandon.cancelled() => return Err(Failed::new(ABANDONED, "")),
         };
         let ready = ImageReady {
             attempt,

@@ -24,6 +24,7 @@ use cri_proto::{Status, v1};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
@@ -138,6 +139,40 @@ impl Executor {
     /// # Errors
     /// Whatever keeps it from being done; the events about it are sent.
     pub async fn run(&self, effect: &Effect, context: &Context) -> Result<Report, Failed> {
+        let Some(limit) = self.limit(effect) else {
+            return self.perform(effect, context).await;
+        };
+        match tokio::time::timeout(limit, self.perform(effect, context)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let message = format!("the runtime did not answer within {limit:?}");
+                tracing::warn!(pod = spec::uid(&context.pod), ?effect, "{message}");
+                Err(Failed::new("DeadlineExceeded", message))
+            }
+        }
+    }
+
+    /// `runtimeRequestTimeout`, twice for what makes or ends a network, none
+    /// for what may rightly take long: pulls, stops with their grace, hooks.
+    fn limit(&self, effect: &Effect) -> Option<Duration> {
+        let one = self.deps.options.runtime_request_timeout;
+        match effect {
+            Effect::RunSandbox { .. } | Effect::StopSandbox { .. } => Some(one.saturating_mul(2)),
+            Effect::CreateContainer { .. }
+            | Effect::RemoveContainer { .. }
+            | Effect::RemoveSandbox { .. } => Some(one),
+            Effect::Abandon
+            | Effect::MountVolumes
+            | Effect::EnsureImage { .. }
+            | Effect::StartContainer { .. }
+            | Effect::StopContainer { .. }
+            | Effect::UnmountVolumes
+            | Effect::ReportBackOff { .. }
+            | Effect::ReportPullBackOff { .. } => None,
+        }
+    }
+
+    async fn perform(&self, effect: &Effect, context: &Context) -> Result<Report, Failed> {
         match effect {
             Effect::Abandon | Effect::ReportBackOff { .. } | Effect::ReportPullBackOff { .. } => {
                 Ok(Report::Done)
@@ -190,7 +225,7 @@ impl Executor {
         let mount = self.deps.volumes.mount(&context.pod);
         let result = tokio::select! {
             result = mount => result,
-            () = context.abandon.cancelled() => return Err(Failed::new("Abandoned", "")),
+            () = context.abandon.cancelled() => return Err(Failed::new(ABANDONED, "")),
         };
         result.map(Report::Volumes).map_err(|error| {
             let message = error.to_string();
@@ -281,6 +316,9 @@ impl Executor {
         }
     }
 }
+
+/// Reason of what was given up because the pod ends.
+pub const ABANDONED: &str = "Abandoned";
 
 /// A lock that a panic elsewhere does not take away.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
