@@ -12,6 +12,7 @@ mod serving;
 pub use error::AgentError;
 
 use crate::config::Loaded;
+use crate::defaults;
 use crate::node::NodeHandle;
 use crate::pod::Engine;
 use crate::server::{self, Server};
@@ -155,7 +156,13 @@ pub async fn run(
         node: parts.node,
     });
     shutdown.cancelled().await;
-    while tasks.join_next().await.is_some() {}
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(defaults::SHUTDOWN_GRACE, ended)
+        .await
+        .is_err()
+    {
+        tracing::warn!("some tasks did not end in time; they are dropped");
+    }
     Ok(())
 }
 

@@ -147,3 +147,7 @@ pub const FAST_STATUS: Duration = Duration::from_millis(100);
 /// Ours: for so long after its start an agent waits for its runtime before it
 /// calls a Ready node otherwise; less than the controllers' 40 s of grace.
 pub const SETTLING: Duration = Duration::from_secs(20);
+/// Ours: a runtime that takes longer to say how it is is called down.
+pub const RUNTIME_STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Ours: what is still on its way when the agent ends gets this long.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);

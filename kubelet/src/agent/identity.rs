@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::from_secs(30);
 
 /// From the kubeconfig; without one, after a bootstrap.
 pub async fn clients(options: &AgentOptions) -> Result<Clients, AgentError> {
-    if !options.kubeconfig.exists() {
+    if !options.kubeconfig.exists() || may_start_over(options) {
         bootstrap(options).await?;
     }
     let endpoint = Endpoint::from_kubeconfig(&options.kubeconfig)?;
@@ -44,6 +44,24 @@ pub async fn clients(options: &AgentOptions) -> Result<Clients, AgentError> {
     }
     tracing::info!(server = %endpoint.server, "API server");
     Ok(Clients::new(endpoint)?)
+}
+
+/// A certificate that has run out can't ask for the next one; a bootstrap
+/// kubeconfig can.
+fn may_start_over(options: &AgentOptions) -> bool {
+    let until = expiry_of_file(&current_identity(&options.pki(), "client"));
+    let is_over = until.is_some_and(|until| until <= jiff::Timestamp::now().as_second());
+    if is_over {
+        tracing::warn!(
+            until,
+            "the client certificate has expired; was this node off for long?"
+        );
+    }
+    is_over
+        && options
+            .bootstrap_kubeconfig
+            .as_ref()
+            .is_some_and(|f| f.exists())
 }
 
 /// Trades the bootstrap token for a certificate; waits for an API server that
@@ -148,12 +166,15 @@ impl Rotation {
 
     /// Until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        loop {
-            let wait = self.turn().await;
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
+        let turns = async {
+            loop {
+                let wait = self.turn().await;
+                tokio::time::sleep(wait).await;
             }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = turns => {}
         }
     }
 
@@ -207,11 +228,11 @@ impl Rotation {
 }
 
 /// When to renew, in Unix seconds.
-fn due(from: i64, until: i64, fraction: f64) -> i64 {
+pub(super) fn due(from: i64, until: i64, fraction: f64) -> i64 {
     from + ((until - from) as f64 * fraction) as i64
 }
 
-fn random_fraction() -> f64 {
+pub(super) fn random_fraction() -> f64 {
     let mut bytes = [0_u8; 4];
     let filled = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
     match filled {
@@ -221,7 +242,7 @@ fn random_fraction() -> f64 {
 }
 
 /// Not before and not after, in Unix seconds.
-fn validity(der: &[u8]) -> Option<(i64, i64)> {
+pub(super) fn validity(der: &[u8]) -> Option<(i64, i64)> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let validity = certificate.validity();
     Some((
@@ -231,10 +252,15 @@ fn validity(der: &[u8]) -> Option<(i64, i64)> {
 }
 
 fn expiry_of_file(path: &Path) -> Option<i64> {
+    Some(validity_of_file(path)?.1)
+}
+
+/// [`validity`] of the first certificate in a PEM file.
+pub(super) fn validity_of_file(path: &Path) -> Option<(i64, i64)> {
     use rustls_pki_types::pem::PemObject;
     let pem = std::fs::read(path).ok()?;
     let der = rustls_pki_types::CertificateDer::from_pem_slice(&pem).ok()?;
-    Some(validity(&der)?.1)
+    validity(&der)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! or made here.
 
 use super::assemble::Parts;
+use super::identity::{due, random_fraction, validity_of_file};
 use super::{AgentError, AgentOptions};
 use crate::api::Clients;
 use crate::event::{EventType, Recorder};
@@ -68,26 +69,30 @@ impl Wanted {
         }
     }
 
-    /// Until one is issued; it is asked for anew at the next start.
+    /// Asks until one is issued, and again when that has lived long enough.
     pub async fn run(self, shutdown: CancellationToken) {
-        if current_identity(&self.pki, "server").exists() {
-            return;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.keep() => {}
         }
+    }
+
+    async fn keep(&self) {
+        let fraction = 0.7 + 0.2 * random_fraction();
         loop {
-            let failed = tokio::select! {
-                () = shutdown.cancelled() => return,
-                result = self.obtain() => match result {
-                    Ok(()) => return,
-                    Err(e) => e,
-                },
-            };
-            tracing::warn!(
-                why = chain(&failed),
-                "no serving certificate yet; trying on"
-            );
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(RETRY) => {}
+            let issued = validity_of_file(&current_identity(&self.pki, "server"));
+            let now = jiff::Timestamp::now().as_second();
+            let left = issued.map_or(0, |(from, until)| due(from, until, fraction) - now);
+            if let Some(left) = u64::try_from(left).ok().filter(|l| *l > 0) {
+                tokio::time::sleep(Duration::from_secs(left)).await;
+                continue;
+            }
+            if let Err(failed) = self.obtain().await {
+                tracing::warn!(
+                    why = chain(&failed),
+                    "no serving certificate yet; trying on"
+                );
+                tokio::time::sleep(RETRY).await;
             }
         }
     }

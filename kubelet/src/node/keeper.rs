@@ -13,7 +13,7 @@ use crate::defaults;
 use crate::event::{EventType, Recorder};
 use crate::join::report::reason;
 use crate::pod::NodeLabels;
-use cri_proto::{Cri, v1};
+use cri_proto::{Cri, Status, v1};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, ObjectReference};
 use kube::api::{Api, Patch, PatchParams};
@@ -118,18 +118,23 @@ impl Keeper {
 
     /// Registers, then keeps status and lease until `shutdown`. Nothing is
     /// taken back at the end: the node's pods go on.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    pub async fn run(self, shutdown: CancellationToken) {
+        // Whatever it waits for, an API server that hangs as well.
         tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = self.register() => {}
+            () = shutdown.cancelled() => {}
+            () = self.keep(shutdown.clone()) => {}
         }
+    }
+
+    async fn keep(mut self, shutdown: CancellationToken) {
+        self.register().await;
         let name = self.options.registration.name.clone();
         tokio::spawn(lease::keep(
             self.options.writes.clone(),
             name.clone(),
             self.options.config.node_lease_duration,
             self.node_uid.subscribe(),
-            shutdown.clone(),
+            shutdown,
         ));
         let api: Api<Node> = Api::all(self.options.watches.clone());
         let nodes = watcher::watch_object(api, &name).default_backoff();
@@ -137,7 +142,6 @@ impl Keeper {
         let mut wait = Duration::ZERO;
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(wait) => wait = self.report().await,
                 Some(seen) = nodes.next() => if self.seen(seen).await {
                     wait = self.report().await;
@@ -333,7 +337,8 @@ impl Keeper {
         });
         let status = self.cri.status(v1::StatusRequest { verbose: false });
         let images = self.cri.list_images(v1::ListImagesRequest { filter: None });
-        let (version, status, images) = tokio::join!(version, status, images);
+        let (version, status, images) =
+            tokio::join!(in_time(version), in_time(status), in_time(images));
         let mut says = RuntimeSays {
             images: images.map(|i| i.images).unwrap_or_default(),
             ..RuntimeSays::default()
@@ -341,16 +346,13 @@ impl Keeper {
         if let Ok(version) = version {
             says.version = format!("{}://{}", version.runtime_name, version.runtime_version);
         }
-        let status = match status {
-            Ok(response) => {
-                says.handlers = response.runtime_handlers;
-                says.supplemental_groups_policy = response
-                    .features
-                    .is_some_and(|f| f.supplemental_groups_policy);
-                Ok(response.status.unwrap_or_default())
-            }
-            Err(status) => Err(status.message().to_owned()),
-        };
+        let status = status.map(|response| {
+            says.handlers = response.runtime_handlers;
+            says.supplemental_groups_policy = response
+                .features
+                .is_some_and(|f| f.supplemental_groups_policy);
+            response.status.unwrap_or_default()
+        });
         (says, status)
     }
 
@@ -358,7 +360,7 @@ impl Keeper {
         let text = |path| std::fs::read_to_string(path).unwrap_or_default();
         let meminfo = text("/proc/meminfo");
         let memory = |field| machine::meminfo_bytes(&meminfo, field);
-        let image_info = self.cri.image_fs_info(v1::ImageFsInfoRequest {}).await;
+        let image_info = in_time(self.cri.image_fs_info(v1::ImageFsInfoRequest {})).await;
         let mountpoint = image_info.ok().and_then(|info| {
             let first = info.image_filesystems.into_iter().next()?;
             Some(first.fs_id?.mountpoint)
@@ -370,6 +372,18 @@ impl Keeper {
             imagefs: mountpoint.and_then(|m| disk::of(m.as_ref())),
             runtime: Some(runtime),
         }
+    }
+}
+
+/// A runtime that hangs is a runtime that is down.
+async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, String> {
+    match tokio::time::timeout(defaults::RUNTIME_STATUS_TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err(format!(
+            "no answer within {}s",
+            defaults::RUNTIME_STATUS_TIMEOUT.as_secs()
+        )),
     }
 }
 
