@@ -17,6 +17,8 @@ mod archive;
 mod defaults;
 mod digest;
 mod disk;
+#[cfg(test)]
+mod fuzz;
 mod index;
 mod layer;
 mod pull;

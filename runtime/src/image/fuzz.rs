@@ -1,0 +1,224 @@
+//! Every parser that eats what strangers write, fed with damaged input. None
+//! may panic, and what it accepts must keep its promises. A longer run:
+//! `LIGHTER_FUZZ_ROUNDS=1000000 cargo test -p runtime image::fuzz`.
+
+use super::layer::tar::{Kind, Reader};
+use super::layer::{extract, fuzzed as layer};
+use super::reference::Reference;
+use super::registry::{fuzzed as registry, manifest};
+use super::testing::TempDir;
+
+const ROUNDS: u64 = 3000;
+
+fn rounds() -> u64 {
+    let set = std::env::var("LIGHTER_FUZZ_ROUNDS").ok();
+    set.and_then(|n| n.parse().ok()).unwrap_or(ROUNDS)
+}
+
+/// Marsaglia's xorshift64: the same input on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % (n.max(1) as u64)) as usize
+    }
+}
+
+/// One to eight changes: a byte, a cut, a repetition, or a word of the trade.
+fn damage(seed: &[u8], words: &[&str], random: &mut Random) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=random.below(8) {
+        let at = random.below(bytes.len());
+        match random.below(5) {
+            0 if !bytes.is_empty() => bytes[at] = random.next() as u8,
+            1 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
+            2 => bytes.truncate(at),
+            3 => {
+                let piece = bytes[at..]
+                    .iter()
+                    .copied()
+                    .take(random.below(600))
+                    .collect::<Vec<_>>();
+                bytes.splice(at..at, piece);
+            }
+            _ if !words.is_empty() => {
+                let word = words[random.below(words.len())].bytes();
+                bytes.splice(at..at, word);
+            }
+            _ => {}
+        }
+    }
+    bytes
+}
+
+fn each(seeds: &[&[u8]], words: &[&str], mut check: impl FnMut(&[u8])) {
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    for round in 0..rounds() {
+        let seed = seeds[(round as usize) % seeds.len()];
+        check(&damage(seed, words, &mut random));
+    }
+}
+
+fn text(seeds: &[&str], words: &[&str], mut check: impl FnMut(&str)) {
+    let seeds: Vec<&[u8]> = seeds.iter().map(|s| s.as_bytes()).collect();
+    each(&seeds, words, |bytes| {
+        check(&String::from_utf8_lossy(bytes))
+    });
+}
+
+#[test]
+fn reference_that_is_accepted_means_the_same_when_written_out() {
+    let digest = format!("a/b@sha256:{}", "0a".repeat(32));
+    let seeds = ["busybox", "reg.io:5000/a/b_c:v1.2", "[::1]:80/x", &digest];
+    text(
+        &seeds,
+        &["/", ":", "@", "..", "[", "]", "docker.io", "%2e"],
+        |input| {
+            if let Ok(reference) = Reference::parse(input) {
+                let again = Reference::parse(&reference.to_string());
+                assert_eq!(again.as_ref(), Ok(&reference), "{input:?}");
+                assert!(!reference.repository().contains(".."), "{input:?}");
+            }
+        },
+    );
+}
+
+#[test]
+fn manifest_of_a_stranger_does_no_harm() {
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let of = format!(r#"{{"mediaType":"x","digest":"{digest}","size":7}}"#);
+    let image = format!(r#"{{"schemaVersion":2,"config":{of},"layers":[{of}]}}"#);
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{of}]}}"#);
+    let words = [
+        "\"manifests\":[]",
+        "-",
+        "e99",
+        "null",
+        "[[[[",
+        "\"size\":",
+        "{",
+    ];
+    text(&[&image, &index], &words, |input| {
+        if let Ok(manifest::Document::Index(entries)) = manifest::parse(input.as_bytes(), "") {
+            let _ = manifest::choose(&entries, &manifest::Platform::host());
+        }
+    });
+}
+
+#[test]
+fn challenge_of_a_stranger_does_no_harm() {
+    let seeds = [
+        r#"Bearer realm="https://a/t",service="s",scope="repository:a:pull""#,
+        r#"Basic realm="x", Bearer realm=y"#,
+    ];
+    text(
+        &seeds,
+        &["\"", "\\", "=", ",", " ", "Bearer", "Basic"],
+        |input| {
+            registry::challenge(input);
+        },
+    );
+}
+
+#[test]
+fn damaged_configuration_does_no_harm() {
+    let toml = "server = \"https://a\"\n[host.\"http://b\"]\ncapabilities = [\"pull\"]\n";
+    text(
+        &[toml],
+        &["[", "]", "\"", "=", "host", "ca"],
+        registry::hosts_toml,
+    );
+    let yaml = "mirrors:\n  a:\n    endpoint: [http://b]\n    rewrite: {'^x': y}\n";
+    text(
+        &[yaml],
+        &["&a", "*a", ": ", "- ", "{", "(", "!!"],
+        registry::registries_yaml,
+    );
+}
+
+#[test]
+fn pax_header_of_a_stranger_does_no_harm() {
+    let seed = b"12 path=a/b\n13 size=1234\n29 GNU.sparse.map=0,10,20,30\n";
+    each(
+        &[seed],
+        &["9", " ", "=", "\n", "GNU.sparse.", "-"],
+        layer::pax,
+    );
+}
+
+/// A bit of everything that a layer can hold.
+fn archive() -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |kind: tar::EntryType, name: &str, link: &str, data: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_uid(u64::from(rustix::process::geteuid().as_raw()));
+        header.set_gid(u64::from(rustix::process::getegid().as_raw()));
+        header.set_size(data.len() as u64);
+        header.set_link_name_literal(link).unwrap();
+        builder.append_data(&mut header, name, data).unwrap();
+    };
+    add(tar::EntryType::Directory, "d", "", b"");
+    add(tar::EntryType::Regular, "d/f", "", &[1; 700]);
+    add(tar::EntryType::Symlink, "s", "../../../outside", b"");
+    add(tar::EntryType::Link, "h", "d/f", b"");
+    add(tar::EntryType::Regular, "s/.wh.gone", "", b"");
+    add(tar::EntryType::Fifo, "p", "", b"");
+    add(tar::EntryType::Regular, &"long/".repeat(40), "", b"");
+    builder.into_inner().unwrap()
+}
+
+/// Makes the checksum of every header right again, so that damage gets behind it.
+fn mend(bytes: &mut [u8]) {
+    for block in bytes.chunks_exact_mut(512) {
+        if block[257..262] == *b"ustar" {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+}
+
+const TAR_WORDS: [&str; 6] = ["../", "/", "\0", ".wh.", "7777777777", "S"];
+
+#[test]
+fn archive_of_a_stranger_does_no_harm() {
+    each(&[&archive()], &TAR_WORDS, |bytes| {
+        let mut bytes = bytes.to_vec();
+        mend(&mut bytes);
+        let mut reader = Reader::new(&bytes[..]);
+        let mut buffer = [0; 4096];
+        while let Ok(Some(entry)) = reader.next() {
+            if let Kind::File(..) = entry.kind {
+                while reader.read(&mut buffer).is_ok_and(|n| n > 0) {}
+            }
+        }
+    });
+}
+
+#[test]
+fn nothing_is_written_outside_whatever_an_archive_says() {
+    let dir = TempDir::new();
+    let outside = dir.path().join("outside");
+    std::fs::write(&outside, b"untouched").unwrap();
+    let seed = archive();
+    let mut random = Random(42);
+    for _ in 0..rounds() / 10 {
+        let mut bytes = damage(&seed, &TAR_WORDS, &mut random);
+        mend(&mut bytes);
+        let diff = dir.path().join("layer");
+        std::fs::create_dir(&diff).unwrap();
+        let _ = extract(&bytes[..], &diff);
+        super::disk::remove(&diff).unwrap();
+    }
+    assert_eq!(std::fs::read(&outside).unwrap(), b"untouched");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
