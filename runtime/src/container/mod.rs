@@ -6,6 +6,7 @@ mod devices;
 mod layers;
 mod record;
 mod status;
+mod usage;
 
 pub use accounts::{AccountsCache, AccountsError};
 pub use devices::{DeviceError, Devices, host_devices, requested_devices};
@@ -31,6 +32,7 @@ pub struct Container {
     pub spec: Spec,
     record: Mutex<Record>,
     ended: watch::Sender<bool>,
+    usage: Mutex<usage::Usage>,
     /// The stop signal goes out once, however often a stop is asked for.
     pub(crate) stop_sent: AtomicBool,
     /// Held by start and remove, which exclude each other.
@@ -55,6 +57,7 @@ impl Container {
             spec,
             record: Mutex::new(record),
             ended,
+            usage: Mutex::default(),
             stop_sent: AtomicBool::new(false),
             changing: tokio::sync::Mutex::new(()),
         }

@@ -19,6 +19,7 @@ mod flights;
 mod host;
 mod host_paths;
 mod lists;
+mod metrics;
 mod open;
 mod recover;
 mod run_pod_sandbox;
@@ -81,6 +82,15 @@ impl Runtime {
     fn core(&self) -> Arc<Core> {
         self.core.clone()
     }
+}
+
+/// Statistics walk writable layers: not where other calls would wait for it.
+async fn off_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(Status::internal(format!("statistics broke off: {e}"))))
 }
 
 const NO_CHECKPOINT: &str = "checkpoint and restore are not implemented: \
@@ -231,28 +241,47 @@ impl Cri for Runtime {
         &self,
         request: ContainerStatsRequest,
     ) -> Result<ContainerStatsResponse, Status> {
-        stats::container_stats(&self.core, &request)
+        let core = self.core();
+        off_loop(move || stats::container_stats(&core, &request)).await
     }
 
     async fn list_container_stats(
         &self,
         request: ListContainerStatsRequest,
     ) -> Result<ListContainerStatsResponse, Status> {
-        Ok(stats::list_container_stats(&self.core, request))
+        let core = self.core();
+        off_loop(move || Ok(stats::list_container_stats(&core, request))).await
     }
 
     async fn pod_sandbox_stats(
         &self,
         request: PodSandboxStatsRequest,
     ) -> Result<PodSandboxStatsResponse, Status> {
-        stats::pod_sandbox_stats(&self.core, &request)
+        let core = self.core();
+        off_loop(move || stats::pod_sandbox_stats(&core, &request)).await
     }
 
     async fn list_pod_sandbox_stats(
         &self,
         request: ListPodSandboxStatsRequest,
     ) -> Result<ListPodSandboxStatsResponse, Status> {
-        Ok(stats::list_pod_sandbox_stats(&self.core, request))
+        let core = self.core();
+        off_loop(move || Ok(stats::list_pod_sandbox_stats(&core, request))).await
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: ListMetricDescriptorsRequest,
+    ) -> Result<ListMetricDescriptorsResponse, Status> {
+        Ok(metrics::list_metric_descriptors())
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: ListPodSandboxMetricsRequest,
+    ) -> Result<ListPodSandboxMetricsResponse, Status> {
+        let core = self.core();
+        off_loop(move || Ok(metrics::list_pod_sandbox_metrics(&core))).await
     }
 
     async fn get_container_events(&self) -> Result<EventStream, Status> {

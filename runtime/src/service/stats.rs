@@ -7,8 +7,6 @@ use crate::container::{Container, State};
 use crate::sandbox::{Identified, Sandbox};
 use cri_proto::Status;
 use cri_proto::v1::*;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 pub(super) fn container_stats(
     core: &Core,
@@ -77,7 +75,7 @@ fn of_container(core: &Core, container: &Container) -> ContainerStats {
         }),
         cpu: Some(cpu(core, &record.id, at, &stats)),
         memory: Some(memory(at, &stats, limit.filter(|n| *n > 0))),
-        writable_layer: Some(writable_layer(at, container.dir())),
+        writable_layer: Some(writable_layer(at, container)),
         swap: Some(swap(at, &stats)),
         io: stats.io_pressure.map(|p| IoUsage {
             timestamp: at,
@@ -169,42 +167,21 @@ fn psi(pressure: Pressure) -> PsiStats {
     }
 }
 
-/// Bytes and inodes below `upper`, hard links once.
-fn writable_layer(at: i64, dir: &Path) -> FilesystemUsage {
-    let mut seen = std::collections::HashSet::new();
-    let (mut bytes, mut inodes) = (0, 0);
-    let mut todo = vec![dir.join("upper")];
-    while let Some(dir) = todo.pop() {
-        inodes += 1;
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            if metadata.is_dir() {
-                todo.push(entry.path());
-            } else if metadata.nlink() == 1 || seen.insert(metadata.ino()) {
-                inodes += 1;
-                bytes += metadata.blocks() * 512;
-            }
-        }
-    }
+/// What the container has written; walked at most every ten seconds.
+fn writable_layer(at: i64, container: &Container) -> FilesystemUsage {
+    let (bytes, inodes) = container.writable_usage();
     FilesystemUsage {
         timestamp: at,
         fs_id: Some(FilesystemIdentifier {
-            mountpoint: dir.display().to_string(),
+            mountpoint: container.dir().display().to_string(),
         }),
         used_bytes: value(bytes),
         inodes_used: value(inodes),
     }
 }
 
-/// Counters of the pod's interfaces, read through its monitor, which lives in
-/// the pod's network namespace.
 fn network(sandbox: &Sandbox, at: i64) -> Option<NetworkUsage> {
-    sandbox.read(|r| r.network.is_some()).then_some(())?;
-    let pid = sandbox.engine()?.monitor_pid();
-    let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
-    let interfaces = interfaces(&text);
+    let interfaces: Vec<_> = net_dev(sandbox)?.into_iter().map(interface).collect();
     let default = interfaces.iter().find(|i| i.name == "eth0");
     Some(NetworkUsage {
         timestamp: at,
@@ -214,29 +191,35 @@ fn network(sandbox: &Sandbox, at: i64) -> Option<NetworkUsage> {
 }
 
 /// proc(5), `/proc/net/dev`: eight numbers received, eight sent.
-pub(super) fn interfaces(text: &str) -> Vec<NetworkInterfaceUsage> {
-    let mut out = Vec::new();
-    for line in text.lines() {
-        let Some((name, numbers)) = line.split_once(':') else {
-            continue;
-        };
-        let numbers: Vec<u64> = numbers
-            .split_whitespace()
-            .filter_map(|n| n.parse().ok())
-            .collect();
-        let name = name.trim();
-        if numbers.len() < 11 || name == "lo" {
-            continue;
-        }
-        out.push(NetworkInterfaceUsage {
-            name: name.to_owned(),
-            rx_bytes: value(numbers[0]),
-            rx_errors: value(numbers[2]),
-            tx_bytes: value(numbers[8]),
-            tx_errors: value(numbers[10]),
-        });
+fn interface((name, numbers): (String, Vec<u64>)) -> NetworkInterfaceUsage {
+    let at = |place: usize| value(numbers.get(place).copied().unwrap_or(0));
+    NetworkInterfaceUsage {
+        name,
+        rx_bytes: at(0),
+        rx_errors: at(2),
+        tx_bytes: at(8),
+        tx_errors: at(10),
     }
-    out
+}
+
+/// Counters of the pod's interfaces, read through its monitor, which lives in
+/// the pod's network namespace; `None` on the host's.
+pub(super) fn net_dev(sandbox: &Sandbox) -> Option<Vec<(String, Vec<u64>)>> {
+    sandbox.read(|r| r.network.is_some()).then_some(())?;
+    let pid = sandbox.engine()?.monitor_pid();
+    let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
+    Some(parse_net_dev(&text))
+}
+
+fn parse_net_dev(text: &str) -> Vec<(String, Vec<u64>)> {
+    let rows = text.lines().filter_map(|line| line.split_once(':'));
+    let numbers = |text: &str| {
+        text.split_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .collect()
+    };
+    let all = rows.map(|(name, row)| (name.trim().to_owned(), numbers(row)));
+    all.filter(|(name, _)| name != "lo").collect()
 }
 
 #[cfg(test)]
@@ -249,7 +232,7 @@ mod tests {
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n\
     lo:  100 1 0 0 0 0 0 0 100 1 0 0 0 0 0 0\n\
   eth0: 1500 10 1 0 0 0 0 0 900 9 2 0 0 0 0 0\n";
-        let found = interfaces(text);
+        let found: Vec<_> = parse_net_dev(text).into_iter().map(interface).collect();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].rx_bytes, value(1500));
         assert_eq!(found[0].tx_errors, value(2));
