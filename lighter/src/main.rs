@@ -17,6 +17,9 @@ fn main() -> ExitCode {
     // Spawner and CNI executables are this same file under other names; they
     // are single-threaded and must not meet tokio.
     runtime::process::dispatch();
+    if let Some(code) = cni::plugin::dispatch(&std::env::args_os().next().unwrap_or_default()) {
+        return code;
+    }
 
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,

@@ -176,7 +176,7 @@ impl Batch {
     fn push(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Attributes<'_>, &str)) {
         let table = &self.table;
         self.messages
-            .push(NFNL_SUBSYS_NFTABLES, kind, flags, NFPROTO_INET, |a| {
+            .push((NFNL_SUBSYS_NFTABLES, kind), flags, NFPROTO_INET, |a| {
                 fill(a, table);
             });
     }

@@ -48,8 +48,7 @@ pub fn forget_udp(ipv6: bool, ports: &[u16], owner: Option<IpAddr>) -> io::Resul
     let mut stale = Vec::new();
     let mut list = Messages::default();
     list.push(
-        NFNL_SUBSYS_CTNETLINK,
-        IPCTNL_MSG_CT_GET,
+        (NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET),
         NLM_F_DUMP,
         family,
         |_| {},
@@ -75,8 +74,7 @@ fn is_stale(flow: &Flow, ports: &[u16], owner: Option<IpAddr>) -> bool {
 fn delete(family: u8, flow: &Flow) -> io::Result<()> {
     let mut message = Messages::default();
     message.push(
-        NFNL_SUBSYS_CTNETLINK,
-        IPCTNL_MSG_CT_DELETE,
+        (NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE),
         NLM_F_ACK,
         family,
         |a| {
@@ -136,7 +134,7 @@ mod tests {
 
     fn udp_to(port: u16, answers: [u8; 4]) -> Vec<u8> {
         let mut m = Messages::default();
-        m.push(1, 0, 0, NFPROTO_IPV4, |a| {
+        m.push((1, 0), 0, NFPROTO_IPV4, |a| {
             a.nest(CTA_TUPLE_ORIG, |a| {
                 a.nest(CTA_TUPLE_PROTO, |a| {
                     a.bytes(CTA_PROTO_NUM, &[17]);

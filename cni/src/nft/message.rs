@@ -23,15 +23,15 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Writes one message: nlmsghdr, nfgenmsg, attributes.
+    /// Writes one message of a subsystem: nlmsghdr, nfgenmsg, attributes.
     pub fn push(
         &mut self,
-        subsystem: u16,
-        kind: u16,
+        kind: (u16, u16),
         flags: u16,
         family: u8,
         attributes: impl FnOnce(&mut Attributes<'_>),
     ) {
+        let (subsystem, kind) = kind;
         self.header((subsystem << 8) | kind, flags, family, 0);
         attributes(&mut Attributes(&mut self.bytes));
         self.close();
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn message_is_header_family_and_padded_attributes() {
         let mut m = Messages::default();
-        m.push(10, 0, NLM_F_CREATE, 1, |a| {
+        m.push((10, 0), NLM_F_CREATE, 1, |a| {
             a.text(1, "abc").nest(2, |a| {
                 a.bytes(3, &[7]);
             });
@@ -172,7 +172,7 @@ mod tests {
     fn batch_asks_for_an_answer_to_its_last_message() {
         let mut m = Messages::default();
         m.begin();
-        m.push(10, 0, NLM_F_CREATE, 1, |_| {});
+        m.push((10, 0), NLM_F_CREATE, 1, |_| {});
         assert_eq!(m.end(), 2);
         let flags_of_second = u16::from_ne_bytes([m.bytes()[26], m.bytes()[27]]);
         assert_eq!(flags_of_second, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK);
