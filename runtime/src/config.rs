@@ -33,6 +33,11 @@ pub struct Config {
     pub pod_cidr: Option<String>,
     /// MTU of the built-in network; 0 = that of the default route's interface.
     pub mtu: u32,
+    /// Name of the built-in network's bridge, at most 15 bytes.
+    pub bridge: String,
+    /// Ranges that see pods' own addresses (the cluster's pod range); others
+    /// see the node's. Empty = guessed from a podCIDR of the usual size.
+    pub no_masquerade: Vec<String>,
     /// The cgroup below which everything is made ("" = the root of the hierarchy).
     pub cgroup_root: String,
     /// Who makes cgroups.
@@ -73,6 +78,8 @@ impl Default for Config {
             cni_bin_dirs: vec!["/opt/cni/bin".into()],
             pod_cidr: None,
             mtu: 0,
+            bridge: "lighter0".to_owned(),
+            no_masquerade: Vec::new(),
             cgroup_root: String::new(),
             cgroup_driver: CgroupDriver::default(),
             registry_config_dir: "/etc/containerd/certs.d".into(),

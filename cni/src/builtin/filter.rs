@@ -105,7 +105,7 @@ fn table(config: &Builtin, pods: &[Cidr]) -> Batch {
     let policy = ruleset::Policy {
         way: ruleset::Way::Bridge(&config.bridge),
         pods,
-        no_masquerade: &config.no_masquerade,
+        no_masquerade: &config.unmasqueraded(pods),
     };
     let mut batch = Batch::new(&config.bridge);
     ruleset::lay(&mut batch, &policy);

@@ -25,8 +25,31 @@ pub struct Builtin {
     /// MTU of the pods' interfaces; 0 = that of the default route's interface.
     pub mtu: u32,
     /// Destinations outside this node's pod range that still see the pod's own
-    /// address: the cluster's pod range. Everything else is masqueraded.
+    /// address: the cluster's pod range. Everything else is masqueraded. Empty
+    /// = guessed, see [`Builtin::unmasqueraded`].
     pub no_masquerade: Vec<Cidr>,
+}
+
+/// Bits by which a cluster's range is commonly wider than its nodes' (kubeadm,
+/// kind and k3s: /16 and /24; kube-controller-manager v1.37's defaults for
+/// node-cidr-mask-size are 24 and 64).
+const WIDER: u8 = 8;
+
+impl Builtin {
+    /// Who sees pods' own addresses: the ranges set, or else the cluster's as
+    /// a node's range of the usual size lets it be guessed. A node does not
+    /// learn the cluster's range from the API server.
+    pub fn unmasqueraded(&self, pods: &[Cidr]) -> Vec<Cidr> {
+        if !self.no_masquerade.is_empty() {
+            return self.no_masquerade.clone();
+        }
+        let usual = pods
+            .iter()
+            .filter(|c| c.prefix() >= if c.is_ipv6() { 64 } else { 24 });
+        usual
+            .filter_map(|c| Cidr::new(c.addr(), c.prefix() - WIDER))
+            .collect()
+    }
 }
 
 impl Default for Builtin {
@@ -36,5 +59,23 @@ impl Default for Builtin {
             mtu: 0,
             no_masquerade: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_range_is_guessed_only_from_a_node_range_of_the_usual_size() {
+        let guess = |cidr: &str| Builtin::default().unmasqueraded(&[cidr.parse().unwrap()]);
+        assert_eq!(guess("10.244.3.0/24"), ["10.244.0.0/16".parse().unwrap()]);
+        assert_eq!(guess("fd00:1:2:3::/64"), ["fd00:1:2::/56".parse().unwrap()]);
+        assert!(guess("10.88.0.0/16").is_empty());
+        let set = Builtin {
+            no_masquerade: vec!["10.0.0.0/8".parse().unwrap()],
+            ..Builtin::default()
+        };
+        assert_eq!(set.unmasqueraded(&[]), set.no_masquerade);
     }
 }

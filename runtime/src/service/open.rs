@@ -79,14 +79,22 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
 }
 
 fn network(config: &Config) -> Result<Arc<Network>, OpenError> {
+    let range = |text: &String| {
+        text.parse().map_err(|source| {
+            let cidr = text.clone();
+            OpenError::PodCidr(VerbError::Cidr { cidr, source })
+        })
+    };
+    let no_masquerade = config.no_masquerade.iter().map(range);
     let network = Network::open(NetworkConfig {
         conf_dir: config.cni_conf_dir.clone(),
         bin_dirs: config.cni_bin_dirs.clone(),
         state_dir: config.root.join("network"),
         executable: std::env::current_exe().ok(),
         builtin: Builtin {
+            bridge: config.bridge.clone(),
             mtu: config.mtu,
-            ..Builtin::default()
+            no_masquerade: no_masquerade.collect::<Result<_, _>>()?,
         },
     })?;
     if let Some(cidr) = &config.pod_cidr {
