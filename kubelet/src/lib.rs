@@ -8,7 +8,7 @@
 //! - [`volume`]: every volume kind, prepared on the host and kept up to date.
 //! - [`node`]: the Node object, its Lease and conditions.
 //! - [`join`]: from a bootstrap token to a client certificate.
-//! - [`server`]: :10250.
+//! - [`server`]: the kubelet API on port 10250.
 //! - [`play`]: the same engine with no API server.
 //! - [`agent`]: all of it wired together.
 //!

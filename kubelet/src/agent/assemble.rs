@@ -19,7 +19,6 @@ use crate::volume::dns::DnsSettings;
 use crate::volume::{Volumes, VolumesConfig};
 use cri_proto::{Cri, v1};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Everything that runs.
@@ -231,7 +230,7 @@ fn server_state(
 ) -> Arc<State> {
     let config = options.config.config.clone();
     let authn = AuthnOptions {
-        client_ca_file: config.client_ca_file.clone().map(PathBuf::from),
+        client_ca_file: config.client_ca_file.clone(),
         anonymous: config.anonymous_auth,
         webhook: config.webhook_authentication,
         cache_ttl: config.authentication_cache_ttl,

@@ -227,10 +227,10 @@ mod tests {
     #[test]
     fn transition_time_moves_only_when_the_status_changes() {
         let first = ready(&runtime(true), &[], 1);
-        let same = ready(&runtime(true), &[first.clone()], 2);
+        let same = ready(&runtime(true), std::slice::from_ref(&first), 2);
         assert_eq!(same.last_transition_time, first.last_transition_time);
         assert_ne!(same.last_heartbeat_time, first.last_heartbeat_time);
-        let other = ready(&runtime(false), &[first.clone()], 3);
+        let other = ready(&runtime(false), std::slice::from_ref(&first), 3);
         assert_ne!(other.last_transition_time, first.last_transition_time);
     }
 

@@ -77,7 +77,7 @@ fn bytes(n: u64) -> Quantity {
     let mut n = n;
     let mut suffix = "";
     for next in ["Ki", "Mi", "Gi", "Ti", "Pi"] {
-        if n == 0 || n % 1024 != 0 {
+        if n == 0 || !n.is_multiple_of(1024) {
             break;
         }
         (n, suffix) = (n / 1024, next);

@@ -55,11 +55,16 @@ pub struct AuthnOptions {
     pub cache_ttl: Duration,
 }
 
+/// SHA-256 of a token: the token itself is not kept.
+type Digest = [u8; 32];
+/// When, and who it was.
+type Review = (Instant, Option<User>);
+
 /// Tells who is asking.
 pub struct Authenticator {
     options: AuthnOptions,
     client: Option<kube::Client>,
-    reviewed: Mutex<HashMap<[u8; 32], (Instant, Option<User>)>>,
+    reviewed: Mutex<HashMap<Digest, Review>>,
 }
 
 impl Authenticator {
@@ -122,7 +127,7 @@ impl Authenticator {
             return Ok(None);
         };
         let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
-        let key: [u8; 32] = digest.as_ref().try_into().unwrap_or_default();
+        let key: Digest = digest.as_ref().try_into().unwrap_or_default();
         if let Some(user) = self.cached(&key) {
             return Ok(user);
         }
@@ -146,7 +151,7 @@ impl Authenticator {
         Ok(user)
     }
 
-    fn cached(&self, key: &[u8; 32]) -> Option<Option<User>> {
+    fn cached(&self, key: &Digest) -> Option<Option<User>> {
         let mut reviewed = self.reviewed.lock().unwrap_or_else(PoisonError::into_inner);
         let ttl = self.options.cache_ttl;
         reviewed.retain(|_, (at, user)| {
@@ -161,7 +166,7 @@ impl Authenticator {
         reviewed.get(key).map(|(_, user)| user.clone())
     }
 
-    fn remember(&self, key: [u8; 32], user: Option<User>) {
+    fn remember(&self, key: Digest, user: Option<User>) {
         let mut reviewed = self.reviewed.lock().unwrap_or_else(PoisonError::into_inner);
         reviewed.insert(key, (Instant::now(), user));
     }
