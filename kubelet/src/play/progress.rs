@@ -45,11 +45,12 @@ pub fn sentences(before: &PodStatus, now: &PodStatus) -> Vec<String> {
     }
     let (was, is) = (Stage::of(before), Stage::of(now));
     if was != is {
-        said.push(match is {
-            Stage::Starting => "not ready".to_owned(),
-            Stage::Ready => "ready".to_owned(),
-            Stage::Succeeded => "completed".to_owned(),
-            Stage::Failed => failure(now),
+        said.extend(match is {
+            // An exit says enough.
+            Stage::Starting => said.is_empty().then(|| "not ready".to_owned()),
+            Stage::Ready => Some("ready".to_owned()),
+            Stage::Succeeded => Some("completed".to_owned()),
+            Stage::Failed => Some(failure(now)),
         });
     }
     said

@@ -21,8 +21,9 @@ pub struct VolumeError {
 pub enum VolumeReason {
     #[error(transparent)]
     Object(#[from] ObjectError),
-    #[error("{kind} references non-existent {kind} key: {key}")]
-    MissingKey { kind: &'static str, key: String },
+    /// In upstream's words, each kind's own: pkg/volume/{configmap,secret}.
+    #[error("{what} key: {key}")]
+    MissingKey { what: &'static str, key: String },
     #[error("invalid path {path:?} in the volume: {why}")]
     BadPath { path: String, why: &'static str },
     #[error("hostPath type check failed: {path} is not {expected}")]

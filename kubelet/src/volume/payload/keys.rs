@@ -35,7 +35,7 @@ pub fn of_secret(object: &Secret) -> Data<'_> {
 /// All keys under their own names, or the items under theirs. A missing key of
 /// an optional object is left out.
 pub fn select(
-    kind: &'static str,
+    lacks: &'static str,
     data: &Data<'_>,
     wanted: &Wanted<'_>,
 ) -> Result<Files, VolumeReason> {
@@ -60,7 +60,7 @@ pub fn select(
             None if wanted.optional => {}
             None => {
                 return Err(VolumeReason::MissingKey {
-                    kind,
+                    what: lacks,
                     key: item.key.clone(),
                 });
             }
@@ -71,6 +71,7 @@ pub fn select(
 
 #[cfg(test)]
 mod tests {
+    use super::super::CONFIG_MAP_LACKS;
     use super::*;
 
     fn item(key: &str, path: &str, mode: Option<i32>) -> KeyToPath {
@@ -97,7 +98,12 @@ mod tests {
             "data": {"a": "1"}, "binaryData": {"b": "AP8="}
         }))
         .unwrap();
-        let files = select("config", &of_config_map(&object), &wanted(&[], false)).unwrap();
+        let files = select(
+            CONFIG_MAP_LACKS,
+            &of_config_map(&object),
+            &wanted(&[], false),
+        )
+        .unwrap();
         assert_eq!(files["a"].data, b"1");
         assert_eq!(files["b"].data, [0x00, 0xff]);
         assert_eq!(files["a"].mode, 0o644);
@@ -107,7 +113,7 @@ mod tests {
     fn items_choose_name_and_mode_the_files() {
         let data = Data::from([("a", b"1".as_slice()), ("b", b"2")]);
         let items = [item("a", "dir/x", Some(0o400))];
-        let files = select("config", &data, &wanted(&items, false)).unwrap();
+        let files = select(CONFIG_MAP_LACKS, &data, &wanted(&items, false)).unwrap();
         assert_eq!(files.len(), 1);
         assert_eq!(
             (files["dir/x"].data.as_slice(), files["dir/x"].mode),
@@ -118,13 +124,13 @@ mod tests {
     #[test]
     fn a_missing_key_fails_unless_the_object_is_optional() {
         let items = [item("nope", "x", None)];
-        let refused = select("config", &Data::new(), &wanted(&items, false)).unwrap_err();
+        let refused = select(CONFIG_MAP_LACKS, &Data::new(), &wanted(&items, false)).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "config references non-existent config key: nope"
+            "configmap references non-existent config key: nope"
         );
         assert!(
-            select("config", &Data::new(), &wanted(&items, true))
+            select(CONFIG_MAP_LACKS, &Data::new(), &wanted(&items, true))
                 .unwrap()
                 .is_empty()
         );

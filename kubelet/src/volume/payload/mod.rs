@@ -14,6 +14,8 @@ use std::sync::Arc;
 /// kubernetes v1.36 pkg/volume/util/atomic_writer.go `maxPathLength`, `maxFileNameLength`.
 const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
+const CONFIG_MAP_LACKS: &str = "configmap references non-existent config";
+const SECRET_LACKS: &str = "references non-existent secret";
 /// Every `defaultMode` of the API.
 const DEFAULT_MODE: i32 = 0o644;
 
@@ -101,7 +103,7 @@ impl Origin<'_> {
             let data = keys::of_config_map(&object);
             payload
                 .files
-                .extend(keys::select("config", &data, &wanted)?);
+                .extend(keys::select(CONFIG_MAP_LACKS, &data, &wanted)?);
         }
         Ok(())
     }
@@ -120,7 +122,7 @@ impl Origin<'_> {
             let data = keys::of_secret(&object);
             payload
                 .files
-                .extend(keys::select("secret", &data, &wanted)?);
+                .extend(keys::select(SECRET_LACKS, &data, &wanted)?);
         }
         Ok(())
     }
