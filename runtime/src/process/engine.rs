@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -39,6 +40,9 @@ impl Drop for Engine {
         }
     }
 }
+
+/// How long a monitor has to answer an agent that adopts it; it takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Name of a monitor's socket in its sandbox's directory.
 const SOCKET: &str = "m.sock";
@@ -74,6 +78,10 @@ impl Engine {
     #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %spec.id))]
     pub async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Arc<Sandbox>, ProcessError> {
         let dir = self.directory(&spec.id);
+        // Asked for a second time, by one who has not seen the first answer.
+        if let Ok(sandbox) = self.adopt(&spec.id).await {
+            return Ok(sandbox);
+        }
         let made = self.make_sandbox(&spec, &dir).await;
         if made.is_err() {
             let _ = std::fs::remove_dir_all(&dir);
@@ -134,7 +142,15 @@ impl Engine {
         let hello = Body::Hello(Hello {
             version: wire::VERSION,
         });
-        let answer = connection.link.ask(hello, &[]).await;
+        let asked = tokio::time::timeout(PATIENCE, connection.link.ask(hello, &[])).await;
+        // One that is stopped or stuck is no use, but lives: not for us to declare dead.
+        let answer = asked.map_err(|_| AdoptError::Monitor {
+            sandbox: id.into(),
+            source: ProcessError::Protocol {
+                sandbox: id.into(),
+                source: io::ErrorKind::TimedOut.into(),
+            },
+        })?;
         if answer.is_err() {
             return Err(gone());
         }

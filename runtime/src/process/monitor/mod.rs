@@ -190,6 +190,16 @@ fn open_exits(dir: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(dir, "exits", flags, Mode::empty())
 }
 
+/// Gives an agent whose socket is full a moment to read.
+fn wait_writable(agent: &OwnedFd) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let moment = rustix::time::Timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
+    let _ = poll(&mut [PollFd::new(agent, PollFlags::OUT)], Some(&moment));
+}
+
 /// Nanoseconds since the epoch.
 fn now() -> i64 {
     let time = clock_gettime(ClockId::Realtime);
@@ -318,7 +328,15 @@ impl Monitor {
             return;
         };
         let body = Some(body.into());
-        if sys::send(agent, &Frame { seq, body }.encode_to_vec(), fds).is_err() {
+        let bytes = Frame { seq, body }.encode_to_vec();
+        let sent = match sys::send(agent, &bytes, fds) {
+            Err(Errno::AGAIN) => {
+                wait_writable(agent);
+                sys::send(agent, &bytes, fds)
+            }
+            other => other,
+        };
+        if sent.is_err() {
             self.agent = None;
         }
     }

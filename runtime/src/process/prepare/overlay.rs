@@ -32,8 +32,12 @@ pub fn rootfs(rootfs: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd
         .rev()
         .map(|layer| open_layer(layer, userns).map_err(trouble("open the layer", layer.display())))
         .collect::<Result<Vec<_>, _>>()?;
-    let context = |errno| trouble("mount the overlay on", rootfs.writable.display())(errno);
-    mount(&layers, &upper, &work).map_err(context)
+    let made = match mount(&layers, &upper, &work) {
+        // Kernels before 6.13 take neither detached layers nor long lists.
+        Err(Errno::INVAL) => mount_by_way_of_the_host(&layers, rootfs),
+        other => other,
+    };
+    made.map_err(trouble("mount the overlay on", rootfs.writable.display()))
 }
 
 fn make_dir(dir: &Path) -> rustix::io::Result<()> {
@@ -122,4 +126,62 @@ fn set_dir(context: BorrowedFd<'_>, key: &std::ffi::CStr, path: &Path) -> rustix
         let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
         rustix::mount::fsconfig_set_string(context, key, path)
     })
+}
+
+/// For older kernels: everything is attached for a moment beside the writable
+/// layer, where mount(2) takes a page of options.
+fn mount_by_way_of_the_host(layers: &[OwnedFd], rootfs: &Rootfs) -> rustix::io::Result<OwnedFd> {
+    use rustix::mount::{MountFlags, UnmountFlags};
+    let place = Attached::new(rootfs.writable.join("merged"))?;
+    let mut held = Vec::new();
+    let mut lower = Vec::new();
+    for (number, layer) in layers.iter().enumerate() {
+        let at = Attached::new(rootfs.writable.join(format!("lower-{number}")))?;
+        let detached = rustix::mount::move_mount(
+            layer.as_fd(),
+            c"",
+            CWD,
+            &at.path,
+            rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        );
+        // A layer that is no mount of its own is named where it is.
+        lower.push(match detached {
+            Ok(()) => at.path.display().to_string(),
+            Err(_) => format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(layer)),
+        });
+        held.push(at);
+    }
+    let (upper, work) = (rootfs.writable.join("upper"), rootfs.writable.join("work"));
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},index=off,volatile",
+        lower.join(":"),
+        upper.display(),
+        work.display()
+    );
+    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("overlay", &place.path, "overlay", MountFlags::empty(), &*options)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(CWD, &place.path, flags);
+    rustix::mount::unmount(&place.path, UnmountFlags::DETACH)?;
+    tree
+}
+
+/// A directory to mount on, given back when it is no longer needed.
+struct Attached {
+    path: std::path::PathBuf,
+}
+
+impl Attached {
+    fn new(path: std::path::PathBuf) -> rustix::io::Result<Self> {
+        make_dir(&path)?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
+        let _ = rustix::mount::unmount(&self.path, flags);
+        let _ = std::fs::remove_dir(&self.path);
+    }
 }

@@ -18,9 +18,8 @@ type Answer = Result<(), Failure>;
 const CAPABILITIES_MAX: u32 = 63;
 
 pub fn oom_score_adj(process: &Process) -> Answer {
-    let Some(value) = process.oom_score_adj else {
-        return Ok(());
-    };
+    // Never that of the monitor, which is the last to be killed.
+    let value = process.oom_score_adj.unwrap_or(0);
     match std::fs::write("/proc/self/oom_score_adj", value.to_string()) {
         // Lowering takes CAP_SYS_RESOURCE, which a nested host may lack.
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => Ok(()),
