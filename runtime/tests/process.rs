@@ -5,6 +5,8 @@
 
 #[path = "process/bed.rs"]
 mod bed;
+#[path = "process/escape.rs"]
+mod escape;
 #[path = "process/modes.rs"]
 mod modes;
 #[path = "process/rootfs.rs"]
@@ -106,7 +108,7 @@ async fn events_are_of_the_container_that_ended() {
 async fn container_sees_what_a_cri_container_sees() {
     let mut bed = Bed::new("sees").await;
     let sandbox = bed.sandbox("s1").await;
-    let script = "ls -1 /proc/self/fd | wc -l; \
+    let script = "exec 2>&1; ls -1 /proc/self/fd | wc -l; \
         hostname; \
         grep -E '^(Sig(Blk|Ign|Cgt)|CapInh|CapEff|CapBnd|NoNewPrivs)' /proc/self/status; \
         for l in fd stdin ptmx; do readlink /dev/$l; done; \

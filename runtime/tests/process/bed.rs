@@ -295,7 +295,7 @@ impl Bed {
         self.run(sandbox, id, container).await;
         let exit = self.exit(id).await;
         let log = self.log(id);
-        assert_eq!(exit.code, 0, "{log}");
+        assert_eq!(exit.code, 0, "{exit:?} {log}");
         log.lines()
             .map(|line| format!("{}\n", &line[line.len().min(40)..]))
             .collect()

@@ -15,7 +15,7 @@ async fn volumes_are_mounted_as_asked_over_a_read_only_root() {
     std::fs::create_dir(&data).expect("data");
     std::fs::write(data.join("x"), "content\n").expect("x");
     std::fs::write(&file, "127.0.0.1 localhost\n").expect("file");
-    let script = "cat /vol/x /etc/hosts; touch /vol/y; touch /rw/y && echo rw; touch /z; \
+    let script = "exec 2>&1; cat /vol/x /etc/hosts; touch /vol/y; touch /rw/y && echo rw; touch /z; \
         mkdir -p /mnt 2>/dev/null; ls -d /deep/er/vol; exit 0";
     let container = Container::sh(script)
         .mount(mount("bind", &data, "/vol", &["rbind", "rprivate", "ro"]))
@@ -121,7 +121,7 @@ async fn process_is_the_user_with_its_groups_and_no_capabilities() {
     let mut bed = Bed::new("user").await;
     let sandbox = bed.sandbox("s1").await;
     let mut container = Container::sh(
-        "id -u; id -g; id -G; grep CapEff /proc/self/status; pwd; echo x > /dev/stderr; touch /proc/self/comm",
+        "exec 2>&1; id -u; id -g; id -G; grep CapEff /proc/self/status; pwd; echo x > /dev/stderr; touch /proc/self/comm",
     );
     let user = UserBuilder::default()
         .uid(1000u32)
@@ -157,7 +157,7 @@ async fn seccomp_filter_and_no_new_privs_are_in_force() {
     .collect();
     for (id, no_new_privs) in [("without", false), ("with", true)] {
         let script =
-            "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; mkdir /tmp/d || echo refused";
+            "exec 2>&1; grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; mkdir /tmp/d || echo refused";
         let mut container = Container::sh(script);
         container
             .process()

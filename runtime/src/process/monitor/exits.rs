@@ -11,7 +11,7 @@ use crate::process::Exit;
 
 /// How long an exit is held back for the last lines to reach the log: readers
 /// expect them there. A frozen file system delays no exit for longer.
-const LOG_GRACE: u64 = 50_000_000;
+const LOG_GRACE: u64 = 250_000_000;
 
 /// kubernetes v1.37.2 and containerd v2 know a failed start by this code.
 const START_FAILED: i32 = 128;

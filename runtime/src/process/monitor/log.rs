@@ -48,6 +48,32 @@ struct Log {
     closing: bool,
 }
 
+impl Log {
+    /// Bytes that the file may still grow by.
+    fn room(&self) -> u64 {
+        let most = self.rotation.as_ref().map(|r| r.max_size);
+        most.map_or(u64::MAX, |most| most.saturating_sub(self.size))
+    }
+}
+
+/// How much of `data` goes in a file of `size` with this much room: whole lines,
+/// and at least one in an empty file. 0 = the file is full.
+fn fitting(data: &[u8], room: u64, size: u64) -> usize {
+    let whole = usize::try_from(room).map_or(data.len(), |room| room.min(data.len()));
+    if whole == data.len() {
+        return whole;
+    }
+    let last = data[..whole].iter().rposition(|byte| *byte == b'\n');
+    match last {
+        Some(end) => end + 1,
+        None if size > 0 => 0,
+        None => data
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(data.len(), |end| end + 1),
+    }
+}
+
 /// The logs, by the container's number.
 #[derive(Debug)]
 pub struct Logs {
@@ -140,17 +166,15 @@ impl Logs {
         if log.in_flight || rotating || log.pending.is_empty() {
             return;
         }
-        let data = std::mem::take(&mut log.pending);
+        let mut data = std::mem::take(&mut log.pending);
         let Some(ring) = &mut self.ring else {
             write_waiting(log, &data);
             return;
         };
-        if let Some(rotation) = log
-            .rotation
-            .as_mut()
-            .filter(|r| log.size > 0 && log.size + data.len() as u64 > r.max_size && r.max_size > 0)
-        {
-            log.pending = data;
+        let room = log.room();
+        let rest = data.split_off(fitting(&data, room, log.size));
+        log.pending = rest;
+        if let (true, Some(rotation)) = (data.is_empty(), &mut log.rotation) {
             rotation.busy = true;
             let to = rotated_name(&rotation.name, super::now());
             rotation.rotated.push(to.clone());
@@ -279,4 +303,26 @@ fn rotated_name(name: &str, now: i64) -> CString {
         })
         .collect();
     cstring(&format!("{name}.{digits}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_takes_whole_lines_only_when_it_is_nearly_full() {
+        assert_eq!(fitting(b"one\ntwo\n", 5, 100), 4);
+        assert_eq!(fitting(b"one\ntwo\n", 8, 100), 8);
+        assert_eq!(fitting(b"one\ntwo\n", u64::MAX, 100), 8);
+    }
+
+    #[test]
+    fn file_is_full_when_the_next_line_does_not_fit() {
+        assert_eq!(fitting(b"one\ntwo\n", 3, 100), 0);
+    }
+
+    #[test]
+    fn empty_file_takes_a_line_however_long() {
+        assert_eq!(fitting(b"one\ntwo\n", 2, 0), 4);
+    }
 }

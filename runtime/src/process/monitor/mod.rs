@@ -348,7 +348,12 @@ impl Monitor {
     fn answer_state(&mut self, seq: u64) {
         let state = State {
             version: VERSION,
-            containers: self.containers.values().map(Known::from).collect(),
+            containers: self
+                .containers
+                .values()
+                .filter(|container| !container.id.is_empty())
+                .map(Known::from)
+                .collect(),
             userns: self.namespaces.userns.is_some(),
             ipc: self.ipc,
             marks: std::mem::take(&mut self.marks),

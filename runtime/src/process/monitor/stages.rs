@@ -364,6 +364,8 @@ impl Monitor {
         };
         container.silent = true;
         if !started {
+            // Its id is free at once, though its stage may still have to be reaped.
+            container.id.clear();
             container.removing.push(0);
         }
         super::verbs::send_signal(container, libc::SIGKILL);

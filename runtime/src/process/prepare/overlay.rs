@@ -159,7 +159,13 @@ fn mount_by_way_of_the_host(layers: &[OwnedFd], rootfs: &Rootfs) -> rustix::io::
         work.display()
     );
     let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
-    rustix::mount::mount("overlay", &place.path, "overlay", MountFlags::empty(), &*options)?;
+    rustix::mount::mount(
+        "overlay",
+        &place.path,
+        "overlay",
+        MountFlags::empty(),
+        &*options,
+    )?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = rustix::mount::open_tree(CWD, &place.path, flags);
     rustix::mount::unmount(&place.path, UnmountFlags::DETACH)?;

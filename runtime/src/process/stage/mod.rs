@@ -277,9 +277,38 @@ fn settle_streams(
         (None, None) => return Err(Errno::BADF).at(Step::Streams),
     };
     identity::own_streams(process, streams)?;
+    // A /dev/null of ours would be one that the container's root could chmod.
+    let null = own_null(streams[0]);
+    let streams = match &null {
+        Some(null) => [null.as_fd(), streams[1], streams[2]],
+        None => streams,
+    };
     rustix::stdio::dup2_stdin(streams[0]).at(Step::Streams)?;
     rustix::stdio::dup2_stdout(streams[1]).at(Step::Streams)?;
     rustix::stdio::dup2_stderr(streams[2]).at(Step::Streams)
+}
+
+/// The container's own /dev/null, if that is what its stdin is to be and it has a
+/// genuine one.
+fn own_null(stdin: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let device = |fd: BorrowedFd<'_>| {
+        let stat = rustix::fs::fstat(fd).ok()?;
+        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+        (kind == rustix::fs::FileType::CharacterDevice).then_some(stat.st_rdev)
+    };
+    let null = rustix::fs::makedev(1, 3);
+    if device(stdin) != Some(null) {
+        return None;
+    }
+    let root = path::open_root().ok()?;
+    let resolve = rustix::fs::ResolveFlags::IN_ROOT | rustix::fs::ResolveFlags::NO_SYMLINKS;
+    let found =
+        path::open_with(root.as_fd(), "/dev/null", rustix::fs::OFlags::PATH, resolve).ok()?;
+    if device(found.as_fd()) != Some(null) {
+        return None;
+    }
+    let flags = rustix::fs::OFlags::RDWR;
+    path::open_with(root.as_fd(), "/dev/null", flags, resolve).ok()
 }
 
 fn report(stage: &Stage<'_>, master: Option<OwnedFd>) -> Result<(), Failure> {
