@@ -156,8 +156,7 @@ async fn seccomp_filter_and_no_new_privs_are_in_force() {
     .flat_map(u16::to_ne_bytes)
     .collect();
     for (id, no_new_privs) in [("without", false), ("with", true)] {
-        let script =
-            "exec 2>&1; grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; mkdir /tmp/d || echo refused";
+        let script = "exec 2>&1; grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; mkdir /tmp/d || echo refused";
         let mut container = Container::sh(script);
         container
             .process()
