@@ -155,14 +155,7 @@ impl Space<'_> {
 
     /// kubectl in the background with its output kept; ended when dropped.
     pub fn background(&self, args: &[&str]) -> Result<Background> {
-        let child = self
-            .command()
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        Background::new(child)
+        Background::start(self.command().args(args))
     }
 
     pub fn apply(&self, object: &Value) -> Result<()> {
@@ -288,6 +281,14 @@ pub struct Background {
 }
 
 impl Background {
+    pub fn start(command: &mut Command) -> Result<Background> {
+        let pipes = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Background::new(pipes.spawn()?)
+    }
+
     fn new(mut child: Child) -> Result<Background> {
         let output = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
         let readers: [Option<Box<dyn std::io::Read + Send>>; 2] = [

@@ -7,6 +7,7 @@
 mod bad_input;
 mod basics;
 mod bed;
+mod commands;
 mod containers;
 mod kit;
 mod lifecycle;
@@ -35,6 +36,7 @@ fn all() -> Vec<Test> {
         network::TESTS,
         bad_input::TESTS,
         survival::TESTS,
+        commands::TESTS,
         bed::TESTS,
     ]
     .concat()
