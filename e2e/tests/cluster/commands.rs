@@ -74,7 +74,10 @@ fn a_full_image_store_is_told_and_works_again_with_space(t: &Space) -> Result<()
         !output.status.success(),
         "an image larger than the disk was pulled"
     );
-    has(&String::from_utf8_lossy(&output.stderr).to_lowercase(), "no space left")?;
+    has(
+        &String::from_utf8_lossy(&output.stderr).to_lowercase(),
+        "no space left",
+    )?;
     t.node().run("mount", &["-o", "remount,size=300m", &dir])?;
     let output = pull("docker.io/library/nginx:1.26")?;
     ensure!(
