@@ -23,7 +23,7 @@ mod worker;
 
 pub use engine::Engine;
 pub use settings::{CgroupDriver, Deps, IdRange, NodeFacts, NodeLabels, Options};
-pub use timeline::Step;
+pub use timeline::{Step, waterfall};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use super::prober::{Prober, Verdict};
 use super::registry::{Entry, Registry};
 use super::spec::uid;
 use super::subject::Subject;
-use super::timeline::Timeline;
+use super::timeline::{Timeline, waterfall};
 use crate::event::EventType;
 use crate::status::{self, Look};
 use crate::volume::PodVolumes;
@@ -61,6 +61,7 @@ pub struct Worker {
     told: Option<Arc<Pod>>,
     frozen: bool,
     finished: bool,
+    shown: bool,
 }
 
 /// Where a worker's news come from.
@@ -106,6 +107,7 @@ impl Worker {
             told: None,
             frozen: false,
             finished: false,
+            shown: false,
         };
         worker.take_in(seen);
         worker.adopt_readiness();
@@ -476,6 +478,7 @@ impl Worker {
         if same_pod && !finishes && self.published.as_ref() == Some(&status) {
             return;
         }
+        self.show_start(&status);
         self.told = Some(self.want.pod.clone());
         self.published = Some(status.clone());
         let sink = &self.executor.deps().status;
@@ -491,6 +494,15 @@ impl Worker {
             Stage::Syncing | Stage::Terminating { .. } | Stage::Terminated { .. } => {
                 sink.publish(&self.want.pod, status);
             }
+        }
+    }
+
+    /// Once, when the pod runs: where the time of its start went.
+    fn show_start(&mut self, status: &PodStatus) {
+        let running = status.phase.as_deref() == Some("Running");
+        if running && !std::mem::replace(&mut self.shown, running) {
+            let steps = waterfall(&self.timeline.steps());
+            tracing::debug!(target: "lighter::waterfall", "started\n{steps}");
         }
     }
 

@@ -2,16 +2,19 @@
 
 use super::StatusSink;
 use super::patch;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// Writes under way at once; a pod has at most one.
 const WRITERS: usize = 16;
+/// How long the status of a pod that is just coming up waits for the next: most
+/// pods run by then, and one write says it all.
+const GATHER: Duration = Duration::from_millis(50);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 /// kubernetes v1.36 pkg/kubelet/types/pod_update.go.
@@ -43,6 +46,8 @@ struct Slot {
     dirty: bool,
     /// A task is at it.
     driven: bool,
+    /// Wakes that task when it waits for more.
+    settled: Arc<Notify>,
     written: Option<Written>,
 }
 
@@ -86,11 +91,15 @@ impl ApiStatus {
             finished: false,
             dirty: false,
             driven: false,
+            settled: Arc::default(),
             written: None,
         });
         slot.pod = pod.clone();
         slot.status = status;
         slot.finished |= finished;
+        if finished || !coming_up(&slot.status) {
+            slot.settled.notify_one();
+        }
         // While a write is under way nobody knows yet what it will have changed.
         slot.dirty = slot.driven || slot.finished || is_static(pod) || slot.change().is_some();
         if slot.dirty
@@ -105,7 +114,11 @@ impl ApiStatus {
     /// Writes until nothing is left to write.
     async fn drive(&self, uid: String) {
         let mut wait = FIRST_RETRY;
-        while let Some(slot) = self.take(&uid) {
+        while let Some(mut slot) = self.take(&uid) {
+            if coming_up(&slot.status) && !slot.finished {
+                let _ = tokio::time::timeout(GATHER, slot.settled.notified()).await;
+                slot = self.take_newer(&uid).unwrap_or(slot);
+            }
             let permit = self.writers.acquire().await;
             let outcome = self.write(&uid, &slot).await;
             drop(permit);
@@ -129,6 +142,14 @@ impl ApiStatus {
         slot.driven = slot.dirty;
         slot.dirty = false;
         slot.driven.then(|| slot.clone())
+    }
+
+    /// The slot as it is by now, whose task goes on.
+    fn take_newer(&self, uid: &str) -> Option<Slot> {
+        let mut slots = self.slots();
+        let slot = slots.get_mut(uid)?;
+        slot.dirty = false;
+        Some(slot.clone())
     }
 
     async fn write(&self, uid: &str, slot: &Slot) -> Outcome {
@@ -252,6 +273,16 @@ fn judge(error: &kube::Error, name: &str, what: &str) -> Outcome {
     }
 }
 
+/// Pending, with nothing to tell but that it takes its course.
+fn coming_up(status: &PodStatus) -> bool {
+    let init = status.init_container_statuses.iter().flatten();
+    let all = init.chain(status.container_statuses.iter().flatten());
+    let waits = |c: &ContainerStatus| c.state.as_ref().and_then(|s| s.waiting.clone());
+    let mut reasons = all.filter_map(waits).map(|w| w.reason.unwrap_or_default());
+    status.phase.as_deref() == Some("Pending")
+        && reasons.all(|r| matches!(r.as_str(), "ContainerCreating" | "PodInitializing"))
+}
+
 fn uid(pod: &Pod) -> String {
     pod.metadata.uid.clone().unwrap_or_default()
 }
@@ -265,4 +296,28 @@ fn is_static(pod: &Pod) -> bool {
     let annotations = pod.metadata.annotations.as_ref();
     let source = annotations.and_then(|a| a.get(SOURCE));
     source.is_some_and(|s| s != "api")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn coming(status: Value) -> bool {
+        coming_up(&serde_json::from_value(status).unwrap_or_default())
+    }
+
+    #[test]
+    fn only_a_status_that_says_nothing_new_waits_for_the_next() {
+        let waiting = |reason: &str| {
+            let state = json!({"waiting": {"reason": reason}});
+            json!({"phase": "Pending", "containerStatuses": [{
+                "name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state
+            }]})
+        };
+        assert!(coming(json!({"phase": "Pending"})));
+        assert!(coming(waiting("ContainerCreating")));
+        assert!(!coming(waiting("ErrImagePull")));
+        assert!(!coming(json!({"phase": "Running"})));
+    }
 }
