@@ -274,7 +274,9 @@ impl Engine {
         let asked = Instant::now();
         match observe::all(self.deps().cri.as_ref()).await {
             Ok(mut found) => {
-                for (uid, worker) in self.workers().iter() {
+                let mut workers = self.workers();
+                workers.retain(|_, worker| !worker.is_closed());
+                for (uid, worker) in workers.iter() {
                     let seen = found.remove(uid).unwrap_or_default();
                     let _ = worker.send(Mail::Listed(seen, asked));
                 }

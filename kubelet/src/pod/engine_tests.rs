@@ -600,6 +600,31 @@ async fn pod_that_nobody_wants_is_removed_after_every_source_has_spoken() {
 }
 
 #[tokio::test]
+async fn completed_pod_leaves_nothing_when_its_object_vanishes_at_once() {
+    let cri = FakeCri::new();
+    let mut world = World::new(&cri, "vanish");
+    let mut object = pod("here:1");
+    object.spec.get_or_insert_default().restart_policy = Some("Never".into());
+    world.set(&object).await;
+    world.until(|s, _| ready(s)).await;
+    cri.exit("web", 0);
+    world
+        .until(|s, _| s.phase.as_deref() == Some("Succeeded"))
+        .await;
+    let _ = world
+        .updates
+        .send(PodUpdate::Remove(Source::Api, "u".into()))
+        .await;
+    let gone = async {
+        while cri.calls("remove sandbox") == 0 || !world.engine.pods().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let gone = tokio::time::timeout(Duration::from_secs(20), gone).await;
+    assert!(gone.is_ok());
+}
+
+#[tokio::test]
 async fn second_pod_with_the_same_host_port_is_rejected() {
     let cri = FakeCri::new();
     let mut world = World::new(&cri, "ports");

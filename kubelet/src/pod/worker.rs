@@ -118,14 +118,18 @@ impl Worker {
 
     async fn run(mut self, mut inbox: Inbox) {
         self.executor.deps().objects.register(&self.want.pod);
+        let mut open = true;
         loop {
             let wake_at = self.step();
             if self.finished && self.want.removed {
                 break;
             }
             tokio::select! {
-                mail = inbox.mail.recv() => match mail {
+                mail = inbox.mail.recv(), if open => match mail {
                     Some(mail) => self.read(mail),
+                    // Nobody has more to say of this pod: see it off.
+                    None if self.want.removed => open = false,
+                    // The engine ends; the pod goes on.
                     None => return,
                 },
                 Some(seen) = inbox.progress.recv() => self.see(seen),
