@@ -53,7 +53,7 @@ pub struct Worker {
     pre_stopped: Arc<Mutex<BTreeSet<String>>>,
     abandon: CancellationToken,
     tasks: JoinSet<(Effect, Result<Report, Failed>, Duration)>,
-    progress: UnboundedSender<ContainerSeen>,
+    progress: UnboundedSender<PodSeen>,
     probes: Prober,
     timeline: Timeline,
     published: Option<PodStatus>,
@@ -67,7 +67,7 @@ pub struct Worker {
 /// Where a worker's news come from.
 struct Inbox {
     mail: UnboundedReceiver<Mail>,
-    progress: UnboundedReceiver<ContainerSeen>,
+    progress: UnboundedReceiver<PodSeen>,
     verdicts: UnboundedReceiver<Verdict>,
 }
 
@@ -132,7 +132,7 @@ impl Worker {
                     // The engine ends; the pod goes on.
                     None => return,
                 },
-                Some(seen) = inbox.progress.recv() => self.see(seen),
+                Some(seen) = inbox.progress.recv() => self.take_in(seen),
                 Some(verdict) = inbox.verdicts.recv() => self.judge(verdict),
                 Some(done) = self.tasks.join_next() => self.settle(done.ok()),
                 () = until(wake_at) => {}
@@ -150,7 +150,7 @@ impl Worker {
             self.read(mail);
         }
         while let Ok(seen) = inbox.progress.try_recv() {
-            self.see(seen);
+            self.take_in(seen);
         }
         while let Ok(verdict) = inbox.verdicts.try_recv() {
             self.judge(verdict);

@@ -1,8 +1,9 @@
 //! A container made, not yet started.
 
-use super::{Context, Executor, Failed, Report};
+use super::{ABANDONED, Context, Executor, Failed, Report};
 use crate::event::EventType;
 use crate::objects::ObjectError;
+use crate::pod::observe;
 use crate::pod::spec::container::{self, ContainerContext};
 use crate::pod::spec::env::{self, EnvContext, Sources};
 use crate::pod::spec::{namespace, services};
@@ -28,6 +29,9 @@ impl Executor {
     ) -> Result<Report, Failed> {
         let subject = self.subject(&context.pod);
         let made = self.make(context, name, attempt, sandbox).await;
+        if made.is_err() && self.sandbox_died(context, sandbox).await {
+            return Err(Failed::new(ABANDONED, "the sandbox is no longer ready"));
+        }
         match &made {
             Ok(_) => {
                 subject.of_container(name, EventType::Normal, "Created", "Container created");
@@ -38,6 +42,16 @@ impl Executor {
             }
         }
         made
+    }
+
+    /// Whether that is why nothing could be made in it. Exits of containers may
+    /// be heard of before the end of their sandbox.
+    async fn sandbox_died(&self, context: &Context, sandbox: &str) -> bool {
+        let found = observe::sandbox_status(self.deps.cri.as_ref(), sandbox).await;
+        let Ok(Some(seen)) = found else { return false };
+        let dead = !seen.ready;
+        context.tell_sandbox(seen);
+        dead
     }
 
     async fn make(

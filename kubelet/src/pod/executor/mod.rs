@@ -13,7 +13,7 @@ pub use userns::UserNamespaces;
 
 use super::Deps;
 use super::lifecycle::Effect;
-use super::observe;
+use super::observe::{self, PodSeen};
 use super::observed::{ContainerSeen, ImageReady, SandboxSeen};
 use super::probe::Target;
 use super::spec;
@@ -44,7 +44,7 @@ pub struct Context {
     /// Containers whose preStop hook was begun.
     pub pre_stopped: Arc<Mutex<BTreeSet<String>>>,
     /// What is seen before an effect is over.
-    pub progress: UnboundedSender<ContainerSeen>,
+    pub progress: UnboundedSender<PodSeen>,
     /// Ends what is only for starting.
     pub abandon: CancellationToken,
 }
@@ -59,6 +59,20 @@ impl Context {
             .as_ref()
             .map(|s| s.ips.clone())
             .unwrap_or_default()
+    }
+
+    fn tell_container(&self, seen: ContainerSeen) {
+        let _ = self.progress.send(PodSeen {
+            containers: vec![seen],
+            ..PodSeen::default()
+        });
+    }
+
+    fn tell_sandbox(&self, seen: SandboxSeen) {
+        let _ = self.progress.send(PodSeen {
+            sandboxes: vec![seen],
+            ..PodSeen::default()
+        });
     }
 
     fn container(&self, name: &str) -> Result<Container, Failed> {
@@ -263,7 +277,7 @@ impl Executor {
             let seen = self.look(context, id).await?;
             if !seen.running() {
                 warn("Failed", &format!("Error: {}", status.message()));
-                let _ = context.progress.send(seen);
+                context.tell_container(seen);
                 return Err(Failed::new("RunContainerError", status.message()));
             }
         }
@@ -275,7 +289,7 @@ impl Executor {
             .as_ref()
             .and_then(|l| l.post_start.clone());
         if let Some(hook) = hook {
-            let _ = context.progress.send(seen.clone());
+            context.tell_container(seen.clone());
             let target = self.target(context, &container, id);
             let result = tokio::select! {
                 result = super::hook::run(&target, &hook, None) => result,
