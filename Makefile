@@ -12,7 +12,7 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## The binary, quickly built (profile fastrel)
-	cargo build --profile $(PROFILE) -p lighter
+	cargo build --workspace --bins --profile $(PROFILE)
 	@echo "built $(LIGHTER)"
 
 release: ## The binary as it is shipped: one static file, thin LTO

@@ -6,10 +6,10 @@ NODES ?= 1
 BED := $(TARGET_DIR)/$(HOST)/$(PROFILE)/bed
 
 bed:
-	@cargo build --quiet --profile $(PROFILE) -p e2e --bin bed
+	@cargo build --quiet --workspace --bins --profile $(PROFILE)
 
 run: ## A real control plane, one Lighter node, the demo on it (NODES=2, CLUSTER=name)
-	@start=$$SECONDS; cargo build --profile $(PROFILE) -p lighter -p e2e --bin lighter --bin bed \
+	@start=$$SECONDS; cargo build --workspace --bins --profile $(PROFILE) \
 	    && echo "built lighter and the bed in $$((SECONDS - start)) s" \
 	    && $(BED) up --again --name $(CLUSTER) --nodes $(NODES) --lighter $(LIGHTER) \
 	    && $(BED) demo --name $(CLUSTER)
@@ -24,5 +24,5 @@ kubectl: bed ## kubectl in the cluster of make run (ARGS="get pods -A")
 	@$(BED) kubectl --name $(CLUSTER) -- $(ARGS)
 
 bench: ## Lighter beside kubelet + containerd + runc, in one run: table and JSON
-	@cargo build --profile $(PROFILE) -p lighter -p e2e --bin lighter --bin bed
+	@cargo build --workspace --bins --profile $(PROFILE)
 	@$(BED) bench --lighter $(LIGHTER)
