@@ -7,6 +7,7 @@ use e2e::machine::Machine;
 use e2e::node::Kind;
 use e2e::{command, progress};
 use serde_json::{Value, json};
+use std::fs::File;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct Suite {
     pub bed: Bed,
     pub cluster: Cluster,
     spaces: AtomicUsize,
+    /// Held as long as the cluster is this run's.
+    _lock: File,
 }
 
 impl Suite {
@@ -50,7 +53,7 @@ impl Suite {
             Ok("lighter") | Err(_) => Kind::Lighter,
             Ok(other) => bail!("NODE={other}: lighter or stock"),
         };
-        let name = format!("test-{kind}");
+        let (name, lock) = free_name(&bed, kind)?;
         let spaces = AtomicUsize::new(std::process::id() as usize * 1000);
         if keep()
             && let Ok(cluster) = Cluster::load(&bed, &name)
@@ -60,6 +63,7 @@ impl Suite {
                 bed,
                 cluster,
                 spaces,
+                _lock: lock,
             });
         }
         down::down(&bed, &name)?;
@@ -78,6 +82,7 @@ impl Suite {
             bed,
             cluster,
             spaces,
+            _lock: lock,
         })
     }
 
@@ -113,6 +118,19 @@ impl Suite {
     pub fn kind(&self) -> Kind {
         self.cluster.nodes[0].kind
     }
+}
+
+/// Runs side by side on one machine must not take each other's cluster down.
+fn free_name(bed: &Bed, kind: Kind) -> Result<(String, File)> {
+    for number in 1..100 {
+        let name = format!("test-{kind}-{number}");
+        let path = bed.cache.dir("locks")?.join(format!("run-{name}"));
+        let lock = File::create(path)?;
+        if lock.try_lock().is_ok() {
+            return Ok((name, lock));
+        }
+    }
+    bail!("a hundred runs of the cluster tests at once")
 }
 
 fn keep() -> bool {
