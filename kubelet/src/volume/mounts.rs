@@ -2,6 +2,7 @@
 //! Rules: kubernetes v1.36 pkg/kubelet/kubelet_pods.go `makeMounts` and
 //! pkg/kubelet/kuberuntime/kuberuntime_container.go `makeMounts`.
 
+use super::disk::make_dirs;
 use super::hosts;
 use super::{MountError, MountRequest, Prepared, expand, hostname, subpath};
 use cri_proto::v1::{self, MountPropagation};
@@ -202,7 +203,7 @@ fn write_hosts(
     if fs::read_to_string(&path).is_ok_and(|old| old == content) {
         return Ok(path);
     }
-    fs::create_dir_all(pod_dir).map_err(failed("mkdir", pod_dir))?;
+    make_dirs(pod_dir).map_err(failed("mkdir", pod_dir))?;
     fs::write(&path, content).map_err(failed("write", &path))?;
     chmod(&path, ETC_HOSTS_MODE)?;
     Ok(path)
@@ -211,7 +212,7 @@ fn write_hosts(
 fn make_termination_log(request: &MountRequest<'_>, pod_dir: &Path) -> Result<PathBuf, MountError> {
     let path = termination_log(pod_dir, &request.container.name, request.attempt);
     let dir = path.parent().unwrap_or(pod_dir);
-    fs::create_dir_all(dir).map_err(failed("mkdir", dir))?;
+    make_dirs(dir).map_err(failed("mkdir", dir))?;
     // The one before may still be read for lastState; older ones are over.
     if let Some(over) = request.attempt.checked_sub(2) {
         let _ = fs::remove_file(dir.join(over.to_string()));

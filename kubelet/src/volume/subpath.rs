@@ -2,7 +2,7 @@
 //! descriptor; what is mounted is the descriptor. A container that swaps a
 //! folder for a link meanwhile gains nothing (CVE-2017-1002101, CVE-2021-25741).
 
-use super::disk::mountpoint;
+use super::disk::{make_dirs, mountpoint};
 use super::error::MountError;
 use k8s_openapi::api::core::v1::{Container, VolumeMount};
 use rustix::fd::{AsFd, OwnedFd};
@@ -80,7 +80,7 @@ pub fn bind(volume: &Path, sub_path: &Path, target: &Path) -> Result<PathBuf, Fa
 /// Opens what is there, or makes the missing folders.
 fn walk(root: &OwnedFd, sub_path: &Path) -> Result<OwnedFd, Failure> {
     match beneath(root, sub_path) {
-        Err(Errno::NOENT) => make_dirs(root, sub_path),
+        Err(Errno::NOENT) => make_missing(root, sub_path),
         other => other.map_err(failed("open")),
     }
 }
@@ -110,7 +110,7 @@ fn beneath(root: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Step by step, each beneath the volume. Links among existing folders are
 /// followed as long as they stay in it.
-fn make_dirs(root: &OwnedFd, sub_path: &Path) -> Result<OwnedFd, Failure> {
+fn make_missing(root: &OwnedFd, sub_path: &Path) -> Result<OwnedFd, Failure> {
     let of_volume = fstat(root).map_err(failed("stat the volume"))?;
     let mode = Mode::from_raw_mode(of_volume.st_mode & 0o7777);
     let mut so_far = PathBuf::new();
@@ -168,10 +168,10 @@ fn make_target(found: &OwnedFd, target: &Path) -> Result<(), Failure> {
         gone.map_err(failed("remove the former subPath"))?;
     }
     if dir {
-        return fs::create_dir_all(target).map_err(failed("mkdir"));
+        return make_dirs(target).map_err(failed("mkdir"));
     }
     let parent = target.parent().unwrap_or(target);
-    fs::create_dir_all(parent).map_err(failed("mkdir"))?;
+    make_dirs(parent).map_err(failed("mkdir"))?;
     let how = fs::OpenOptions::new()
         .create(true)
         .append(true)

@@ -352,13 +352,20 @@ fn of_volume(name: &str) -> impl FnOnce(VolumeReason) -> VolumeError {
     }
 }
 
-/// Unmounts what we mounted, innermost first, then removes the folder.
+/// Unmounts what we mounted, innermost first, then removes the folder; looks for
+/// mounts of others only when that fails.
 fn clear(pod_dir: &Path) -> Result<(), VolumeReason> {
-    // volume-subpaths/<volume>/<container>/<index> lie on volumes/<plugin>/<name>.
-    for (below, depth) in [("volume-subpaths", 3), ("volumes", 2)] {
-        unmount_level(&pod_dir.join(below), depth)?;
-    }
-    tree::remove(pod_dir)
+    let usual = || {
+        // volume-subpaths/<volume>/<container>/<index> lie on volumes/<plugin>/<name>.
+        for (below, depth) in [("volume-subpaths", 3), ("volumes", 2)] {
+            unmount_level(&pod_dir.join(below), depth)?;
+        }
+        tree::remove(pod_dir)
+    };
+    usual().or_else(|_| {
+        mountpoint::unmount_below(pod_dir)?;
+        tree::remove(pod_dir)
+    })
 }
 
 fn unmount_level(dir: &Path, depth: u32) -> Result<(), VolumeReason> {

@@ -1,7 +1,7 @@
 //! emptyDir: a folder of the pod's own, on disk or in memory.
 
-use super::failed;
 use super::mountpoint::{Tmpfs, mount_tmpfs};
+use super::{failed, make_dirs};
 use crate::volume::error::VolumeReason;
 use rustix::fs::{CWD, Gid, Mode, chmod, chown, mkdirat, renameat};
 use rustix::io::Errno;
@@ -34,7 +34,7 @@ pub fn on_disk(path: &Path, fs_group: Option<u32>) -> Result<(), VolumeReason> {
 
 /// Mounts a tmpfs of at most `size` bytes.
 pub fn in_memory(path: &Path, size: u64, fs_group: Option<u32>) -> Result<(), VolumeReason> {
-    fs::create_dir_all(path).map_err(failed("mkdir", path))?;
+    make_dirs(path).map_err(failed("mkdir", path))?;
     let tmpfs = Tmpfs {
         size,
         mode: mode(fs_group),
@@ -45,7 +45,7 @@ pub fn in_memory(path: &Path, size: u64, fs_group: Option<u32>) -> Result<(), Vo
 
 fn make_parent(path: &Path) -> Result<(), VolumeReason> {
     let parent = path.parent().unwrap_or(path);
-    fs::create_dir_all(parent).map_err(failed("mkdir", parent))
+    make_dirs(parent).map_err(failed("mkdir", parent))
 }
 
 fn mode(fs_group: Option<u32>) -> u32 {
@@ -63,8 +63,14 @@ mod tests {
         let dir = Scratch::new();
         let path = dir.0.join("a/b");
         on_disk(&path, None).unwrap();
-        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        let mode_of = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let mode = || mode_of(&path);
         assert_eq!(mode(), 0o777);
+        assert_eq!(
+            mode_of(&dir.0.join("a")) & 0o007,
+            0,
+            "closed to others above"
+        );
         chmod(&path, Mode::RWXU).unwrap();
         on_disk(&path, None).unwrap();
         assert_eq!(mode(), 0o700);

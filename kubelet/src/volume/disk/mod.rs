@@ -11,7 +11,18 @@ pub mod tree;
 
 use super::error::VolumeReason;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+
+/// kubernetes v1.36 pkg/kubelet/kubelet.go `setupDataDirs`: what pods hold is
+/// nobody's business on the host.
+const DIR_MODE: u32 = 0o750;
+
+/// Makes a folder of the kubelet's own, and those above it.
+pub fn make_dirs(path: &Path) -> io::Result<()> {
+    let mut dirs = std::fs::DirBuilder::new();
+    dirs.recursive(true).mode(DIR_MODE).create(path)
+}
 
 /// Turns an errno into a reason.
 pub fn failed<E: Into<io::Error>>(

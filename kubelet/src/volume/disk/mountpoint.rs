@@ -8,7 +8,12 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
-use std::path::Path;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// A tmpfs to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +77,32 @@ pub fn unmount_all(path: &Path) -> Result<(), VolumeReason> {
     Ok(())
 }
 
+/// Unmounts everything in a folder that nobody uses any more, the latest mount
+/// first: a container with Bidirectional propagation may have left some.
+pub fn unmount_below(dir: &Path) -> Result<(), VolumeReason> {
+    let table = fs::read_to_string(MOUNTS).map_err(failed("read", Path::new(MOUNTS)))?;
+    let dir = dir.canonicalize().map_err(failed("resolve", dir))?;
+    for path in table.lines().rev().filter_map(mounted_on) {
+        if path.starts_with(&dir) {
+            unmount(&path, UnmountFlags::NOFOLLOW).map_err(failed("umount", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fifth field of a line of mountinfo, proc_pid_mountinfo(5), with its octal
+/// escapes undone.
+fn mounted_on(line: &str) -> Option<PathBuf> {
+    let field = line.split(' ').nth(4)?;
+    let mut parts = field.split('\\');
+    let mut path = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        path.push(u8::from_str_radix(part.get(..3)?, 8).ok()?);
+        path.extend(part.get(3..)?.as_bytes());
+    }
+    Some(PathBuf::from(OsString::from_vec(path)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::scratch::Scratch;
@@ -90,7 +121,7 @@ mod tests {
         assert!(!is_mounted(&dir.0).unwrap());
         mount_tmpfs(&dir.0, tmpfs).unwrap();
         mount_tmpfs(&dir.0, tmpfs).unwrap();
-        let seen = std::fs::metadata(&dir.0).unwrap();
+        let seen = fs::metadata(&dir.0).unwrap();
         assert_eq!(
             (seen.permissions().mode() & 0o7777, seen.gid()),
             (0o2777, 1234)
@@ -102,5 +133,31 @@ mod tests {
         unmount(&dir.0, UnmountFlags::NOFOLLOW).unwrap();
         assert!(!is_mounted(&dir.0).unwrap(), "one layer only");
         unmount_all(&dir.0).unwrap();
+    }
+
+    #[test]
+    fn escapes_in_mountinfo_are_undone() {
+        let line = r"36 35 98:0 / /mnt/a\040b\134c rw,noatime - ext4 /dev/x rw";
+        assert_eq!(mounted_on(line), Some(PathBuf::from(r"/mnt/a b\c")));
+        assert_eq!(mounted_on("short line"), None);
+    }
+
+    #[test]
+    #[ignore = "needs root: mounts a tmpfs"]
+    fn what_is_mounted_below_is_unmounted_from_the_inside_out() {
+        let dir = Scratch::new();
+        let tmpfs = Tmpfs {
+            size: 1 << 20,
+            mode: 0o755,
+            gid: None,
+        };
+        let outer = dir.0.join("with space");
+        fs::create_dir(&outer).unwrap();
+        mount_tmpfs(&outer, tmpfs).unwrap();
+        let inner = outer.join("inner");
+        fs::create_dir(&inner).unwrap();
+        mount_tmpfs(&inner, tmpfs).unwrap();
+        unmount_below(&dir.0).unwrap();
+        assert!(!is_mounted(&outer).unwrap());
     }
 }
