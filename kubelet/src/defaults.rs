@@ -151,3 +151,7 @@ pub const SETTLING: Duration = Duration::from_secs(20);
 pub const RUNTIME_STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Ours: what is still on its way when the agent ends gets this long.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
+/// Ours: a registration that takes longer is tried again, and spoken of.
+pub const API_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Ours: a resolver that takes longer must not hold up the start.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -51,17 +51,15 @@ pub async fn clients(options: &AgentOptions) -> Result<Clients, AgentError> {
 fn may_start_over(options: &AgentOptions) -> bool {
     let until = expiry_of_file(&current_identity(&options.pki(), "client"));
     let is_over = until.is_some_and(|until| until <= jiff::Timestamp::now().as_second());
-    if is_over {
-        tracing::warn!(
-            until,
-            "the client certificate has expired; was this node off for long?"
+    let bootstrap = options.bootstrap_kubeconfig.as_ref();
+    let can = bootstrap.is_some_and(|file| file.exists());
+    if is_over && !can {
+        tracing::error!(
+            "the client certificate has expired, so the API server does not know this node; pods \
+             run on; to come back: lighter reset, then lighter join"
         );
     }
-    is_over
-        && options
-            .bootstrap_kubeconfig
-            .as_ref()
-            .is_some_and(|f| f.exists())
+    is_over && can
 }
 
 /// Trades the bootstrap token for a certificate; waits for an API server that

@@ -159,3 +159,45 @@ impl Body for Counted {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Trust;
+
+    fn connections() -> Arc<Connections> {
+        let roots = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+        let trust = Trust::Roots(vec![roots.cert.der().clone()]);
+        let endpoint = Endpoint::anonymous("https://a:6443/base/", trust).unwrap();
+        Connections::new(Arc::new(endpoint)).unwrap()
+    }
+
+    fn open(connections: &Connections) -> usize {
+        connections.open.lock().unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn another_connection_is_opened_when_the_streams_of_one_are_used_up() {
+        let connections = connections();
+        let streams: Vec<_> = (0..defaults::STREAMS_PER_CONNECTION)
+            .map(|_| connections.pick())
+            .collect();
+        assert_eq!(open(&connections), 1);
+        let one_more = connections.pick();
+        assert_eq!(open(&connections), 2);
+        drop((streams, one_more));
+        connections.pick();
+        assert_eq!(open(&connections), 2);
+        connections.renew();
+        assert_eq!(open(&connections), 0);
+    }
+
+    #[tokio::test]
+    async fn request_is_completed_with_server_and_path() {
+        let mut request = Request::get("/api/v1/nodes?watch=1")
+            .body(KubeBody::empty())
+            .unwrap();
+        connections().complete(&mut request).unwrap();
+        assert_eq!(request.uri(), "https://a:6443/base/api/v1/nodes?watch=1");
+    }
+}

@@ -30,5 +30,7 @@ fn source_towards(target: SocketAddr) -> Option<IpAddr> {
 pub async fn of_server(server: &http::Uri) -> Option<SocketAddr> {
     let host = server.host()?.trim_matches(['[', ']']);
     let port = server.port_u16().unwrap_or(443);
-    tokio::net::lookup_host((host, port)).await.ok()?.next()
+    let found = tokio::net::lookup_host((host, port));
+    let found = tokio::time::timeout(crate::defaults::RESOLVE_TIMEOUT, found).await;
+    found.ok()?.ok()?.next()
 }

@@ -155,7 +155,9 @@ impl Keeper {
         let mut delay = defaults::REGISTER_RETRY;
         loop {
             let wanted = self.status(&[]).await.0;
-            match register(&api, &self.options.registration, wanted).await {
+            let attempt = register(&api, &self.options.registration, wanted);
+            let attempt = tokio::time::timeout(defaults::API_CALL_TIMEOUT, attempt).await;
+            match attempt.unwrap_or_else(|_| Err(kube::Error::Service("no answer".into()))) {
                 Ok(node) => {
                     tracing::info!(node = self.options.registration.name, "registered");
                     self.take(node).await;
