@@ -302,6 +302,152 @@ async fn death_of_a_monitor_is_the_end_of_its_pod_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root: pods"]
+async fn default_filter_is_loaded_also_without_no_new_privileges() {
+    let bed = Bed::new("filter").await;
+    let pod = bed.run_pod(Pod::named("filter")).await;
+    let mut config = bed.container("c", &["sleep", "1000"]);
+    let linux = config.linux.get_or_insert_default();
+    let security = linux.security_context.get_or_insert_default();
+    security.seccomp = Some(SecurityProfile::default());
+    let id = bed.create(&pod, config).await.expect("created");
+    bed.start_created(&id).await.expect("started");
+    let out = bed
+        .exec(&id, &["cat", "/proc/1/status", "/proc/self/status"])
+        .await;
+    let status = String::from_utf8_lossy(&out.stdout);
+    assert!(status.contains("NoNewPrivs:\t0"), "{status}");
+    assert!(status.contains("Seccomp:\t2"), "{status}");
+    bed.remove_pod(&pod).await;
+    bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: pods"]
+async fn pods_of_every_namespace_mode_run() {
+    let bed = Bed::new("modes").await;
+    let modes: [(&str, fn(&mut NamespaceOption)); 4] = [
+        ("own-pid", |o| o.set_pid(NamespaceMode::Container)),
+        ("host-pid", |o| o.set_pid(NamespaceMode::Node)),
+        ("host-ipc", |o| o.set_ipc(NamespaceMode::Node)),
+        ("host-net", |o| o.set_network(NamespaceMode::Node)),
+    ];
+    for (name, set) in modes {
+        let mut pod = Pod::named(name);
+        let linux = pod.config.linux.get_or_insert_default();
+        let security = linux.security_context.get_or_insert_default();
+        let options = security.namespace_options.get_or_insert_default();
+        set(options);
+        let options = options.clone();
+        let pod = bed.run_pod(pod).await;
+        let mut config = bed.container("c", &["sleep", "1000"]);
+        let linux = config.linux.get_or_insert_default();
+        let security = linux.security_context.get_or_insert_default();
+        security.namespace_options = Some(options);
+        let id = bed.create(&pod, config).await.expect(name);
+        bed.start_created(&id).await.expect(name);
+        let out = bed
+            .exec(&id, &["sh", "-c", "cat /proc/1/cmdline | head -c 5"])
+            .await;
+        let first = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert_eq!(
+            first == "sleep",
+            name == "own-pid",
+            "{name}: pid 1 is {first}"
+        );
+        bed.remove_pod(&pod).await;
+    }
+    bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: pods"]
+async fn image_is_mounted_read_only_as_a_volume() {
+    let bed = Bed::new("volume").await;
+    let pod = bed.run_pod(Pod::named("volume")).await;
+    let mount = |path: &str, sub_path: &str| Mount {
+        container_path: path.to_owned(),
+        image: Some(ImageSpec {
+            image: bed::IMAGE.to_owned(),
+            ..Default::default()
+        }),
+        image_sub_path: sub_path.to_owned(),
+        readonly: true,
+        ..Default::default()
+    };
+    let mut config = bed.container("c", &["sleep", "1000"]);
+    config.mounts = vec![mount("/whole", ""), mount("/part", "etc")];
+    let id = bed.create(&pod, config).await.expect("created");
+    bed.start_created(&id).await.expect("started");
+    let script = "cat /whole/etc/second /part/second; grep -c root /part/passwd; \
+        /whole/bin/echo runs; touch /whole/x 2>&1";
+    let out = bed.exec(&id, &["sh", "-c", script]).await;
+    let out = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(
+        out,
+        "layer\nlayer\n1\nruns\ntouch: /whole/x: Read-only file system\n"
+    );
+    let image_id = bed.status(&id).await.image_id;
+    let mounts = bed.status(&id).await.mounts;
+    let of = mounts[0]
+        .image
+        .as_ref()
+        .map(|image| image.image_ref.as_str());
+    assert_eq!(of, Some(image_id.as_str()));
+    let mut config = bed.container("none", &["true"]);
+    config.mounts = vec![mount("/part", "no/such")];
+    let error = bed.create(&pod, config).await.expect_err("no such path");
+    assert_eq!(error.code(), Code::InvalidArgument);
+    bed.remove_pod(&pod).await;
+    bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: pods"]
+async fn pod_in_a_user_namespace_runs_as_mapped() {
+    let bed = Bed::new("userns").await;
+    let mut pod = Pod::named("userns");
+    let map = IdMapping {
+        host_id: 100_000,
+        container_id: 0,
+        length: 65_536,
+    };
+    let options = NamespaceOption {
+        userns_options: Some(UserNamespace {
+            mode: NamespaceMode::Pod.into(),
+            uids: vec![map],
+            gids: vec![map],
+        }),
+        ..Default::default()
+    };
+    let linux = pod.config.linux.get_or_insert_default();
+    let security = linux.security_context.get_or_insert_default();
+    security.namespace_options = Some(options.clone());
+    let pod = bed.run_pod(pod).await;
+    let mut config = bed.container("c", &["sleep", "1000"]);
+    let linux = config.linux.get_or_insert_default();
+    let security = linux.security_context.get_or_insert_default();
+    security.namespace_options = Some(options);
+    let id = bed.create(&pod, config).await.expect("created");
+    bed.start_created(&id).await.expect("started");
+    let out = bed
+        .exec(
+            &id,
+            &[
+                "sh",
+                "-c",
+                "id -u; cat /proc/self/uid_map; touch /x && echo made",
+            ],
+        )
+        .await;
+    let out = String::from_utf8_lossy(&out.stdout).into_owned();
+    let words: Vec<&str> = out.split_whitespace().collect();
+    assert_eq!(words, ["0", "0", "100000", "65536", "made"], "{out}");
+    bed.remove_pod(&pod).await;
+    bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: pods"]
 async fn container_is_confined_as_asked() {
     let bed = Bed::new("confined").await;
     let pod = bed.run_pod(Pod::named("confined")).await;

@@ -61,15 +61,24 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 impl Registry {
+    /// Two layers, so that overlay has something to put together.
     fn of_busybox() -> Self {
-        let layer = layer();
+        let layers = [layer(), second_layer()];
+        let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
         let config = serde_json::json!({
             "architecture": "amd64",
             "os": "linux",
             "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
         let config = config.to_string().into_bytes();
+        let described = layers.iter().map(|layer| {
+            serde_json::json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "digest": digest(layer),
+                "size": layer.len(),
+            })
+        });
         let manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -78,17 +87,27 @@ impl Registry {
                 "digest": digest(&config),
                 "size": config.len(),
             },
-            "layers": [{
-                "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": digest(&layer),
-                "size": layer.len(),
-            }],
+            "layers": described.collect::<Vec<_>>(),
         });
+        let blobs = layers.into_iter().chain([config]);
         Self {
             manifest: manifest.to_string().into_bytes(),
-            blobs: HashMap::from([(digest(&layer), layer), (digest(&config), config)]),
+            blobs: blobs.map(|blob| (digest(&blob), blob)).collect(),
         }
     }
+}
+
+fn second_layer() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    entry(&mut tar, tar::EntryType::Directory, "etc/", 0o755, &[]);
+    entry(
+        &mut tar,
+        tar::EntryType::Regular,
+        "etc/second",
+        0o644,
+        b"layer\n",
+    );
+    tar.into_inner().expect("layer")
 }
 
 fn layer() -> Vec<u8> {

@@ -10,11 +10,13 @@ use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 use super::super::plan::{Mount, Source};
 use super::super::wire::KeyValue;
 use super::options::{self, Options};
-use super::{Fds, Host, Trouble, trouble};
+use super::{Fds, Host, Trouble, overlay, trouble};
 use crate::sys::{self, MountAttr};
 
 /// The type by which a mount asks for the pod's own /dev/shm.
 const POD_SHM: &str = "pod-shm";
+/// The type of a mount of an image's layers.
+const OVERLAY: &str = "overlay";
 /// The host's, for a pod that shares its IPC namespace.
 const HOST_SHM: &str = "/dev/shm";
 
@@ -47,7 +49,7 @@ fn one(
     let fstype = mount.typ().as_deref().unwrap_or("none");
     let source = match fstype {
         _ if options.bind.is_some() => Source::Prepared,
-        "bind" => Source::Prepared,
+        "bind" | OVERLAY => Source::Prepared,
         POD_SHM if host.ipc => Source::PodShm,
         POD_SHM => Source::Prepared,
         "proc" => Source::Proc,
@@ -63,6 +65,14 @@ fn one(
         ..Mount::default()
     };
     match source {
+        Source::Prepared if fstype == OVERLAY => {
+            let lower = options.data.iter().find(|data| data.key == "lowerdir");
+            let lower = lower.map(|data| data.value.as_str()).unwrap_or_default();
+            let userns = host.userns.as_ref().map(|fd| fd.as_fd());
+            let tree = overlay::image(lower, userns)?;
+            set(&tree, options.set)?;
+            planned.fd = fds.add(tree);
+        }
         Source::Prepared => {
             let path = match (fstype, mount.source()) {
                 (POD_SHM, _) => Path::new(HOST_SHM),
@@ -83,6 +93,14 @@ fn one(
         Source::Proc | Source::Sysfs | Source::PodShm => {}
     }
     Ok(planned)
+}
+
+fn set(tree: &OwnedFd, attributes: u64) -> Result<(), Trouble> {
+    let attr = MountAttr {
+        set: attributes,
+        ..MountAttr::default()
+    };
+    sys::set_mount_attr(tree, attr).map_err(trouble("set attributes of", "an image"))
 }
 
 /// A detached clone of what is at `path`, with all that was asked of it.

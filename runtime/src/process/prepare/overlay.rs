@@ -40,6 +40,23 @@ pub fn rootfs(rootfs: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd
     made.map_err(trouble("mount the overlay on", rootfs.writable.display()))
 }
 
+/// A detached read-only mount of layers alone: an image as a volume. `lower`
+/// is overlay's own list, the highest first, by colons.
+pub fn image(lower: &str, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Trouble> {
+    let layers = lower
+        .split(':')
+        .map(|layer| open_layer(Path::new(layer), userns).map_err(trouble("open the layer", layer)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mount = || {
+        let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        set_lower(context.as_fd(), &layers)?;
+        rustix::mount::fsconfig_create(context.as_fd())?;
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        rustix::mount::fsmount(context.as_fd(), flags, MountAttrFlags::MOUNT_ATTR_RDONLY)
+    };
+    mount().map_err(trouble("mount the image of", lower))
+}
+
 fn make_dir(dir: &Path) -> rustix::io::Result<()> {
     if let Some(parent) = dir.parent() {
         std::fs::create_dir_all(parent)
