@@ -229,7 +229,7 @@ fn prepare_root(dir: &Path, name: &str) -> Result<()> {
     fs::write(dir.join("upper/etc/hostname"), format!("{name}\n"))?;
     fs::write(
         dir.join("upper/etc/hosts"),
-        format!("127.0.0.1 localhost\n::1 localhost\n"),
+        "127.0.0.1 localhost\n::1 localhost\n",
     )?;
     // No server answers there: names outside the cluster fail at once, they don't hang.
     fs::write(
