@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::sync::PollSender;
@@ -15,6 +16,34 @@ use tokio_util::sync::PollSender;
 pub const DEPTH: usize = 8;
 /// Largest piece in bytes.
 pub const PIECE: usize = 16 * 1024;
+
+/// Bytes gathered before a write to the socket, header and piece together.
+pub const WRITE_BUFFER: usize = 32 * 1024;
+/// While nobody takes a piece nothing is read, so a client's going is noticed
+/// only by writing to it, this often.
+const STILL_THERE: Duration = Duration::from_secs(10);
+
+/// Puts a piece into a channel, for however long that takes; a channel that
+/// nobody reads drops it. An error if the client has gone meanwhile.
+pub async fn hand_over<T>(
+    channel: &mpsc::Sender<Bytes>,
+    piece: Bytes,
+    out: &mpsc::Sender<T>,
+    ping: impl Fn() -> T,
+) -> io::Result<()> {
+    let put = channel.send(piece);
+    tokio::pin!(put);
+    loop {
+        tokio::select! {
+            _ = &mut put => return Ok(()),
+            () = out.closed() => return Err(io::ErrorKind::BrokenPipe.into()),
+            () = tokio::time::sleep(STILL_THERE) => {
+                // Full: then something is being written already.
+                let _ = out.try_send(ping());
+            }
+        }
+    }
+}
 
 /// A piece of a channel on its way to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +195,26 @@ mod tests {
             all.push((data.id, data.bytes.len(), data.end));
         }
         assert_eq!(all, [(3, PIECE, false), (3, 1, false), (3, 0, true)]);
+    }
+
+    #[tokio::test]
+    async fn piece_that_nobody_takes_is_given_up_when_the_client_goes() {
+        let (channel, _reader) = ChannelReader::new();
+        for _ in 0..DEPTH {
+            channel.send(Bytes::from_static(b"x")).await.unwrap();
+        }
+        let (out, outgoing) = mpsc::channel::<Data>(1);
+        let ping = || Data {
+            id: 9,
+            bytes: Bytes::new(),
+            end: false,
+        };
+        let waiting =
+            tokio::spawn(
+                async move { hand_over(&channel, Bytes::from_static(b"y"), &out, ping).await },
+            );
+        drop(outgoing);
+        assert!(waiting.await.unwrap().is_err());
     }
 
     #[tokio::test]

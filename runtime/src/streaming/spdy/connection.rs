@@ -1,11 +1,13 @@
 use super::frame::{self, Header};
 use super::headers::{Pairs, Reader, Writer};
-use crate::streaming::pipe::{ChannelReader, ChannelWriter, Data, PIECE};
+use crate::streaming::pipe::{ChannelReader, ChannelWriter, Data, PIECE, WRITE_BUFFER, hand_over};
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf,
+};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -13,6 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 const MAX_STREAMS: usize = 512;
 /// Frames that may wait to be written.
 const OUT_DEPTH: usize = 16;
+/// A server's pings are even; the answers are not waited for.
+const OUR_PING: u32 = 2;
 /// How long the client may take to go once everything has been said.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -27,6 +31,8 @@ pub enum Out {
     Refuse(u32),
     /// Answer to a ping.
     Pong(u32),
+    /// Whether the client is there.
+    Ping,
     /// No more streams; nothing is written after it.
     GoAway(u32),
 }
@@ -172,8 +178,7 @@ impl<T: AsyncRead> StreamReader<T> {
             self.io.read_exact(&mut piece).await?;
             length -= n;
             if let Some(pieces) = self.open.get(&stream) {
-                // Nobody reads it: it is dropped, the connection goes on.
-                let _ = pieces.send(piece.freeze()).await;
+                hand_over(pieces, piece.freeze(), &self.out, || Out::Ping).await?;
             }
         }
         Ok(())
@@ -243,7 +248,8 @@ impl<T: AsyncRead> StreamReader<T> {
     }
 }
 
-async fn write_all<T: AsyncWrite>(mut io: WriteHalf<T>, mut outgoing: mpsc::Receiver<Out>) {
+async fn write_all<T: AsyncWrite>(io: WriteHalf<T>, mut outgoing: mpsc::Receiver<Out>) {
+    let mut io = BufWriter::with_capacity(WRITE_BUFFER, io);
     let mut headers = Writer::new();
     while let Some(out) = outgoing.recv().await {
         let last = matches!(out, Out::GoAway(_));
@@ -259,7 +265,7 @@ async fn write_all<T: AsyncWrite>(mut io: WriteHalf<T>, mut outgoing: mpsc::Rece
 }
 
 async fn write<T: AsyncWrite>(
-    io: &mut WriteHalf<T>,
+    io: &mut BufWriter<WriteHalf<T>>,
     headers: &mut Writer,
     out: Out,
 ) -> io::Result<()> {
@@ -278,6 +284,7 @@ async fn write<T: AsyncWrite>(
             frame::control(frame::RST_STREAM, 0, &[&id.to_be_bytes(), &status])
         }
         Out::Pong(id) => frame::control(frame::PING, 0, &[&id.to_be_bytes()]),
+        Out::Ping => frame::control(frame::PING, 0, &[&OUR_PING.to_be_bytes()]),
         Out::GoAway(last) => frame::control(
             frame::GOAWAY,
             0,

@@ -1,13 +1,13 @@
 use super::frame;
 use super::protocol::Encoding;
-use crate::streaming::pipe::{ChannelReader, ChannelWriter, Data, PIECE};
+use crate::streaming::pipe::{ChannelReader, ChannelWriter, Data, PIECE, WRITE_BUFFER, hand_over};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -37,6 +37,8 @@ pub enum Out {
     Data(Data),
     /// Answer to a ping.
     Pong(Vec<u8>),
+    /// Whether the client is there.
+    Ping,
     /// Goodbye; nothing is written after it.
     Close,
 }
@@ -190,19 +192,16 @@ impl<T: AsyncRead> MessageReader<T> {
         if let Some(pieces) = self.channels.get(&channel) {
             for start in (0..bytes.len()).step_by(PIECE) {
                 let piece = bytes.slice(start..bytes.len().min(start + PIECE));
-                // Nobody reads it: it is dropped, the connection goes on.
-                let _ = pieces.send(piece).await;
+                let handed = hand_over(pieces, piece, &self.out, || Out::Ping).await;
+                handed.ok()?;
             }
         }
         Some(())
     }
 }
 
-async fn write_all<T: AsyncWrite>(
-    mut io: WriteHalf<T>,
-    mut outgoing: mpsc::Receiver<Out>,
-    mode: Mode,
-) {
+async fn write_all<T: AsyncWrite>(io: WriteHalf<T>, mut outgoing: mpsc::Receiver<Out>, mode: Mode) {
+    let mut io = BufWriter::with_capacity(WRITE_BUFFER, io);
     while let Some(out) = outgoing.recv().await {
         let last = matches!(out, Out::Close);
         let (opcode, payload) = encode(out, mode);
@@ -241,6 +240,7 @@ fn encode(out: Out, mode: Mode) -> (u8, Option<Vec<u8>>) {
             (frame::TEXT, Some(message.into_bytes()))
         }
         (Out::Pong(payload), _) => (frame::PONG, Some(payload)),
+        (Out::Ping, _) => (frame::PING, Some(Vec::new())),
         (Out::Close, _) => (frame::CLOSE, Some(NORMAL.to_be_bytes().to_vec())),
     }
 }
