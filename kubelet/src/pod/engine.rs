@@ -14,7 +14,7 @@ use cri_proto::v1;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -37,6 +37,10 @@ struct Start {
     found: BTreeMap<String, PodSeen>,
     /// Sources that have not synced yet.
     waiting: Vec<Source>,
+    /// Pods that were removed and whose workers may still be at it, by uid.
+    ending: HashSet<String>,
+    /// Pods that wait for the end of another.
+    parked: Vec<(Source, Arc<Pod>)>,
 }
 
 impl Engine {
@@ -68,11 +72,12 @@ impl Engine {
             let mut start = start;
             let this = self.clone();
             async move {
-                while let Some(update) = updates.recv().await {
-                    this.update(&mut start, update).await;
+                loop {
+                    tokio::select! {
+                        Some(update) = updates.recv() => this.update(&mut start, update).await,
+                        () = this.registry.freed() => this.unpark(&mut start),
+                    }
                 }
-                // No source is left; what runs goes on.
-                std::future::pending::<()>().await;
             }
         };
         tokio::select! {
@@ -111,6 +116,8 @@ impl Engine {
                         runtime: version.runtime_name.into(),
                         found,
                         waiting: self.deps().options.sources.clone(),
+                        ending: HashSet::new(),
+                        parked: Vec::new(),
                     };
                 }
                 (Err(error), _) | (_, Err(error)) => {
@@ -124,7 +131,7 @@ impl Engine {
     async fn update(&self, start: &mut Start, update: PodUpdate) {
         match update {
             PodUpdate::Set(source, pod) => self.set(start, source, pod),
-            PodUpdate::Remove(source, uid) => self.remove(source, &uid),
+            PodUpdate::Remove(source, uid) => self.remove(start, source, &uid),
             PodUpdate::Synced(source) => {
                 start.waiting.retain(|s| *s != source);
                 if start.waiting.is_empty() {
@@ -136,6 +143,14 @@ impl Engine {
 
     fn set(&self, start: &mut Start, source: Source, pod: Arc<Pod>) {
         let uid = spec::uid(&pod).to_owned();
+        if self.must_wait(start, source, &pod) {
+            start.parked.retain(|(_, p)| spec::uid(p) != uid);
+            start.parked.push((source, pod));
+            return;
+        }
+        if start.ending.remove(&uid) {
+            self.workers().remove(&uid);
+        }
         let mut want = Desired {
             pod,
             source,
@@ -155,6 +170,41 @@ impl Engine {
             self.executor.adopt(&want.pod);
         }
         self.spawn(start, want, seen);
+    }
+
+    /// A pod that comes back waits for its own end. A static pod also waits for
+    /// the end of another version of itself, which has the same name: both want
+    /// the same ports and files.
+    fn must_wait(&self, start: &mut Start, source: Source, pod: &Pod) -> bool {
+        let uid = spec::uid(pod);
+        if start.ending.contains(uid) && self.registry.of(uid, |_| ()).is_some() {
+            return true;
+        }
+        if source == Source::Api {
+            return false;
+        }
+        let (namespace, name) = (spec::namespace(pod), spec::name(pod));
+        let old = start.found.iter().find(|(other, seen)| {
+            source == Source::File
+                && *other != uid
+                && seen.namespace == namespace
+                && seen.name == name
+        });
+        if let Some(old) = old.map(|(other, _)| other.clone()) {
+            let seen = start.found.remove(&old).unwrap_or_default();
+            self.end_orphan(start, old, seen);
+        }
+        self.registry.all().iter().any(|k| {
+            let same = spec::namespace(&k.pod) == namespace && spec::name(&k.pod) == name;
+            same && spec::uid(&k.pod) != uid
+        })
+    }
+
+    /// A pod is gone: whoever waited for that may go on.
+    fn unpark(&self, start: &mut Start) {
+        for (source, pod) in std::mem::take(&mut start.parked) {
+            self.set(start, source, pod);
+        }
     }
 
     fn admit(&self, want: &Desired) -> Option<super::lifecycle::Verdict> {
@@ -184,7 +234,8 @@ impl Engine {
         self.workers().insert(uid, worker);
     }
 
-    fn remove(&self, source: Source, uid: &str) {
+    fn remove(&self, start: &mut Start, source: Source, uid: &str) {
+        start.parked.retain(|(_, pod)| spec::uid(pod) != uid);
         let Some(pod) = self.registry.of(uid, |e| e.pod.clone()) else {
             self.workers().remove(uid);
             return;
@@ -200,6 +251,7 @@ impl Engine {
         // Its worker ends by itself once nothing is left of the pod; until then it
         // has to hear what the runtime says.
         if let Some(worker) = workers.get(uid) {
+            start.ending.insert(uid.to_owned());
             let _ = worker.send(Mail::Want(want));
         }
     }
@@ -207,19 +259,24 @@ impl Engine {
     /// Ends what ran before and nobody wants, and clears its volumes.
     async fn end_orphans(&self, start: &mut Start) {
         for (uid, seen) in std::mem::take(&mut start.found) {
-            tracing::info!(pod = %uid, name = %seen.name, "nobody wants this pod any more");
-            let want = Desired {
-                pod: Arc::new(known_only_by_name(&seen)),
-                source: Source::Api,
-                removed: true,
-                verdict: None,
-            };
-            self.spawn(start, want, seen);
+            self.end_orphan(start, uid, seen);
         }
         let known = self.workers().keys().cloned().collect();
         for uid in self.deps().volumes.orphans(&known).await {
             tracing::info!(pod = %uid, "removed the folder of a pod that is no more");
         }
+    }
+
+    fn end_orphan(&self, start: &mut Start, uid: String, seen: PodSeen) {
+        tracing::info!(pod = %uid, name = %seen.name, "nobody wants this pod any more");
+        let want = Desired {
+            pod: Arc::new(known_only_by_name(&seen)),
+            source: Source::Api,
+            removed: true,
+            verdict: None,
+        };
+        self.spawn(start, want, seen);
+        start.ending.insert(uid);
     }
 
     /// Tells workers what the runtime tells us, as soon as it does.

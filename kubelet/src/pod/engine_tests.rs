@@ -625,6 +625,63 @@ async fn completed_pod_leaves_nothing_when_its_object_vanishes_at_once() {
 }
 
 #[tokio::test]
+async fn changed_static_pod_waits_for_the_end_of_its_old_version() {
+    let cri = FakeCri::new();
+    let mut world = World::new(&cri, "static");
+    let version = |uid: &str| {
+        let mut object = pod("here:1");
+        object.metadata.uid = Some(uid.into());
+        let annotation = ("kubernetes.io/config.source".to_owned(), "file".to_owned());
+        object.metadata.annotations = Some([annotation].into());
+        let ports = json!([{"containerPort": 80, "hostPort": 8080}]);
+        let spec = object.spec.get_or_insert_default();
+        spec.containers[0].ports = serde_json::from_value(ports).ok();
+        Arc::new(object)
+    };
+    for update in [
+        PodUpdate::Set(Source::File, version("one")),
+        PodUpdate::Set(Source::File, version("two")),
+    ] {
+        let _ = world.updates.send(update).await;
+    }
+    world.until(|s, _| ready(s)).await;
+    assert_eq!(cri.calls("run"), 1);
+    let _ = world
+        .updates
+        .send(PodUpdate::Remove(Source::File, "one".into()))
+        .await;
+    let next = async {
+        while world.engine.container_id("two", "web", false).is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let next = tokio::time::timeout(Duration::from_secs(20), next).await;
+    assert!(next.is_ok());
+    assert_eq!((cri.calls("run"), cri.calls("remove sandbox")), (2, 1));
+}
+
+#[tokio::test]
+async fn pod_that_comes_back_is_started_anew_after_its_end() {
+    let cri = FakeCri::new();
+    let mut world = World::new(&cri, "back");
+    world.set(&pod("here:1")).await;
+    world.until(|s, _| ready(s)).await;
+    let _ = world
+        .updates
+        .send(PodUpdate::Remove(Source::Api, "u".into()))
+        .await;
+    world.set(&pod("here:1")).await;
+    let again = async {
+        while cri.calls("run") < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let again = tokio::time::timeout(Duration::from_secs(20), again).await;
+    assert!(again.is_ok());
+    assert_eq!(cri.calls("remove sandbox"), 1);
+}
+
+#[tokio::test]
 async fn second_pod_with_the_same_host_port_is_rejected() {
     let cri = FakeCri::new();
     let mut world = World::new(&cri, "ports");

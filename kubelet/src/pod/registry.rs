@@ -4,6 +4,7 @@ use super::{Known, Step};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::Notify;
 
 /// One pod, as its worker left it last.
 #[derive(Debug, Clone)]
@@ -38,6 +39,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Registry {
     pods: RwLock<HashMap<String, Entry>>,
+    freed: Notify,
 }
 
 impl Registry {
@@ -51,6 +53,13 @@ impl Registry {
     pub fn remove(&self, uid: &str) {
         let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
         pods.remove(uid);
+        drop(pods);
+        self.freed.notify_one();
+    }
+
+    /// Returns when a pod has gone since the last call.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
     }
 
     /// Something about one pod.
