@@ -7,6 +7,8 @@
 mod bed;
 #[path = "process/escape.rs"]
 mod escape;
+#[path = "process/frozen.rs"]
+mod frozen;
 #[path = "process/modes.rs"]
 mod modes;
 #[path = "process/rootfs.rs"]
