@@ -79,7 +79,8 @@ fn a_failed_container_is_restarted_by_policy(t: &Space) -> Result<()> {
 
 fn a_crashing_container_backs_off(t: &Space) -> Result<()> {
     t.apply(&pod("c", "exit 1"))?;
-    t.wait("c", "CrashLoopBackOff", |p| {
+    // The stock kubelet says so only between two looks at the pod.
+    t.wait_for("c", "CrashLoopBackOff", 150, |p| {
         crate::kit::waiting(p) == "CrashLoopBackOff"
     })?;
     t.wait_event("c", &["BackOff", "restarting failed container"])
