@@ -33,7 +33,7 @@ pub enum OpenError {
     #[error("open the pod network")]
     Network(#[from] cni::network::OpenError),
     #[error("pod CIDR from the configuration")]
-    PodCidr(#[source] VerbError),
+    PodCidr(#[source] Box<VerbError>),
     #[error("start the engine")]
     Engine(#[from] ProcessError),
     #[error(transparent)]
@@ -82,7 +82,7 @@ fn network(config: &Config) -> Result<Arc<Network>, OpenError> {
     let range = |text: &String| {
         text.parse().map_err(|source| {
             let cidr = text.clone();
-            OpenError::PodCidr(VerbError::Cidr { cidr, source })
+            OpenError::PodCidr(Box::new(VerbError::Cidr { cidr, source }))
         })
     };
     let no_masquerade = config.no_masquerade.iter().map(range);
@@ -98,7 +98,8 @@ fn network(config: &Config) -> Result<Arc<Network>, OpenError> {
         },
     })?;
     if let Some(cidr) = &config.pod_cidr {
-        runtime_info::set_pod_cidrs(&network, cidr).map_err(OpenError::PodCidr)?;
+        runtime_info::set_pod_cidrs(&network, cidr)
+            .map_err(|error| OpenError::PodCidr(Box::new(error)))?;
     }
     Ok(network)
 }
