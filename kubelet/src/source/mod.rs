@@ -7,6 +7,7 @@
 mod api;
 mod defaulting;
 mod file;
+mod manifest;
 mod mirror;
 pub mod yaml;
 
