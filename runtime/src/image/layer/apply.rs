@@ -65,8 +65,8 @@ impl Applier {
         match &entry.kind {
             Kind::Directory => self.directory(&parent, &path, entry),
             Kind::File(size, extents) => {
-                let (size, extents) = (*size, extents.clone());
-                let file = self.file(&parent, &path, size, extents, reader)?;
+                let data = (*size, extents.as_deref());
+                let file = self.file(&parent, &path, data, reader)?;
                 self.set(&file, &path, &entry)
             }
             Kind::HardLink(target) => self.hard_link(&parent, &path, target),
@@ -183,8 +183,7 @@ impl Applier {
         &mut self,
         parent: &OwnedFd,
         path: &MemberPath,
-        size: u64,
-        extents: Option<Vec<Extent>>,
+        (size, extents): (u64, Option<&[Extent]>),
         reader: &mut Reader<impl Read>,
     ) -> Result<OwnedFd, ExtractError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -197,7 +196,7 @@ impl Applier {
             length: size,
         }];
         let mut end = 0;
-        for extent in extents.as_deref().unwrap_or(&whole_file) {
+        for extent in extents.unwrap_or(&whole_file) {
             end = self.copy(&file, *extent, path, reader)?;
         }
         if end != size {

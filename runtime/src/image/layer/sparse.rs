@@ -67,7 +67,7 @@ pub fn pax<R: Read>(
     if sparse.major == Some(1) {
         sparse.map = map_before_data(reader)?;
     }
-    if sparse.map.len() % 2 != 0 || sparse.map.len() > 2 * MAX_EXTENTS {
+    if !sparse.map.len().is_multiple_of(2) || sparse.map.len() > 2 * MAX_EXTENTS {
         return Err(reader.bad("sparse map"));
     }
     let extents: Vec<Extent> = sparse

@@ -29,7 +29,7 @@ pub enum LayerError {
     #[error(transparent)]
     Fetch(FetchError),
     #[error("{endpoint}: {answer}", endpoint = .0.endpoint, answer = .0.answer)]
-    Lie(Attempt),
+    Lie(Box<Attempt>),
     #[error("extract")]
     Extract(#[source] ExtractError),
     #[error("it unpacks to {got}, but the image's configuration says {want}")]
@@ -40,6 +40,14 @@ pub enum LayerError {
     Store { path: PathBuf, source: io::Error },
     #[error("given up")]
     Cancelled,
+}
+
+/// What the layers of one pull share.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    pub session: &'a Session,
+    pub live: &'a Live,
+    pub cancel: &'a CancellationToken,
 }
 
 /// One layer of an image being pulled or imported.
@@ -120,24 +128,22 @@ impl Store {
     /// Downloads and extracts a layer.
     pub(super) async fn fetch_layer(
         self: &Arc<Self>,
-        session: &Session,
+        job: Job<'_>,
         descriptor: &Descriptor,
         wanted: &Wanted,
-        live: &Live,
-        cancel: &CancellationToken,
     ) -> Result<Unpacked, LayerError> {
         let mut from = 0;
         let mut lie = None;
         loop {
             let blob = Blob {
-                session,
+                session: job.session,
                 descriptor,
                 from,
             };
-            if let Some(live) = live.layer(wanted.at) {
+            if let Some(live) = job.live.layer(wanted.at) {
                 live.done.store(0, Ordering::Relaxed);
             }
-            match self.stream_layer(&blob, wanted, live, cancel).await {
+            match self.stream_layer(job, &blob, wanted).await {
                 Err(Failure::Lie { at, attempt }) => {
                     from = at + 1;
                     lie = Some(attempt);
@@ -145,7 +151,7 @@ impl Store {
                 // What the honest endpoints said matters less than the lie.
                 Err(Failure::Layer(LayerError::Fetch(error))) => {
                     return Err(match lie {
-                        Some(attempt) => LayerError::Lie(attempt),
+                        Some(attempt) => LayerError::Lie(Box::new(attempt)),
                         None => LayerError::Fetch(error),
                     });
                 }
@@ -157,17 +163,16 @@ impl Store {
 
     async fn stream_layer(
         self: &Arc<Self>,
+        job: Job<'_>,
         blob: &Blob<'_>,
         wanted: &Wanted,
-        live: &Live,
-        cancel: &CancellationToken,
     ) -> Result<Unpacked, Failure> {
         let (sender, receiver) = mpsc::channel::<Option<Bytes>>(PIPE);
         let temp = Temp(self.temp_path());
         let diff_id = wanted.diff_id().to_owned();
         let unpack =
             tokio::task::spawn_blocking(move || unpack(Pipe::new(receiver), temp, &diff_id));
-        let live = live.layer(wanted.at);
+        let live = job.live.layer(wanted.at);
         let download = blob.download(|chunk| {
             let sender = &sender;
             if let Some(live) = live {
@@ -177,7 +182,7 @@ impl Store {
         });
         let downloaded = tokio::select! {
             downloaded = download => downloaded,
-            () = cancel.cancelled() => Err(BlobError::Unwanted),
+            () = job.cancel.cancelled() => Err(BlobError::Unwanted),
         };
         if downloaded.is_ok() {
             // Only now may the end of the stream be taken for the layer's end.
@@ -192,7 +197,7 @@ impl Store {
             Ok(()) => unpacked.map_err(Failure::Layer),
             Err(BlobError::Lie { at, attempt }) => Err(Failure::Lie { at, attempt }),
             Err(BlobError::Fetch(error)) => Err(Failure::Layer(LayerError::Fetch(error))),
-            Err(BlobError::Unwanted) if cancel.is_cancelled() => {
+            Err(BlobError::Unwanted) if job.cancel.is_cancelled() => {
                 Err(Failure::Layer(LayerError::Cancelled))
             }
             Err(BlobError::Unwanted) => Err(Failure::Layer(

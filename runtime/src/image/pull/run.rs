@@ -1,7 +1,7 @@
 //! Manifest, configuration, layers, record: in this order, so that an image is
 //! known only when it is whole.
 
-use super::layer::{LayerError, Ready, Wanted};
+use super::layer::{Job, LayerError, Ready, Wanted};
 use super::progress::Live;
 use super::settle::Layer;
 use super::{Auth, PullError};
@@ -52,9 +52,12 @@ impl Store {
             () = cancel.cancelled() => return Err(cancelled(reference)),
         };
         live.set_layers(&plan.manifest.layers);
-        let layers = self
-            .pull_layers(&session, reference, &plan, live, cancel)
-            .await;
+        let job = Job {
+            session: &session,
+            live,
+            cancel,
+        };
+        let layers = self.pull_layers(job, reference, &plan).await;
         let layers = match layers {
             Ok(layers) => layers,
             Err(error) => {
@@ -70,21 +73,23 @@ impl Store {
     /// All layers, the lowest first; the first failure ends the others.
     async fn pull_layers(
         self: &Arc<Self>,
-        session: &Session,
+        job: Job<'_>,
         reference: &Reference,
         plan: &Plan,
-        live: &Live,
-        cancel: &CancellationToken,
     ) -> Result<Vec<Ready>, PullError> {
-        let cancel = cancel.child_token();
+        let cancel = job.cancel.child_token();
+        let job = Job {
+            cancel: &cancel,
+            ..job
+        };
         let turns = Semaphore::new(self.config.parallel_layers.max(1));
         let mut running = FuturesUnordered::new();
         for (at, descriptor) in plan.manifest.layers.iter().enumerate() {
             let wanted = Wanted::new(at, &plan.diff_ids);
-            let (turns, cancel) = (&turns, &cancel);
+            let turns = &turns;
             running.push(async move {
                 let _turn = turns.acquire().await;
-                let layer = self.pull_layer(session, descriptor, wanted, live, cancel);
+                let layer = self.pull_layer(job, descriptor, wanted);
                 (at, descriptor, layer.await)
             });
         }
@@ -115,32 +120,28 @@ impl Store {
 
     async fn pull_layer(
         self: &Arc<Self>,
-        session: &Session,
+        job: Job<'_>,
         descriptor: &Descriptor,
         wanted: Wanted,
-        live: &Live,
-        cancel: &CancellationToken,
     ) -> Result<Layer, LayerError> {
         let turn = self.pulls.layer_turn(wanted.diff_id());
         let _turn = turn.lock().await;
-        if cancel.is_cancelled() {
+        if job.cancel.is_cancelled() {
             return Err(LayerError::Cancelled);
         }
         let layer = match self.ready_layer(&wanted) {
             Some(ready) => {
-                if let Some(live) = live.layer(wanted.at) {
+                if let Some(live) = job.live.layer(wanted.at) {
                     live.cached.store(true, Ordering::Relaxed);
                 }
                 Layer::Ready(ready)
             }
             None => {
-                let unpacked = self
-                    .fetch_layer(session, descriptor, &wanted, live, cancel)
-                    .await?;
+                let unpacked = self.fetch_layer(job, descriptor, &wanted).await?;
                 self.place_layer(unpacked, wanted.clone())?
             }
         };
-        if let Some(live) = live.layer(wanted.at) {
+        if let Some(live) = job.live.layer(wanted.at) {
             live.finished.store(true, Ordering::Relaxed);
         }
         Ok(layer)
