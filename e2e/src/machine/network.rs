@@ -56,7 +56,7 @@ fn port(name: &str) -> String {
     let tail: String = name
         .chars()
         .rev()
-        .take(12)
+        .take(13)
         .collect::<Vec<_>>()
         .into_iter()
         .rev()
