@@ -16,14 +16,25 @@ pub fn ignore(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// Sets every signal to its default.
+/// Sets every signal to its default, 32 and 33 as well, which glibc keeps to
+/// itself but which a parent may have left ignored.
 pub fn reset_all() {
+    // The kernel's struct sigaction (include/linux/signal_types.h): handler
+    // SIG_DFL, no flags, no restorer, an empty mask.
+    let default = [0u64; 4];
     for signal in 1..=SIGNAL_MAX {
-        // glibc keeps 32 and 33 for itself and refuses them: they have their
-        // default already, since no thread was ever made here.
-        // SAFETY: SIG_DFL is a valid disposition for any signal; a refusal
+        // SAFETY: `default` is as large as the kernel's struct sigaction on
+        // 64-bit hosts and outlives the call; nothing is written back; a refusal
         // (SIGKILL, SIGSTOP) changes nothing.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
 }
 
