@@ -97,7 +97,11 @@ fn unsafe_code_stays_in_its_rooms() {
     ] {
         visit(&root().join(room), &mut |file, text| {
             let file = file.strip_prefix(root()).expect("below the root");
-            let own = ["runtime/src/sys", "runtime/src/process"];
+            let own = [
+                "runtime/src/sys",
+                "runtime/src/process",
+                "cni/src/netlink/socket.rs",
+            ];
             let opted_in = text.contains("allow(unsafe_code)");
             if opted_in && !own.iter().any(|room| file.starts_with(room)) {
                 elsewhere.push(file.to_owned());
