@@ -4,6 +4,13 @@ use crate::cli::{Cli, Command, LogFormat};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
+/// The netlink connections report their own end at shutdown as an error.
+fn quiet() -> tracing_subscriber::filter::Directive {
+    "netlink_proto=off"
+        .parse()
+        .unwrap_or_else(|_| tracing::Level::ERROR.into())
+}
+
 /// Log of a daemon at `info`, of a command for people at `warn`; `-v` and
 /// `LIGHTER_LOG` (as tracing's EnvFilter) raise it.
 pub fn init(cli: &Cli) {
@@ -14,7 +21,8 @@ pub fn init(cli: &Cli) {
         (_, 1 | 2) => "debug,hyper=info,h2=info,rustls=info,tower=info,kube=info",
         _ => "trace,hyper=info,h2=info,rustls=info",
     };
-    let filter = EnvFilter::try_from_env("LIGHTER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = EnvFilter::try_from_env("LIGHTER_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(level).add_directive(quiet()));
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false);
