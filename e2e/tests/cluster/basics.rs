@@ -15,6 +15,7 @@ crate::tests!(
     node_tells_what_it_is,
     node_renews_its_lease,
     a_static_pod_runs_and_shows_in_the_api,
+    an_edited_static_pod_has_a_new_mirror_that_never_fails,
     top_shows_usage_of_node_and_pods,
 );
 
@@ -194,6 +195,47 @@ fn a_static_pod_runs_and_shows_in_the_api(t: &Space) -> Result<()> {
         seen["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string(),
         "no mirror mark"
     );
+    std::fs::remove_file(t.node().path(&path))?;
+    t.wait_gone(&mirror)
+}
+
+fn an_edited_static_pod_has_a_new_mirror_that_never_fails(t: &Space) -> Result<()> {
+    let path = format!("/etc/kubernetes/manifests/{}.json", t.name);
+    let write = |version: &str| {
+        // The end of the old version is a failure, which must not show in the new one.
+        let script = format!("trap 'exit 3' TERM; echo {version}; while :; do sleep 0.2; done");
+        let mut manifest = pod("still", &script);
+        manifest["metadata"]["namespace"] = json!(t.name);
+        t.node().write(&path, &manifest.to_string())
+    };
+    let mirror = format!("still-{}", t.node().name);
+    write("first")?;
+    t.wait_ready(&mirror)?;
+    let uid = |p: &Value| p["metadata"]["uid"].as_str().map(str::to_owned);
+    let first = uid(&t.pod(&mirror)?);
+    let watch = t.background(&[
+        "get",
+        "pod",
+        &mirror,
+        "--watch",
+        "-o",
+        "custom-columns=U:.metadata.uid,P:.status.phase",
+        "--no-headers",
+    ])?;
+    write("second")?;
+    t.wait(&mirror, "another mirror, Running", |p| {
+        uid(p).is_some() && uid(p) != first && phase(p) == "Running"
+    })?;
+    t.wait_log(&mirror, "second")?;
+    // What the old version still had to say would have come by now.
+    t.wait_ready(&mirror)?;
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let second = uid(&t.pod(&mirror)?).unwrap_or_default();
+    let said = watch.text();
+    let phases: Vec<&str> = said.lines().filter(|l| l.starts_with(&second)).collect();
+    ensure!(!phases.is_empty(), "the watch saw no new mirror: {said:?}");
+    let wrong = phases.iter().find(|l| l.contains("Failed"));
+    ensure!(wrong.is_none(), "the new mirror failed: {said:?}");
     std::fs::remove_file(t.node().path(&path))?;
     t.wait_gone(&mirror)
 }

@@ -2,6 +2,7 @@
 
 use super::StatusSink;
 use super::patch;
+use crate::source::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -17,9 +18,6 @@ const WRITERS: usize = 16;
 const GATHER: Duration = Duration::from_millis(50);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
-/// kubernetes v1.36 pkg/kubelet/types/pod_update.go.
-const SOURCE: &str = "kubernetes.io/config.source";
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Patches `/status` when something changed, and deletes what is finished.
 ///
@@ -196,10 +194,15 @@ impl ApiStatus {
             Err(_) if slot.finished => return Outcome::Gone,
             Err(_) => return Outcome::Retry,
         };
-        let annotations = mirror.metadata.annotations.as_ref();
-        if !annotations.is_some_and(|a| a.contains_key(MIRROR)) {
-            tracing::warn!(pod = name, "the API's pod of this name is no mirror pod");
-            return Outcome::Gone;
+        match annotation(&mirror, CONFIG_MIRROR) {
+            None => {
+                tracing::warn!(pod = name, "the API's pod of this name is no mirror pod");
+                return Outcome::Gone;
+            }
+            // Of another version of the manifest. Whoever is new is asked for its
+            // status again when it has a mirror; whoever is old has none any more.
+            hash if hash != annotation(&slot.pod, CONFIG_HASH) => return Outcome::Done,
+            Some(_) => {}
         }
         let old = mirror.status.clone().unwrap_or_default();
         let Some(body) = patch::between(&uid(&mirror), &old, &slot.status) else {
@@ -293,9 +296,12 @@ fn version(pod: &Pod) -> u64 {
 }
 
 fn is_static(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    let source = annotations.and_then(|a| a.get(SOURCE));
-    source.is_some_and(|s| s != "api")
+    annotation(pod, CONFIG_SOURCE).is_some_and(|source| source != "api")
+}
+
+fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    let annotations = pod.metadata.annotations.as_ref()?;
+    annotations.get(key).map(String::as_str)
 }
 
 #[cfg(test)]
@@ -319,5 +325,39 @@ mod tests {
         assert!(coming(waiting("ContainerCreating")));
         assert!(!coming(waiting("ErrImagePull")));
         assert!(!coming(json!({"phase": "Running"})));
+    }
+
+    fn still(annotations: Value) -> Pod {
+        let meta =
+            json!({"name": "still", "namespace": "d", "uid": "u", "annotations": annotations});
+        serde_json::from_value(json!({"metadata": meta})).unwrap()
+    }
+
+    /// An API server that has one mirror and answers its patches; the methods it was asked for.
+    fn server_with(mirror: Pod) -> (kube::Client, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = asked.clone();
+        let answer = move |request: http::Request<kube::client::Body>| {
+            seen.lock().unwrap().push(request.method().to_string());
+            let body = serde_json::to_vec(&mirror).unwrap();
+            async { Ok::<_, std::io::Error>(http::Response::new(kube::client::Body::from(body))) }
+        };
+        (kube::Client::new(tower::service_fn(answer), "d"), asked)
+    }
+
+    #[tokio::test]
+    async fn a_static_pod_is_reported_to_the_mirror_of_its_own_version_alone() {
+        for (hash, requests) in [("new", &["GET", "PATCH"][..]), ("old", &["GET"])] {
+            let mirror = still(json!({CONFIG_MIRROR: "new"}));
+            let (client, asked) = server_with(mirror);
+            let status = ApiStatus::new(client);
+            let pod = still(json!({CONFIG_SOURCE: "file", CONFIG_HASH: hash}));
+            let ended = serde_json::from_value(json!({"phase": "Failed"})).unwrap();
+            status.note(&Arc::new(pod), ended, true);
+            while status.slots().values().any(|slot| slot.driven) {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(*asked.lock().unwrap(), requests, "of version {hash}");
+        }
     }
 }
