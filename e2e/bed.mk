@@ -1,5 +1,5 @@
 # The bed's verbs, included by the Makefile.
-.PHONY: run stop kubectl bench bed status
+.PHONY: run stop kubectl bench bed status conformance
 
 CLUSTER ?= lighter
 NODES ?= 1
@@ -26,3 +26,12 @@ kubectl: bed ## kubectl in the cluster of make run (ARGS="get pods -A")
 bench: ## Lighter beside kubelet + containerd + runc, in one run: table and JSON
 	@cargo build --workspace --bins --profile $(PROFILE)
 	@$(BED) bench --lighter $(LIGHTER)
+
+# NODES has a default for make run; here the group knows how many it needs.
+conformance: ## Kubernetes' conformance specs (GROUP=node|full FOCUS= SKIP= NODES= PARALLEL= CONTROL=1 AGAIN=1 KEEP=1)
+	@cargo build --workspace --bins --profile $(PROFILE)
+	@$(BED) conformance --lighter $(LIGHTER) $(if $(GROUP),--group $(GROUP)) \
+	    $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') \
+	    $(if $(filter command environment,$(origin NODES)),--nodes $(NODES)) \
+	    $(if $(PARALLEL),--parallel $(PARALLEL)) $(if $(CONTROL),--control) \
+	    $(if $(AGAIN),--again) $(if $(KEEP),--keep)

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod cgroup;
 pub mod cluster;
 pub mod command;
+pub mod conformance;
 pub mod debian;
 pub mod demo;
 pub mod http;

@@ -81,6 +81,18 @@ pub const GINKGO: Peer = Peer {
     package: "github.com/onsi/ginkgo/v2/ginkgo",
     ..K8S
 };
+pub const ETCD: Peer = Peer {
+    name: "etcd",
+    package: "go.etcd.io/etcd/server/v3",
+    ..K8S
+};
+/// What specs put behind the API server as an aggregated one.
+pub const SAMPLE_API_SERVER: Peer = Peer {
+    name: "sample-apiserver",
+    module: "sample-apiserver",
+    package: "k8s.io/sample-apiserver",
+    ..GO
+};
 pub const COREDNS: Peer = Peer {
     name: "coredns",
     module: "coredns",
@@ -162,7 +174,7 @@ pub const STOCK_NODE: [Peer; 8] = [
 ];
 
 /// Everything `bed build --all` makes.
-pub const OTHERS: [Peer; 10] = [
+pub const OTHERS: [Peer; 12] = [
     KUBE,
     KUBE_PROXY,
     COREDNS,
@@ -173,6 +185,8 @@ pub const OTHERS: [Peer; 10] = [
     CRITEST,
     GINKGO,
     E2E_TEST,
+    ETCD,
+    SAMPLE_API_SERVER,
 ];
 
 /// The path of the peer's program, built if this content was never built before.

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use e2e::cluster::{Bed, Cluster, down, up};
+use e2e::conformance::Conformance;
 use e2e::machine::{enter::Enter, hold::Hold};
 use e2e::node::Kind;
 use e2e::{bench, demo, peer, progress};
@@ -39,6 +40,8 @@ enum Verb {
     },
     /// Measure a Lighter node and a stock node side by side
     Bench(BenchArgs),
+    /// Run Kubernetes' conformance specs; a run takes up what failed and what is missing
+    Conformance(Conformance),
     /// Run kubectl as administrator of a cluster
     Kubectl {
         #[arg(long, default_value = "lighter")]
@@ -160,6 +163,13 @@ fn run(args: Args) -> Result<()> {
         }
         Verb::Demo { name } => demo::demo(&bed, &Cluster::load(&bed, &name)?),
         Verb::Bench(args) => bench(&bed, args),
+        Verb::Conformance(conformance) => {
+            // Its last line is the result; an error would come after it.
+            if !conformance.run(&bed)? {
+                std::process::exit(1);
+            }
+            Ok(())
+        }
         Verb::Status => status(&bed),
         Verb::Kubectl { name, args } => {
             let cluster = Cluster::load(&bed, &name)?;

@@ -1,5 +1,6 @@
 //! The images of the bed.
 
+use super::conformance::AGNHOST;
 use super::{Entry, IMAGE, Image, Layer};
 use crate::peer;
 
@@ -10,7 +11,7 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
 const GROUP: &str = "root:x:0:\ndaemon:x:1:\nwww-data:x:33:\nnogroup:x:65534:\n";
 
 /// Accounts, directories, and the links of a merged /usr, which Debian's packages expect.
-const BASE: Layer = Layer::Entries(&[
+pub const BASE: Layer = Layer::Entries(&[
     Entry::Link {
         path: "bin",
         to: "usr/bin",
@@ -82,7 +83,7 @@ const BASE: Layer = Layer::Entries(&[
         content: GROUP,
     },
 ]);
-const BUSYBOX: Layer = Layer::Entries(&[Entry::Busybox]);
+pub const BUSYBOX: Layer = Layer::Entries(&[Entry::Busybox]);
 
 /// The libraries nginx, iptables and curl-like programs are linked with, per Debian 13.
 const LIBC: Layer = Layer::Debian("libc6");
@@ -246,21 +247,6 @@ pub const KUBE_PROXY: Image = Image {
         ]),
     ],
     cmd: &["kube-proxy"],
-    ..IMAGE
-};
-
-pub const AGNHOST: Image = Image {
-    names: &["registry.k8s.io/e2e-test-images/agnhost:2.66.1"],
-    layers: &[
-        BASE,
-        BUSYBOX,
-        Layer::Entries(&[Entry::Program {
-            path: "agnhost",
-            peer: peer::AGNHOST,
-        }]),
-    ],
-    entrypoint: &["/agnhost"],
-    cmd: &["pause"],
     ..IMAGE
 };
 

@@ -38,6 +38,7 @@ pub fn build(inputs: &Inputs, layer: &Layer) -> Result<Blob> {
     let entry = inputs.cache.entry("layers", "layer", &key, |dir| {
         let tar = match layer {
             Layer::Debian(name) => debian::files(&debian::package(inputs.cache, name)?)?,
+            Layer::Packages(names) => packages(inputs.cache, names)?,
             Layer::Entries(entries) => archive(inputs, entries)?,
         };
         let path = dir.join("layer.tar.gz");
@@ -66,6 +67,11 @@ fn key(inputs: &Inputs, layer: &Layer) -> Result<String> {
     let mut parts = vec![FORMAT.to_owned(), format!("{layer:?}")];
     match layer {
         Layer::Debian(name) => parts.push(file_name(&debian::package(inputs.cache, name)?)),
+        Layer::Packages(names) => {
+            for name in *names {
+                parts.push(file_name(&debian::package(inputs.cache, name)?));
+            }
+        }
         Layer::Entries(entries) => {
             for entry in *entries {
                 match entry {
@@ -95,6 +101,29 @@ fn file_name(path: &Path) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
+}
+
+/// The packages' tars behind each other.
+fn packages(cache: &Cache, names: &[&str]) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    for name in names {
+        let tar = debian::files(&debian::package(cache, name)?)?;
+        all.extend_from_slice(&tar[..end_of_entries(&tar)?]);
+    }
+    // Two blocks of zeros end a tar.
+    all.resize(all.len() + 2 * BLOCK, 0);
+    Ok(all)
+}
+
+const BLOCK: usize = 512;
+
+fn end_of_entries(tar: &[u8]) -> Result<usize> {
+    let mut end = 0;
+    for entry in tar::Archive::new(tar).entries()? {
+        let entry = entry?;
+        end = entry.raw_file_position() as usize + (entry.size() as usize).next_multiple_of(BLOCK);
+    }
+    Ok(end)
 }
 
 fn archive(inputs: &Inputs, entries: &[Entry]) -> Result<Vec<u8>> {
@@ -203,6 +232,15 @@ fn compile(source: &Path) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_tar_is_where_its_last_file_ends() {
+        let mut tar = tar::Builder::new(Vec::new());
+        file(&mut tar, "a", 0o644, &[0; 600]).unwrap();
+        let tar = tar.into_inner().unwrap();
+        assert_eq!(end_of_entries(&tar).unwrap(), 3 * BLOCK);
+        assert!(tar.len() > 3 * BLOCK);
+    }
 
     #[test]
     fn archive_is_the_same_bytes_each_time() {

@@ -3,6 +3,7 @@
 //! A layer is built once and kept by content; equal inputs give equal bytes, so digests are stable.
 
 pub mod catalog;
+pub mod conformance;
 pub mod layer;
 pub mod oci;
 pub mod registry;
@@ -44,6 +45,8 @@ pub enum Entry {
 pub enum Layer {
     /// All files of one Debian package, as they are.
     Debian(&'static str),
+    /// The same of several packages, as one layer.
+    Packages(&'static [&'static str]),
     Entries(&'static [Entry]),
 }
 
