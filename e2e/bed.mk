@@ -1,5 +1,5 @@
 # The bed's verbs, included by the Makefile.
-.PHONY: run stop kubectl bench bed status conformance
+.PHONY: run stop kubectl bench bed status conformance critest
 
 CLUSTER ?= lighter
 NODES ?= 1
@@ -35,3 +35,13 @@ conformance: ## Kubernetes' conformance specs (GROUP=node|full FOCUS= SKIP= NODE
 	    $(if $(filter command environment,$(origin NODES)),--nodes $(NODES)) \
 	    $(if $(PARALLEL),--parallel $(PARALLEL)) $(if $(CONTROL),--control) \
 	    $(if $(AGAIN),--again) $(if $(KEEP),--keep)
+
+# Names of the passes that the variables ask for; all of them when none does.
+critest_rounds = $(if $(PRIVATE),private) $(if $(WEBSOCKET),websocket) \
+    $(if $(FOCUS)$(SKIP),$(if $(PRIVATE)$(WEBSOCKET),,shared))
+
+critest: ## Validate the CRI runtime (FOCUS= SKIP= WEBSOCKET=1 PRIVATE=1 SEED= NODE=stock BENCH=1)
+	@cargo build --workspace --bins --profile $(PROFILE)
+	@$(BED) critest --lighter $(LIGHTER) --node $(or $(NODE),lighter) \
+	    $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(SEED),--seed $(SEED)) \
+	    $(patsubst %,--round %,$(critest_rounds)) $(if $(BENCH),--bench)

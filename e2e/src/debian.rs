@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Debian 13: its busybox is 1.37, whose `sh` keeps variables with names like `data-1`.
+/// Debian 13, whatever the host runs.
 pub const SUITE: &str = "trixie";
 
 /// The package's `.deb`, downloaded once.
@@ -24,15 +24,7 @@ pub fn package(cache: &Cache, name: &str) -> Result<PathBuf> {
     if let Some(deb) = find(&pool, name) {
         return Ok(deb);
     }
-    let hint = || format!("download Debian package {name} ({SUITE}); is deb.debian.org reachable?");
-    if !state.join("lists/partial").exists() {
-        prepare(&state)?;
-        let update = command::run(apt(&state).args(["-q", "update"])).with_context(hint);
-        if update.is_err() {
-            let _ = fs::remove_dir_all(state.join("lists"));
-        }
-        update?;
-    }
+    refresh(&state).with_context(|| hint(name))?;
     let partial = pool.join(".partial");
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial)?;
@@ -41,13 +33,31 @@ pub fn package(cache: &Cache, name: &str) -> Result<PathBuf> {
             .args(["-q", "download", name])
             .current_dir(&partial),
     )
-    .with_context(hint)?;
+    .with_context(|| hint(name))?;
     let Some(deb) = find(&partial, name) else {
         bail!("apt-get download {name}: left no file")
     };
     let to = pool.join(deb.file_name().context("no file name")?);
     fs::rename(&deb, &to)?;
     Ok(to)
+}
+
+/// A directory with the package's source as Debian keeps it: what upstream released, and
+/// Debian's changes; downloaded once.
+pub fn source(cache: &Cache, name: &str) -> Result<PathBuf> {
+    cache.entry("debian/source", name, SUITE, |dir| {
+        let state = cache.dir("debian")?;
+        let _lock = cache::lock(&state.join(".pool.lock"))?;
+        refresh(&state).with_context(|| hint(name))?;
+        let mut source = apt(&state);
+        source.args(["-q", "source", "--download-only", name]);
+        command::run(source.current_dir(dir)).with_context(|| hint(name))?;
+        Ok(())
+    })
+}
+
+fn hint(name: &str) -> String {
+    format!("download Debian package {name} ({SUITE}); is deb.debian.org reachable?")
 }
 
 /// The package's files as an uncompressed tar, paths starting with "./".
@@ -72,18 +82,30 @@ fn find(dir: &Path, name: &str) -> Option<PathBuf> {
     })
 }
 
-fn prepare(state: &Path) -> Result<()> {
+/// Fetches the suite's lists, unless those of the same sources are there.
+fn refresh(state: &Path) -> Result<()> {
+    let (wanted, done) = (sources(), state.join("lists.of"));
+    if fs::read_to_string(&done).is_ok_and(|d| d == wanted) {
+        return Ok(());
+    }
     for dir in ["lists/partial", "archives/partial", "etc"] {
         fs::create_dir_all(state.join(dir))?;
     }
-    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let source = format!(
-        "deb [signed-by={keyring}] http://deb.debian.org/debian {SUITE} main\n\
-         deb [signed-by={keyring}] http://deb.debian.org/debian-security {SUITE}-security main\n"
-    );
-    fs::write(state.join("etc/sources.list"), source)?;
+    fs::write(state.join("etc/sources.list"), &wanted)?;
     fs::write(state.join("status"), "")?;
-    Ok(())
+    command::run(apt(state).args(["-q", "update"]))?;
+    // Last: a download that was cut off is made again.
+    Ok(fs::write(done, wanted)?)
+}
+
+fn sources() -> String {
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let debian = "http://deb.debian.org/debian";
+    format!(
+        "deb [signed-by={keyring}] {debian} {SUITE} main\n\
+         deb-src [signed-by={keyring}] {debian} {SUITE} main\n\
+         deb [signed-by={keyring}] {debian}-security {SUITE}-security main\n"
+    )
 }
 
 fn apt(state: &Path) -> Command {

@@ -6,6 +6,8 @@ pub mod cgroup;
 pub mod cluster;
 pub mod command;
 pub mod conformance;
+pub mod cri;
+pub mod critest;
 pub mod debian;
 pub mod demo;
 pub mod http;

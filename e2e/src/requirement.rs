@@ -48,12 +48,12 @@ const PROGRAMS: [(&str, &str); 6] = [
 
 /// Installs what `up` calls on the host and isn't there.
 pub fn host_programs(cache: &Cache) -> Result<()> {
-    let missing: Vec<&str> = PROGRAMS
-        .iter()
-        .filter(|(p, _)| !on_path(p))
-        .map(|(_, package)| *package)
-        .collect();
-    install(cache, &missing)
+    install(cache, &missing(&PROGRAMS))
+}
+
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let absent = programs.iter().filter(|(program, _)| !on_path(program));
+    absent.map(|(_, package)| *package).collect()
 }
 
 /// Installs libseccomp's headers for runc.
@@ -62,6 +62,15 @@ pub fn seccomp_headers(cache: &Cache) -> Result<()> {
         return Ok(());
     }
     install(cache, &["libseccomp-dev", "gcc", "libc6-dev", "pkg-config"])
+}
+
+/// Installs what busybox is built with.
+pub fn c_tools(cache: &Cache) -> Result<()> {
+    let mut missing = missing(&[("gcc", "gcc"), ("make", "make"), ("bzip2", "bzip2")]);
+    if !std::path::Path::new("/usr/include/stdio.h").exists() {
+        missing.push("libc6-dev");
+    }
+    install(cache, &missing)
 }
 
 fn install(cache: &Cache, packages: &[&str]) -> Result<()> {

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use e2e::cluster::{Bed, Cluster, down, up};
 use e2e::conformance::Conformance;
+use e2e::critest::Critest;
 use e2e::machine::{enter::Enter, hold::Hold};
 use e2e::node::Kind;
 use e2e::{bench, demo, peer, progress};
@@ -42,6 +43,8 @@ enum Verb {
     Bench(BenchArgs),
     /// Run Kubernetes' conformance specs; a run takes up what failed and what is missing
     Conformance(Conformance),
+    /// Validate a CRI runtime with critest
+    Critest(Critest),
     /// Run kubectl as administrator of a cluster
     Kubectl {
         #[arg(long, default_value = "lighter")]
@@ -163,13 +166,8 @@ fn run(args: Args) -> Result<()> {
         }
         Verb::Demo { name } => demo::demo(&bed, &Cluster::load(&bed, &name)?),
         Verb::Bench(args) => bench(&bed, args),
-        Verb::Conformance(conformance) => {
-            // Its last line is the result; an error would come after it.
-            if !conformance.run(&bed)? {
-                std::process::exit(1);
-            }
-            Ok(())
-        }
+        Verb::Conformance(conformance) => end_with(conformance.run(&bed)?),
+        Verb::Critest(critest) => end_with(critest.run(&bed)?),
         Verb::Status => status(&bed),
         Verb::Kubectl { name, args } => {
             let cluster = Cluster::load(&bed, &name)?;
@@ -191,6 +189,14 @@ fn run(args: Args) -> Result<()> {
         Verb::Hold(hold) => hold.run(),
         Verb::Enter(enter) => enter.run(),
     }
+}
+
+/// The last line of a run is its result; an error would come after it.
+fn end_with(passed: bool) -> Result<()> {
+    if !passed {
+        std::process::exit(1);
+    }
+    Ok(())
 }
 
 fn build(bed: &Bed, all: bool, names: &[String]) -> Result<()> {

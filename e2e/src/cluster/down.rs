@@ -15,12 +15,17 @@ pub fn down(bed: &Bed, name: &str) -> Result<()> {
     if let Ok(cluster) = super::Cluster::load(bed, name) {
         end_recorded(&cluster.services);
     }
-    groups::remove(&cgroup(name))?;
+    remove(&cgroup(name), &dir)
+}
+
+/// Ends every process of the cgroup, then removes it and the files.
+pub fn remove(group: &str, dir: &Path) -> Result<()> {
+    groups::remove(group)?;
     // The top goes with its last cluster; until then it is not empty and stays.
     for root in groups::hierarchies() {
         let _ = fs::remove_dir(root.join(groups::TOP));
     }
-    remove_files(&dir)
+    remove_files(dir)
 }
 
 /// Normally all of them are in the cgroups too; one that was moved out must not stay.

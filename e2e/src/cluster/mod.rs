@@ -8,6 +8,7 @@ pub mod up;
 
 use crate::cache::Cache;
 use crate::command;
+use crate::image::layer::Inputs;
 use crate::machine::{Machine, Process};
 use crate::node::Kind;
 use anyhow::{Context, Result, bail};
@@ -41,6 +42,14 @@ impl Bed {
 
     pub fn peers(&self) -> PathBuf {
         self.tree.join("e2e/peers")
+    }
+
+    /// What images are built from.
+    pub fn image_inputs(&self) -> Inputs<'_> {
+        Inputs {
+            cache: &self.cache,
+            peers: self.peers(),
+        }
     }
 
     pub fn manifest(&self, name: &str) -> PathBuf {

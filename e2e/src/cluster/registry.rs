@@ -2,7 +2,6 @@
 
 use super::{Bed, Cluster};
 use crate::http::{self, Request};
-use crate::image::layer::Inputs;
 use crate::image::{Image, registry};
 use crate::machine::{Machine, network};
 use crate::{machine::Process, progress};
@@ -12,6 +11,8 @@ use std::time::Duration;
 
 /// Where nodes reach it. 5000 is the registry's customary port.
 pub const ADDRESS: &str = "172.30.0.2:5000";
+/// The host of it.
+pub const HOST: &str = network::CONTROL_PLANE_IP;
 
 /// Registries whose names the cluster's images carry; each is mirrored by ours.
 pub const MIRRORED: [&str; 5] = [
@@ -44,11 +45,7 @@ pub fn start(bed: &Bed, machine: &Machine) -> Result<Process> {
 
 /// Builds and pushes what is not there yet.
 pub fn push(bed: &Bed, machine: &Machine, images: &[Image]) -> Result<()> {
-    let peers = bed.peers();
-    let inputs = Inputs {
-        cache: &bed.cache,
-        peers: &peers,
-    };
+    let inputs = bed.image_inputs();
     let _lock = crate::cache::lock(&bed.cache.dir("registry")?.join(".push.lock"))?;
     for image in images {
         registry::build(&inputs, image)?;

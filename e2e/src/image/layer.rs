@@ -1,6 +1,6 @@
 //! From entries to a compressed tar: sorted, no times, no owners but root, so that it is stable.
 
-use super::{Entry, Layer};
+use super::{Entry, Layer, busybox};
 use crate::cache::{self, Cache};
 use crate::{command, debian, peer};
 use anyhow::{Context, Result};
@@ -16,7 +16,7 @@ use std::process::Command;
 pub struct Inputs<'a> {
     pub cache: &'a Cache,
     /// `e2e/peers`.
-    pub peers: &'a Path,
+    pub peers: PathBuf,
 }
 
 /// A built layer: what a manifest and a config say of it.
@@ -76,7 +76,7 @@ fn key(inputs: &Inputs, layer: &Layer) -> Result<String> {
             for entry in *entries {
                 match entry {
                     Entry::Program { peer, .. } => {
-                        let path = peer::path(inputs.cache, inputs.peers, peer)?;
+                        let path = peer::path(inputs.cache, &inputs.peers, peer)?;
                         parts.push(file_name(path.parent().unwrap_or(&path)));
                     }
                     Entry::CProgram { source, .. } => {
@@ -85,7 +85,7 @@ fn key(inputs: &Inputs, layer: &Layer) -> Result<String> {
                         )?);
                     }
                     Entry::Busybox => {
-                        parts.push(file_name(&debian::package(inputs.cache, "busybox-static")?));
+                        parts.push(busybox::key(&debian::source(inputs.cache, "busybox")?)?);
                     }
                     _ => {}
                 }
@@ -140,7 +140,7 @@ fn archive(inputs: &Inputs, entries: &[Entry]) -> Result<Vec<u8>> {
             }
             Entry::Link { path, to } => link(&mut tar, tar::EntryType::Symlink, path, to)?,
             Entry::Program { path, peer } => {
-                let program = fs::read(peer::path(inputs.cache, inputs.peers, peer)?)?;
+                let program = fs::read(peer::path(inputs.cache, &inputs.peers, peer)?)?;
                 file(&mut tar, path, 0o755, &program)?;
             }
             Entry::CProgram { path, mode, source } => {
@@ -187,26 +187,9 @@ fn link(tar: &mut Tar, kind: tar::EntryType, path: &str, to: &str) -> Result<()>
 }
 
 fn busybox(tar: &mut Tar, cache: &Cache) -> Result<()> {
-    let package = debian::files(&debian::package(cache, "busybox-static")?)?;
-    let mut program = Vec::new();
-    for entry in tar::Archive::new(&package[..]).entries()? {
-        let mut entry = entry?;
-        if entry.path()?.ends_with("bin/busybox") {
-            std::io::copy(&mut entry, &mut program)?;
-        }
-    }
-    let runnable = cache
-        .root
-        .join("debian")
-        .join(format!("busybox-{}", &cache::sha256(&program)[..12]));
-    fs::write(&runnable, &program)?;
-    fs::set_permissions(
-        &runnable,
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )?;
-    let list = command::run(Command::new(&runnable).arg("--list"))?;
-    let _ = fs::remove_file(&runnable);
-    file(tar, "usr/bin/busybox", 0o755, &program)?;
+    let program = busybox::program(cache)?;
+    let list = command::run(Command::new(&program).arg("--list"))?;
+    file(tar, "usr/bin/busybox", 0o755, &fs::read(&program)?)?;
     let mut applets: Vec<&str> = list.lines().filter(|a| *a != "busybox").collect();
     applets.sort_unstable();
     for applet in applets {
@@ -249,7 +232,7 @@ mod tests {
         };
         let inputs = Inputs {
             cache: &cache,
-            peers: Path::new("/nonexistent"),
+            peers: PathBuf::from("/nonexistent"),
         };
         let entries = [
             Entry::Dir {

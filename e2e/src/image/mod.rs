@@ -2,8 +2,10 @@
 //!
 //! A layer is built once and kept by content; equal inputs give equal bytes, so digests are stable.
 
+pub mod busybox;
 pub mod catalog;
 pub mod conformance;
+pub mod critest;
 pub mod layer;
 pub mod oci;
 pub mod registry;
@@ -37,7 +39,7 @@ pub enum Entry {
         mode: u32,
         source: &'static str,
     },
-    /// busybox from Debian, with every applet as a hard link in `/bin`.
+    /// busybox, with every applet as a hard link in `/bin`.
     Busybox,
 }
 

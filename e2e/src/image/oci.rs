@@ -62,7 +62,7 @@ pub fn parse_name(name: &str) -> Option<(&str, &str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{IMAGE, catalog, conformance};
+    use crate::image::{IMAGE, catalog, conformance, critest};
 
     #[test]
     fn config_says_nothing_of_what_an_image_leaves_open() {
@@ -75,7 +75,7 @@ mod tests {
     fn every_name_of_the_catalog_has_host_repository_and_tag() {
         let all = catalog::CLUSTER.iter().chain(&catalog::TESTS);
         let all = all.chain(&conformance::NODE).chain(&conformance::CLUSTER);
-        for image in all {
+        for image in all.chain(&critest::ALL) {
             for name in image.names {
                 assert!(parse_name(name).is_some(), "{name}");
             }

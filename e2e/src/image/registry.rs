@@ -15,6 +15,13 @@ pub fn build(inputs: &Inputs, image: &Image) -> Result<Vec<Blob>> {
         .collect()
 }
 
+/// The digest that a registry gives the image's manifest.
+pub fn digest(inputs: &Inputs, image: &Image) -> Result<String> {
+    let layers = build(inputs, image)?;
+    let config = oci::config(image, &layers);
+    Ok(oci::digest(&oci::manifest(&config, &layers)))
+}
+
 /// Builds the image and pushes it under all its names. What is there already is left alone.
 pub fn push(inputs: &Inputs, registry: &str, image: &Image) -> Result<()> {
     let layers = build(inputs, image)?;

@@ -13,6 +13,7 @@ use crate::{cgroup, command, progress};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -186,6 +187,14 @@ impl Machine {
     /// Puts a program of the cache into the machine's `/usr/local/bin` under `name`.
     pub fn install(&self, program: &Path, name: &str) -> Result<()> {
         self.install_at(program, &format!("/usr/local/bin/{name}"))
+    }
+
+    /// As [`Machine::install`], for a program that is no file of the cache.
+    pub fn install_bytes(&self, program: &[u8], name: &str) -> Result<()> {
+        let to = self.path(&format!("/usr/local/bin/{name}"));
+        fs::write(&to, program).with_context(|| format!("{}: write {name}", self.name))?;
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
+        Ok(())
     }
 
     /// Another name for a program in `/usr/local/bin` (multi-call programs go by their name).

@@ -38,6 +38,17 @@ pub fn plug(switch: &Machine, machine: &Machine) -> Result<()> {
          route add default via {SWITCH_IP}\n"
     );
     batch(machine, &own)?;
+    let_route(machine)
+}
+
+/// The network of a machine with no neighbours: its address is on the loopback.
+pub fn alone(machine: &Machine) -> Result<()> {
+    let script = format!("link set lo up\naddr add {}/32 dev lo\n", machine.ip);
+    batch(machine, &script)?;
+    let_route(machine)
+}
+
+fn let_route(machine: &Machine) -> Result<()> {
     let settings = "for s in all default; do echo 0 > /proc/sys/net/ipv4/conf/$s/rp_filter; done; \
                     echo 1 > /proc/sys/net/ipv4/ip_forward; \
                     f=/proc/sys/net/bridge/bridge-nf-call-iptables; ! [ -e $f ] || echo 1 > $f";

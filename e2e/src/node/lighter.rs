@@ -52,7 +52,7 @@ fn wait_registered(cluster: &Cluster, machine: &Machine) -> Result<()> {
 }
 
 /// `--lighter`, else `$LIGHTER_BIN`, else what cargo built beside `bed`.
-fn program_path(bed: &Bed, given: Option<&Path>) -> Result<PathBuf> {
+pub fn program_path(bed: &Bed, given: Option<&Path>) -> Result<PathBuf> {
     let from_env = std::env::var_os("LIGHTER_BIN").map(PathBuf::from);
     let beside = bed.program.with_file_name("lighter");
     let path = given.map(Path::to_owned).or(from_env).unwrap_or(beside);

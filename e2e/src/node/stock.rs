@@ -7,13 +7,13 @@ use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::Duration;
 
-const SOCKET: &str = "/run/containerd/containerd.sock";
+pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
 pub fn join(bed: &Bed, cluster: &mut Cluster, index: usize) -> Result<()> {
     let machine = cluster.nodes[index].machine.clone();
-    install(bed, &machine)?;
+    install_kubelet(bed, &machine)?;
+    install_runtime(bed, &machine)?;
     registry::configure_mirrors(&machine, "/etc/containerd/certs.d")?;
-    machine.write("/etc/containerd/config.toml", CONTAINERD)?;
     let containerd = machine.start("containerd", &[])?;
     cluster.record(&machine.name, "containerd", containerd)?;
     progress::wait_for("containerd", Duration::from_secs(20), || {
@@ -24,21 +24,27 @@ pub fn join(bed: &Bed, cluster: &mut Cluster, index: usize) -> Result<()> {
     machine.write("/etc/cni/net.d/10-bridge.conflist", &conflist(&cidr))
 }
 
-fn install(bed: &Bed, machine: &Machine) -> Result<()> {
-    let get = |peer: &peer::Peer| peer::path(&bed.cache, &bed.peers(), peer);
-    machine.install(&get(&peer::KUBE)?, "kube")?;
+fn install_kubelet(bed: &Bed, machine: &Machine) -> Result<()> {
+    let kube = peer::path(&bed.cache, &bed.peers(), &peer::KUBE)?;
+    machine.install(&kube, "kube")?;
     for name in ["kubelet", "kubeadm", "kubectl"] {
         machine.link("kube", name)?;
     }
+    Ok(())
+}
+
+/// containerd, runc and the reference CNI plugins, with containerd's settings.
+pub fn install_runtime(bed: &Bed, machine: &Machine) -> Result<()> {
     for peer in &peer::STOCK_NODE {
         let dir = if peer.module == "cni" {
             "/opt/cni/bin"
         } else {
             "/usr/local/bin"
         };
-        machine.install_at(&get(peer)?, &format!("{dir}/{}", peer.name))?;
+        let program = peer::path(&bed.cache, &bed.peers(), peer)?;
+        machine.install_at(&program, &format!("{dir}/{}", peer.name))?;
     }
-    Ok(())
+    machine.write("/etc/containerd/config.toml", CONTAINERD)
 }
 
 /// kubeadm writes the kubelet's files, then waits for its health port; no init system is there
@@ -108,7 +114,8 @@ const CONTAINERD: &str = "version = 3
   config_path = '/etc/containerd/certs.d'
 ";
 
-fn conflist(cidr: &str) -> String {
+/// A network for the reference plugins.
+pub fn conflist(cidr: &str) -> String {
     format!(
         r#"{{"cniVersion": "1.0.0", "name": "bed", "plugins": [
   {{"type": "bridge", "bridge": "cni0", "isGateway": true, "isDefaultGateway": true,

@@ -1,0 +1,62 @@
+//! Starting the runtime of a stand: ours, or containerd with runc.
+
+use super::Stand;
+use crate::cluster::{Bed, registry};
+use crate::node::{Kind, lighter, stock};
+use crate::progress;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::time::Duration;
+
+/// Pods' addresses; nobody else is on the machine's network.
+const POD_CIDR: &str = "10.88.0.0/16";
+
+pub fn socket(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Lighter => "/run/lighter/cri.sock",
+        Kind::Stock => stock::SOCKET,
+    }
+}
+
+pub fn start(bed: &Bed, stand: &Stand, program: Option<&Path>) -> Result<()> {
+    registry::configure_mirrors(&stand.machine, "/etc/containerd/certs.d")?;
+    match stand.kind {
+        Kind::Lighter => ours(bed, stand, program),
+        Kind::Stock => containerd(bed, stand),
+    }
+}
+
+fn ours(bed: &Bed, stand: &Stand, program: Option<&Path>) -> Result<()> {
+    let program = lighter::program_path(bed, program)?;
+    stand.machine.install(&program, "lighter")?;
+    let flags = [
+        "runtime".to_owned(),
+        format!("--cgroup-root=/{}", stand.machine.cgroup),
+        format!("--pod-cidr={POD_CIDR}"),
+    ];
+    serve(stand, "lighter", &flags)
+}
+
+fn containerd(bed: &Bed, stand: &Stand) -> Result<()> {
+    stock::install_runtime(bed, &stand.machine)?;
+    let conflist = stock::conflist(POD_CIDR);
+    stand
+        .machine
+        .write("/etc/cni/net.d/10-bridge.conflist", &conflist)?;
+    serve(stand, "containerd", &[])
+}
+
+/// Returns when the runtime answers.
+fn serve(stand: &Stand, program: &str, flags: &[String]) -> Result<()> {
+    let process = stand.machine.start(program, flags)?;
+    progress::wait_for(program, Duration::from_secs(20), || {
+        if !process.is_alive() {
+            bail!("{}", stand.machine.last_words(program));
+        }
+        if !stand.machine.path(socket(stand.kind)).exists() {
+            return Ok(None);
+        }
+        let answer = stand.crictl().arg("version").output()?;
+        Ok(answer.status.success().then_some(()))
+    })
+}
