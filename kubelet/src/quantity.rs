@@ -192,4 +192,35 @@ mod tests {
         assert_eq!(amount("64Mi").divided_by(amount("1Ki")), 65536);
         assert_eq!(amount("3").divided_by(amount("0")), 3);
     }
+
+    #[test]
+    fn quantity_is_read_with_every_kind_of_suffix() {
+        let value = |t| Amount::parse(t).map(Amount::units);
+        assert_eq!(value("1.5Gi"), Some(1_610_612_736));
+        assert_eq!(value("2e3"), Some(2000));
+        assert_eq!(value("1E"), Some(1_000_000_000_000_000_000));
+        assert_eq!(value("100M"), Some(100_000_000));
+        assert_eq!(value("0"), Some(0));
+        assert_eq!(Amount::parse("250m").map(Amount::millis), Some(250));
+        assert_eq!(Amount::parse("1u").map(Amount::millis), Some(1));
+        assert_eq!(value("-5"), Some(-5));
+    }
+
+    #[test]
+    fn quantity_is_refused_when_it_is_no_number() {
+        for text in ["", "Gi", "1Zi", "1.2.3", "one", "."] {
+            assert_eq!(Amount::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn division_of_limits_rounds_up() {
+        let limit = Amount::parse("250m").unwrap_or_default();
+        assert_eq!(limit.divided_by(Amount::from_units(1)), 1);
+        let memory = Amount::parse("33Mi").unwrap_or_default();
+        assert_eq!(
+            memory.divided_by(Amount::parse("1Mi").unwrap_or_default()),
+            33
+        );
+    }
 }

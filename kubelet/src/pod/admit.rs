@@ -4,11 +4,12 @@
 //! may have been bound at once.
 
 use super::lifecycle::Verdict;
-use super::spec::quantity::{Amount, amount};
+use super::spec::quantity::amount;
 use super::spec::resources::asked;
 use super::spec::sandbox::host_ports;
 use super::spec::{host_network, uid};
 use super::{Known, NodeFacts, Options};
+use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{
     ContainerPort, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
 };
@@ -84,12 +85,10 @@ fn room(pod: &Pod, active: &[&Pod], node: &NodeFacts) -> Option<Verdict> {
                 .as_ref()
                 .map_or(Amount::default(), |s| asked(s, kind))
         };
-        let used = active
-            .iter()
-            .fold(Amount::default(), |sum, p| sum.plus(of(p)));
+        let used = active.iter().fold(Amount::default(), |sum, p| sum + of(p));
         let wanted = of(pod);
-        if wanted > Amount::default() && used.plus(wanted) > capacity {
-            let unit = |a: Amount| if kind == "cpu" { a.milli() } else { a.value() };
+        if wanted > Amount::default() && used + wanted > capacity {
+            let unit = |a: Amount| if kind == "cpu" { a.millis() } else { a.units() };
             let (wanted, used, capacity) = (unit(wanted), unit(used), unit(capacity));
             let message = format!(
                 "Node didn't have enough resource: {kind}, requested: {wanted}, used: {used}, capacity: {capacity}"

@@ -24,32 +24,39 @@ struct Target {
     container: String,
 }
 
-pub(super) async fn exec(
-    state: Shared,
-    Path((namespace, pod, container)): Path<(String, String, String)>,
-    request: Request,
-) -> Answer {
-    let target = Target {
-        namespace,
-        pod,
-        uid: None,
-        container,
-    };
-    exec_in(state, target, request).await
+/// namespace, pod, container.
+type OfPod = (String, String, String);
+/// namespace, pod, uid, container.
+type OfUid = (String, String, String, String);
+
+impl From<OfPod> for Target {
+    fn from((namespace, pod, container): OfPod) -> Target {
+        Target {
+            namespace,
+            pod,
+            uid: None,
+            container,
+        }
+    }
 }
 
-pub(super) async fn exec_uid(
-    state: Shared,
-    Path((namespace, pod, uid, container)): Path<(String, String, String, String)>,
-    request: Request,
-) -> Answer {
-    let target = Target {
-        namespace,
-        pod,
-        uid: Some(uid),
-        container,
-    };
-    exec_in(state, target, request).await
+impl From<OfUid> for Target {
+    fn from((namespace, pod, uid, container): OfUid) -> Target {
+        Target {
+            namespace,
+            pod,
+            uid: Some(uid),
+            container,
+        }
+    }
+}
+
+pub(super) async fn exec(state: Shared, Path(target): Path<OfPod>, request: Request) -> Answer {
+    exec_in(state, target.into(), request).await
+}
+
+pub(super) async fn exec_uid(state: Shared, Path(target): Path<OfUid>, request: Request) -> Answer {
+    exec_in(state, target.into(), request).await
 }
 
 async fn exec_in(Extract(state): Shared, target: Target, request: Request) -> Answer {
@@ -70,32 +77,16 @@ async fn exec_in(Extract(state): Shared, target: Target, request: Request) -> An
     pass_on(request, &answer.url).await
 }
 
-pub(super) async fn attach(
-    state: Shared,
-    Path((namespace, pod, container)): Path<(String, String, String)>,
-    request: Request,
-) -> Answer {
-    let target = Target {
-        namespace,
-        pod,
-        uid: None,
-        container,
-    };
-    attach_to(state, target, request).await
+pub(super) async fn attach(state: Shared, Path(target): Path<OfPod>, request: Request) -> Answer {
+    attach_to(state, target.into(), request).await
 }
 
 pub(super) async fn attach_uid(
     state: Shared,
-    Path((namespace, pod, uid, container)): Path<(String, String, String, String)>,
+    Path(target): Path<OfUid>,
     request: Request,
 ) -> Answer {
-    let target = Target {
-        namespace,
-        pod,
-        uid: Some(uid),
-        container,
-    };
-    attach_to(state, target, request).await
+    attach_to(state, target.into(), request).await
 }
 
 async fn attach_to(Extract(state): Shared, target: Target, request: Request) -> Answer {
@@ -170,32 +161,12 @@ fn ports(params: &Params) -> Result<Vec<i32>, Refusal> {
     texts.map(parse).collect()
 }
 
-pub(super) async fn run(
-    state: Shared,
-    Path((namespace, pod, container)): Path<(String, String, String)>,
-    request: Request,
-) -> Answer {
-    let target = Target {
-        namespace,
-        pod,
-        uid: None,
-        container,
-    };
-    run_in(state, target, request).await
+pub(super) async fn run(state: Shared, Path(target): Path<OfPod>, request: Request) -> Answer {
+    run_in(state, target.into(), request).await
 }
 
-pub(super) async fn run_uid(
-    state: Shared,
-    Path((namespace, pod, uid, container)): Path<(String, String, String, String)>,
-    request: Request,
-) -> Answer {
-    let target = Target {
-        namespace,
-        pod,
-        uid: Some(uid),
-        container,
-    };
-    run_in(state, target, request).await
+pub(super) async fn run_uid(state: Shared, Path(target): Path<OfUid>, request: Request) -> Answer {
+    run_in(state, target.into(), request).await
 }
 
 async fn run_in(Extract(state): Shared, target: Target, request: Request) -> Answer {

@@ -4,9 +4,10 @@
 //! stands before it), then variables of Services that nobody has set.
 
 use super::expand::expand;
-use super::quantity::{Amount, amount};
+use super::quantity::amount;
 use super::{name, namespace, uid};
 use crate::pod::NodeFacts;
+use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod,
     ResourceFieldSelector, Secret,
@@ -327,7 +328,7 @@ fn resource_value(
     let divisor = wish.divisor.as_ref().and_then(|q| Amount::parse(&q.0));
     let divisor = divisor
         .filter(|d| *d > Amount::default())
-        .unwrap_or(Amount::of(1));
+        .unwrap_or(Amount::from_units(1));
     Ok(value.unwrap_or_default().divided_by(divisor).to_string())
 }
 

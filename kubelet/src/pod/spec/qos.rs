@@ -1,6 +1,7 @@
 //! QoS classes and what the OOM killer is told.
 
-use super::quantity::{Amount, amount};
+use super::quantity::amount;
+use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 
 /// `status.qosClass`.
@@ -104,7 +105,7 @@ fn burstable(container: &Container, memory_capacity: u64) -> i64 {
         .and_then(|r| r.requests.as_ref());
     let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
     let request = amount(requests, "memory").or_else(|| amount(limits, "memory"));
-    let request = i128::from(request.unwrap_or_default().value());
+    let request = i128::from(request.unwrap_or_default().units());
     let capacity = i128::from(memory_capacity.max(1));
     let adjust = i64::try_from(1000 - 1000 * request / capacity).unwrap_or(BEST_EFFORT);
     adjust.clamp(1000 + GUARANTEED, BEST_EFFORT - 1)

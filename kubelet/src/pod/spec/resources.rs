@@ -1,9 +1,10 @@
 //! Limits of containers and pods as cgroup values.
 
 use super::qos;
-use super::quantity::{Amount, amount};
+use super::quantity::amount;
 use crate::pod::Options;
 use crate::pod::lifecycle::restartable_init;
+use crate::quantity::Amount;
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -50,7 +51,7 @@ pub fn of_container(
 ) -> v1::LinuxContainerResources {
     let own = container.resources.as_ref();
     let cpu_limit = amount(limits(own), "cpu");
-    let memory = amount(limits(own), "memory").map_or(0, Amount::value);
+    let memory = amount(limits(own), "memory").map_or(0, Amount::units);
     let cpu_request = amount(requests(own), "cpu")
         .or(cpu_limit)
         .unwrap_or_default();
@@ -70,8 +71,8 @@ fn cpu(request: Amount, limit: Option<Amount>, options: &Options) -> v1::LinuxCo
     let period = i64::try_from(options.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000);
     let limit = limit.filter(|_| options.cpu_cfs_quota);
     v1::LinuxContainerResources {
-        cpu_shares: shares(request.milli()),
-        cpu_quota: limit.map_or(0, |l| quota(l.milli(), period)),
+        cpu_shares: shares(request.millis()),
+        cpu_quota: limit.map_or(0, |l| quota(l.millis(), period)),
         cpu_period: period,
         ..v1::LinuxContainerResources::default()
     }
@@ -82,7 +83,7 @@ fn hugepages(limits: Option<&List>) -> Vec<v1::HugepageLimit> {
     let of = |(name, quantity): (&String, &Quantity)| {
         let size = name.strip_prefix("hugepages-")?;
         let page_size = size.strip_suffix('i').map(|s| format!("{s}B"))?;
-        let limit = u64::try_from(Amount::parse(&quantity.0)?.value()).ok()?;
+        let limit = u64::try_from(Amount::parse(&quantity.0)?.units()).ok()?;
         Some(v1::HugepageLimit { page_size, limit })
     };
     limits.into_iter().flatten().filter_map(of).collect()
@@ -96,7 +97,7 @@ pub fn of_pod(spec: &PodSpec, options: &Options) -> v1::LinuxContainerResources 
     let request = |kind| amount(requests(own), kind).unwrap_or_else(|| total_requests(spec, kind));
     let limit = |kind| amount(limits(own), kind).or_else(|| total_limits(spec, kind));
     let mut result = cpu(request("cpu"), limit("cpu"), options);
-    result.memory_limit_in_bytes = limit("memory").map_or(0, Amount::value);
+    result.memory_limit_in_bytes = limit("memory").map_or(0, Amount::units);
     if let Some(pids) = options.pod_pids_limit.filter(|p| *p > 0) {
         result.unified.insert("pids.max".into(), pids.to_string());
     }
@@ -109,7 +110,7 @@ pub fn overhead(spec: &PodSpec, options: &Options) -> Option<v1::LinuxContainerR
     let list = spec.overhead.as_ref()?;
     let limit = amount(Some(list), "cpu");
     let mut result = cpu(limit.unwrap_or_default(), limit, options);
-    result.memory_limit_in_bytes = amount(Some(list), "memory").map_or(0, Amount::value);
+    result.memory_limit_in_bytes = amount(Some(list), "memory").map_or(0, Amount::units);
     Some(result)
 }
 
@@ -121,7 +122,7 @@ pub fn overhead(spec: &PodSpec, options: &Options) -> Option<v1::LinuxContainerR
 pub fn asked(spec: &PodSpec, kind: &str) -> Amount {
     let own = amount(requests(spec.resources.as_ref()), kind);
     let total = own.unwrap_or_else(|| total_requests(spec, kind));
-    total.plus(amount(spec.overhead.as_ref(), kind).unwrap_or_default())
+    total + amount(spec.overhead.as_ref(), kind).unwrap_or_default()
 }
 
 fn total_requests(spec: &PodSpec, kind: &str) -> Amount {
@@ -148,14 +149,14 @@ fn peak(spec: &PodSpec, of: impl Fn(&Container) -> Option<Amount>) -> Option<Amo
     let mut starting = Amount::default();
     for container in spec.init_containers.iter().flatten() {
         let own = of(container)?;
-        starting = starting.max(sidecars.plus(own));
+        starting = starting.max(sidecars + own);
         if restartable_init(container) {
-            sidecars = sidecars.plus(own);
+            sidecars = sidecars + own;
         }
     }
     let mut running = sidecars;
     for container in &spec.containers {
-        running = running.plus(of(container)?);
+        running = running + of(container)?;
     }
     Some(running.max(starting))
 }
@@ -200,6 +201,6 @@ mod tests {
             "initContainers": [sidecar, of("2")], "containers": [of("500m")],
             "overhead": {"cpu": "10m"}
         }));
-        assert_eq!(asked(&pod, "cpu").milli(), 2110);
+        assert_eq!(asked(&pod, "cpu").millis(), 2110);
     }
 }
