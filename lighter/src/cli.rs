@@ -47,6 +47,8 @@ pub enum Command {
     Logs(LogsArgs),
     /// Run a command in a container.
     Exec(ExecArgs),
+    /// Where the time of a pod's start went: of one pod, or a list of the last ones.
+    Waterfall(WaterfallArgs),
     /// What this machine lacks to be a node.
     Check,
 }
@@ -179,6 +181,9 @@ pub struct PlayArgs {
     /// Follow no log; return when every pod is over. Exit code 1 when one failed.
     #[arg(long, conflicts_with = "detach")]
     pub wait: bool,
+    /// Say at the end where the time of each pod's start went.
+    #[arg(long)]
+    pub waterfall: bool,
     /// Addresses for pods.
     #[arg(long, value_name = "CIDR", default_value = "10.89.0.0/24")]
     pub pod_cidr: String,
@@ -239,6 +244,14 @@ pub struct PsArgs {
     /// Ended containers as well.
     #[arg(short, long)]
     pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WaterfallArgs {
+    #[command(flatten)]
+    pub options: RuntimeOptions,
+    /// NAME, NAMESPACE/NAME or uid.
+    pub pod: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,11 @@
 mod cli;
 mod command;
 mod config;
+mod control;
 mod exit;
 mod logs;
 mod signals;
+mod waterfall;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::clap(&error),
     };
-    logs::init(&cli);
+    let starts = logs::init(&cli);
     if rustls::crypto::ring::default_provider()
         .install_default()
         .is_err()
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
         Ok(tokio) => tokio,
         Err(error) => return exit::software(&format!("start the async runtime: {error}")),
     };
-    match tokio.block_on(command::run(cli)) {
+    match tokio.block_on(command::run(cli, starts)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => exit::failure(&error),
     }

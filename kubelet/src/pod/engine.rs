@@ -7,7 +7,7 @@ use super::observe::{self, PodSeen};
 use super::registry::{Entry, Registry};
 use super::spec::{self, labels};
 use super::worker::{Mail, Worker};
-use super::{Deps, Known, PodView, Step};
+use super::{Deps, Known, PodView};
 use crate::defaults::{EVENT_STREAM_RETRY, RELIST_PERIOD};
 use crate::source::{PodUpdate, Source};
 use cri_proto::v1;
@@ -88,14 +88,6 @@ impl Engine {
             () = self.follow_objects() => {}
         }
         self.workers().clear();
-    }
-
-    /// The steps a pod's start took so far, in order of their beginning.
-    #[must_use]
-    pub fn timeline(&self, pod_uid: &str) -> Vec<Step> {
-        self.registry
-            .of(pod_uid, |e| e.steps.clone())
-            .unwrap_or_default()
     }
 
     fn deps(&self) -> &Deps {

@@ -493,11 +493,6 @@ async fn pod_is_run_reported_and_described() {
     for reason in ["Pulled", "Created", "Started"] {
         assert_eq!(world.heard(reason), 1, "{reason}");
     }
-    let steps = world.engine.timeline("u");
-    assert!(
-        steps.iter().any(|s| s.name == "StartContainer web"),
-        "{steps:?}"
-    );
 }
 
 #[tokio::test]

@@ -18,12 +18,10 @@ mod settings;
 pub mod spec;
 mod subject;
 mod termination_message;
-mod timeline;
 mod worker;
 
 pub use engine::Engine;
 pub use settings::{CgroupDriver, Deps, IdRange, NodeFacts, NodeLabels, Options};
-pub use timeline::{Step, waterfall};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What is known of every pod, for whoever asks.
 
-use super::{Known, Step};
+use super::Known;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,7 +17,6 @@ pub struct Entry {
     /// And of those before them.
     pub previous: BTreeMap<String, String>,
     pub sandbox: Option<String>,
-    pub steps: Vec<Step>,
 }
 
 impl Entry {
@@ -30,7 +29,6 @@ impl Entry {
             current: BTreeMap::new(),
             previous: BTreeMap::new(),
             sandbox: None,
-            steps: Vec::new(),
         }
     }
 }

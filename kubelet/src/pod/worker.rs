@@ -9,9 +9,8 @@ use super::observe::PodSeen;
 use super::observed::{ContainerSeen, Failure, Observed, Verdicts};
 use super::prober::{Prober, Verdict};
 use super::registry::{Entry, Registry};
-use super::spec::uid;
+use super::spec::{self, uid};
 use super::subject::Subject;
-use super::timeline::{Timeline, waterfall};
 use crate::event::EventType;
 use crate::status::{self, Look};
 use crate::volume::PodVolumes;
@@ -52,16 +51,14 @@ pub struct Worker {
     volumes: Arc<PodVolumes>,
     pre_stopped: Arc<Mutex<BTreeSet<String>>>,
     abandon: CancellationToken,
-    tasks: JoinSet<(Effect, Result<Report, Failed>, Duration)>,
+    tasks: JoinSet<(Effect, Result<Report, Failed>)>,
     progress: UnboundedSender<PodSeen>,
     probes: Prober,
-    timeline: Timeline,
     published: Option<PodStatus>,
     /// The object that was published with it.
     told: Option<Arc<Pod>>,
     frozen: bool,
     finished: bool,
-    shown: bool,
 }
 
 /// Where a worker's news come from.
@@ -90,7 +87,6 @@ impl Worker {
         };
         let mut worker = Self {
             state: begin(&want),
-            timeline: Timeline::begin(),
             executor,
             registry,
             runtime,
@@ -107,11 +103,12 @@ impl Worker {
             told: None,
             frozen: false,
             finished: false,
-            shown: false,
         };
         worker.take_in(seen);
         worker.adopt_readiness();
-        let span = tracing::info_span!("pod", uid = uid(&worker.want.pod));
+        let pod = &worker.want.pod;
+        let (namespace, name) = (spec::namespace(pod), spec::name(pod));
+        let span = tracing::info_span!("pod", uid = uid(pod), namespace, name);
         tokio::spawn(worker.run(inbox).instrument(span));
         sender
     }
@@ -205,12 +202,10 @@ impl Worker {
         }
         let executor = self.executor.clone();
         let context = self.context();
-        let pod = uid(&self.want.pod).to_owned();
-        let span = tracing::debug_span!("effect", pod, ?effect);
+        let span = tracing::debug_span!("effect", what = %effect);
         let run = async move {
-            let begun = Instant::now();
             let result = executor.run(&effect, &context).await;
-            (effect, result, begun.elapsed())
+            (effect, result)
         };
         self.tasks.spawn(run.instrument(span));
     }
@@ -349,13 +344,12 @@ impl Worker {
         }
     }
 
-    fn settle(&mut self, done: Option<(Effect, Result<Report, Failed>, Duration)>) {
-        let Some((effect, result, took)) = done else {
+    fn settle(&mut self, done: Option<(Effect, Result<Report, Failed>)>) {
+        let Some((effect, result)) = done else {
             return;
         };
         let Some(work) = effect.work() else { return };
         self.seen.busy.remove(&work);
-        self.timeline.note(&effect, took, result.as_ref().err());
         match result {
             Ok(report) => {
                 self.seen.failed.remove(&work);
@@ -436,7 +430,7 @@ impl Worker {
         }
         let spec = self.want.pod.spec.as_ref();
         let image = spec
-            .and_then(|s| super::spec::find(s, container))
+            .and_then(|s| spec::find(s, container))
             .and_then(|c| c.image);
         let message = format!("Back-off pulling image {:?}", image.unwrap_or_default());
         let subject = self.subject();
@@ -482,7 +476,6 @@ impl Worker {
         if same_pod && !finishes && self.published.as_ref() == Some(&status) {
             return;
         }
-        self.show_start(&status);
         self.told = Some(self.want.pod.clone());
         self.published = Some(status.clone());
         let sink = &self.executor.deps().status;
@@ -498,15 +491,6 @@ impl Worker {
             Stage::Syncing | Stage::Terminating { .. } | Stage::Terminated { .. } => {
                 sink.publish(&self.want.pod, status);
             }
-        }
-    }
-
-    /// Once, when the pod runs: where the time of its start went.
-    fn show_start(&mut self, status: &PodStatus) {
-        let running = status.phase.as_deref() == Some("Running");
-        if running && !std::mem::replace(&mut self.shown, running) {
-            let steps = waterfall(&self.timeline.steps());
-            tracing::debug!(target: "lighter::waterfall", "started\n{steps}");
         }
     }
 
@@ -533,7 +517,6 @@ impl Worker {
             current: of(false),
             previous: of(true),
             sandbox: self.seen.ready_sandbox().map(|s| s.id.clone()),
-            steps: self.timeline.steps(),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
+use tracing::Instrument;
 
 /// Writes under way at once; a pod has at most one.
 const WRITERS: usize = 16;
@@ -118,7 +119,9 @@ impl ApiStatus {
                 slot = self.take_newer(&uid).unwrap_or(slot);
             }
             let permit = self.writers.acquire().await;
-            let outcome = self.write(&uid, &slot).await;
+            let settled = settled(&slot.status);
+            let span = tracing::debug_span!("patch_status", uid, settled);
+            let outcome = self.write(&uid, &slot).instrument(span).await;
             drop(permit);
             match outcome {
                 Outcome::Done => wait = FIRST_RETRY,
@@ -284,6 +287,13 @@ fn coming_up(status: &PodStatus) -> bool {
     let mut reasons = all.filter_map(waits).map(|w| w.reason.unwrap_or_default());
     status.phase.as_deref() == Some("Pending")
         && reasons.all(|r| matches!(r.as_str(), "ContainerCreating" | "PodInitializing"))
+}
+
+/// The start is over: ready, or at an end already.
+fn settled(status: &PodStatus) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+        || conditions.any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn uid(pod: &Pod) -> String {

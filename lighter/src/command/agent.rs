@@ -2,8 +2,10 @@
 
 use super::runtime::{default_socket, settings};
 use crate::cli::AgentArgs;
+use crate::control::{self, Control};
 use crate::exit::{CONFIG, USAGE, coded};
 use crate::signals;
+use crate::waterfall::Starts;
 use anyhow::Context;
 use cri_proto::Cri;
 use kubelet::agent::AgentOptions;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// Runs until SIGTERM; containers stay.
-pub async fn run(args: AgentArgs) -> anyhow::Result<u8> {
+pub async fn run(args: AgentArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
     super::need_root("agent")?;
     let file = args.config.exists().then_some(args.config.as_path());
     let mut loaded = kubelet::config::load(file, None)
@@ -23,12 +25,16 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<u8> {
     }
     let down = signals::shutdown()?;
     let options = options(&args, loaded)?;
+    let config = settings(&args.options)?;
     match &args.container_runtime_endpoint {
         Some(endpoint) => {
             let cri = cri_proto::connect(endpoint).await?;
+            let images = None;
+            let control = control::serve(&control::socket(&config), Control { starts, images })?;
             kubelet::agent::run(options, cri, ready, down).await?;
+            control.abort();
         }
-        None => built_in(&args, options, down).await?,
+        None => built_in(&args, config, starts, options, down).await?,
     }
     Ok(0)
 }
@@ -36,10 +42,11 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<u8> {
 /// The runtime in this process, served on its socket as well.
 async fn built_in(
     args: &AgentArgs,
+    mut config: ::runtime::Config,
+    starts: Arc<Starts>,
     options: AgentOptions,
     down: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut config = settings(&args.options)?;
     config.log_max_size = Some(options.config.config.container_log_max_size);
     config.log_max_files = options.config.config.container_log_max_files;
     config.seccomp_dir = args.root_dir.join("seccomp");
@@ -47,11 +54,14 @@ async fn built_in(
         .listen
         .clone()
         .unwrap_or_else(|| default_socket(&config));
+    let control_socket = control::socket(&config);
     let runtime = ::runtime::Runtime::open(config)
         .await
         .context("start the runtime")?;
     let listener = cri_proto::bind(&socket).await?;
     let cri: Arc<dyn Cri> = runtime.clone();
+    let images = Some(runtime.images().clone());
+    let control = control::serve(&control_socket, Control { starts, images })?;
     let server = tokio::spawn(cri_proto::serve(
         cri.clone(),
         listener,
@@ -59,6 +69,7 @@ async fn built_in(
     ));
     let kubelet = kubelet::agent::run(options, cri, ready, down.clone()).await;
     down.cancel();
+    control.abort();
     server.await.context("the CRI server")??;
     runtime.shutdown().await;
     kubelet.map_err(Into::into)

@@ -1,8 +1,9 @@
 //! `lighter image`.
 
 use super::look::table;
-use super::runtime::{default_socket, settings};
+use super::runtime::settings;
 use crate::cli::{ImageCommand, RuntimeOptions, Socket};
+use crate::control;
 use crate::exit::{USAGE, coded};
 use cri_proto::Cri;
 use cri_proto::v1::*;
@@ -10,7 +11,7 @@ use runtime::image::Store;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Dispatches to the CRI socket; `import` opens the store itself.
+/// Dispatches to the CRI socket; `import`, for which CRI has no verb, elsewhere.
 pub async fn run(command: ImageCommand) -> anyhow::Result<u8> {
     match command {
         ImageCommand::Ls(socket) => ls(&connect(&socket).await?).await,
@@ -101,26 +102,25 @@ async fn rm(cri: &Arc<dyn Cri>, images: Vec<String>) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Opens the store itself: the archive may be large, and CRI has no verb for
-/// it. A runtime that is up keeps its own list of images and would not see it.
+/// By the runtime that serves, or, when there is none, into the store itself.
 async fn import(options: &RuntimeOptions, archive: &Path) -> anyhow::Result<u8> {
     super::need_root("image import")?;
     let config = settings(options)?;
-    let socket = default_socket(&config);
-    if cri_proto::connect(&socket.to_string_lossy()).await.is_ok() {
-        anyhow::bail!(
-            "a runtime is serving {} and would not see the images; stop it first, \
-             or pull them from a registry",
-            socket.display()
-        );
+    let imported = match control::import(&control::socket(&config), archive).await? {
+        Some(imported) => imported,
+        None => import_alone(config, archive).await?,
+    };
+    for name in imported {
+        println!("imported {name}");
     }
+    Ok(0)
+}
+
+async fn import_alone(config: ::runtime::Config, archive: &Path) -> anyhow::Result<Vec<String>> {
     let store = Store::open(config.images())?;
     let imported = match archive == Path::new("-") {
         true => store.import_stream(std::io::stdin(), None).await?,
         false => store.import(archive, None).await?,
     };
-    for image in imported {
-        println!("imported {}", image.repo_tags.first().unwrap_or(&image.id));
-    }
-    Ok(0)
+    Ok(control::names(&imported))
 }

@@ -7,9 +7,12 @@ mod join;
 mod look;
 mod play;
 mod runtime;
+mod waterfall;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{NO_PERMISSION, coded};
+use crate::waterfall::Starts;
+use std::sync::Arc;
 
 /// The agent mostly waits: two threads keep its memory small, and a blocking
 /// pool does what blocks.
@@ -17,18 +20,19 @@ pub fn worker_threads() -> usize {
     2
 }
 
-/// Runs the command; the answer is the exit code.
-pub async fn run(cli: Cli) -> anyhow::Result<u8> {
+/// Runs the command; the answer is the exit code. What it starts is in `starts`.
+pub async fn run(cli: Cli, starts: Arc<Starts>) -> anyhow::Result<u8> {
     match cli.command {
-        Command::Agent(args) => agent::run(args).await,
+        Command::Agent(args) => agent::run(args, starts).await,
         Command::Join(args) => join::run(args).await,
         Command::Reset(args) => join::reset(&args),
-        Command::Play(args) => play::run(args).await,
-        Command::Runtime(args) => runtime::run(args).await,
+        Command::Play(args) => play::run(args, &starts).await,
+        Command::Runtime(args) => runtime::run(args, starts).await,
         Command::Image(command) => image::run(command).await,
         Command::Ps(args) => look::ps(&args).await,
         Command::Logs(args) => look::logs(&args).await,
         Command::Exec(args) => look::exec(args).await,
+        Command::Waterfall(args) => waterfall::run(&args).await,
         Command::Check => check::run(),
     }
 }

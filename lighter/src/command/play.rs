@@ -3,6 +3,7 @@
 use super::runtime::{default_socket, settings};
 use crate::cli::PlayArgs;
 use crate::signals;
+use crate::waterfall::{Starts, draw};
 use anyhow::Context;
 use cri_proto::Cri;
 use kubelet::play::{Outcome, PlayOptions};
@@ -14,7 +15,7 @@ const POD_FAILED: u8 = 1;
 
 /// Plays on the runtime that serves the socket, or, when there is none, on one
 /// of its own for as long as it runs; the containers stay either way.
-pub async fn run(args: PlayArgs) -> anyhow::Result<u8> {
+pub async fn run(args: PlayArgs, starts: &Starts) -> anyhow::Result<u8> {
     super::need_root("play")?;
     let mut config = settings(&args.options)?;
     config.pod_cidr = config.pod_cidr.or_else(|| Some(args.pod_cidr.clone()));
@@ -25,6 +26,11 @@ pub async fn run(args: PlayArgs) -> anyhow::Result<u8> {
         Ok(cri) => kubelet::play::run(options, cri, down).await?,
         Err(_) => on_own_runtime(config, options, down).await?,
     };
+    if args.waterfall {
+        for start in starts.list() {
+            eprint!("{}", draw(&start));
+        }
+    }
     Ok(if outcome == Outcome::Failed {
         POD_FAILED
     } else {

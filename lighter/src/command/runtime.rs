@@ -1,6 +1,8 @@
 //! `lighter runtime`, and opening the runtime for the other commands.
 
 use crate::cli::{RuntimeArgs, RuntimeOptions};
+use crate::control::{self, Control};
+use crate::waterfall::Starts;
 use crate::{config, signals};
 use anyhow::Context;
 use cri_proto::Cri;
@@ -28,21 +30,25 @@ pub fn default_socket(config: &::runtime::Config) -> PathBuf {
 }
 
 /// Serves the CRI socket until SIGTERM.
-pub async fn run(args: RuntimeArgs) -> anyhow::Result<u8> {
+pub async fn run(args: RuntimeArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
     super::need_root("runtime")?;
     let mut config = settings(&args.options)?;
     config.pod_cidr = args.pod_cidr.or(config.pod_cidr);
     let socket = args.listen.unwrap_or_else(|| default_socket(&config));
+    let control_socket = control::socket(&config);
     let runtime = ::runtime::Runtime::open(config)
         .await
         .context("start the runtime")?;
     let listener = cri_proto::bind(&socket).await?;
+    let images = Some(runtime.images().clone());
+    let control = control::serve(&control_socket, Control { starts, images })?;
     tracing::info!(socket = %socket.display(), "serving CRI v1");
     // Nobody may be told, and then nothing is lost.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let down = signals::shutdown()?;
     let cri: Arc<dyn Cri> = runtime.clone();
     cri_proto::serve(cri, listener, down.cancelled_owned()).await?;
+    control.abort();
     runtime.shutdown().await;
     Ok(0)
 }

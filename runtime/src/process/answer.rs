@@ -137,17 +137,11 @@ pub fn now() -> i64 {
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
-/// Hands on when what was done: events of the target `lighter::waterfall`, with
-/// `at` in nanoseconds of CLOCK_MONOTONIC.
-pub fn mark_waterfall(sandbox: &str, container: &str, marks: &[Mark]) {
+/// Hands on when what was done: events of the target `lighter::waterfall` in the
+/// span of the verb, with `at` in nanoseconds of CLOCK_MONOTONIC.
+pub fn mark_waterfall(marks: &[Mark]) {
     for mark in marks {
-        tracing::debug!(
-            target: "lighter::waterfall",
-            sandbox,
-            container,
-            what = mark.what,
-            at = mark.at,
-        );
+        tracing::debug!(target: "lighter::waterfall", what = mark.what, at = mark.at);
     }
 }
 

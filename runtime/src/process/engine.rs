@@ -75,7 +75,7 @@ impl Engine {
     ///
     /// # Errors
     /// The step of the monitor that failed; nothing is left then.
-    #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %spec.id))]
+    #[tracing::instrument(name = "monitor", level = "debug", skip_all, fields(sandbox = %spec.id))]
     pub async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Arc<Sandbox>, ProcessError> {
         let dir = self.directory(&spec.id);
         // Asked for a second time, by one who has not seen the first answer.

@@ -41,7 +41,7 @@ impl Sandbox {
     ) -> Result<Arc<Self>, ProcessError> {
         let id = connection.sandbox.clone();
         let (state, fds) = answer::state(&id, answer)?;
-        mark_waterfall(&id, "", &state.marks);
+        mark_waterfall(&state.marks);
         let [monitor, netns] = fds.required;
         let monitor_pid = answer::pid_of(&monitor).map_err(|source| protocol(&id, source))?;
         connection.learn(&state.containers);
@@ -91,7 +91,7 @@ impl Sandbox {
     /// # Errors
     /// The step that failed; nothing of the container is left then but its
     /// writable layer.
-    #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %self.id, container = %spec.id))]
+    #[tracing::instrument(name = "stage", level = "debug", skip_all, fields(sandbox = %self.id, container = %spec.id))]
     pub async fn create_container(&self, spec: ContainerSpec) -> Result<i32, ProcessError> {
         let host = prepare::Host {
             userns: self.userns.clone(),
@@ -105,13 +105,13 @@ impl Sandbox {
         let mut marks = vec![answer::mark("prepare")];
         let prepared = blocking(move || prepare::container(spec, &host)).await?;
         marks.push(answer::mark("prepared"));
-        mark_waterfall(&self.id, &id, &marks);
+        mark_waterfall(&marks);
         let fds: Vec<_> = prepared.fds.iter().map(AsFd::as_fd).collect();
         let done = self
             .done(&id, Body::Create(prepared.request), &fds)
             .await?
             .0;
-        mark_waterfall(&self.id, &id, &done.marks);
+        mark_waterfall(&done.marks);
         let record = Record {
             pid: done.pid,
             ..record
@@ -126,7 +126,7 @@ impl Sandbox {
     /// # Errors
     /// [`ProcessError::Command`] when there is no such command: the container has
     /// ended then, with no event.
-    #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %self.id, container = %id))]
+    #[tracing::instrument(name = "execute", level = "debug", skip_all, fields(sandbox = %self.id, container = %id))]
     pub async fn start_container(&self, id: &str) -> Result<i32, ProcessError> {
         let body = Body::Start(named(id));
         let answered = self.done(id, body, &[]).await;
@@ -134,7 +134,7 @@ impl Sandbox {
         let record = containers.entry(id.to_owned()).or_default();
         match answered {
             Ok((done, _)) => {
-                mark_waterfall(&self.id, id, &done.marks);
+                mark_waterfall(&done.marks);
                 if record.exit.is_none() {
                     record.pid = done.pid;
                 }

@@ -82,7 +82,12 @@ async fn create(
         .filter(|_| sandbox.is_ready())
         .ok_or_else(not_ready)?;
     let id = new_id();
-    let span = tracing::info_span!("create_container", id = &id[..13], name = name.1);
+    let span = tracing::info_span!(
+        "create_container",
+        id = &id[..13],
+        sandbox = &name.0[..13],
+        name = name.1
+    );
     let request = Request {
         dir: sandbox.containers_dir().join(&id),
         image: resolve(core, &config)?,
@@ -102,8 +107,7 @@ async fn create(
         };
         let made = match prepared {
             Ok(prepared) => {
-                let made = engine.create_container(prepared.engine);
-                let made = made.instrument(tracing::info_span!("stage")).await;
+                let made = engine.create_container(prepared.engine).await;
                 let made = made.map_err(VerbError::from);
                 made.and_then(|_| {
                     prepared.container.update(|r| r.state = State::Created)?;

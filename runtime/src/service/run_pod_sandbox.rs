@@ -69,7 +69,13 @@ async fn run(
         return Ok(known);
     }
     let id = new_id();
-    let span = tracing::info_span!("run_pod_sandbox", id = &id[..13], pod = name.1);
+    let (namespace, pod) = (&name.0, &name.1);
+    let span = tracing::info_span!(
+        "run_pod_sandbox",
+        sandbox = &id[..13],
+        namespace,
+        name = pod
+    );
     let sandbox = async {
         let spec = spec::sandbox(&id, &config, &node_name())?;
         let sandbox = Arc::new(new_sandbox(core, &id, config)?);
@@ -158,7 +164,6 @@ async fn make(
         sandbox.set_engine(Some(monitor));
         Ok(())
     };
-    let monitor = monitor.instrument(tracing::info_span!("monitor"));
     // Both to their ends, so that an undo does not race with either.
     let (prepared, monitor): (_, Result<(), VerbError>) = tokio::join!(prepared, monitor);
     prepared?;

@@ -20,7 +20,8 @@ pub(super) async fn start_container(
     request: StartContainerRequest,
 ) -> Result<StartContainerResponse, Status> {
     let container = core.container(&request.container_id)?;
-    let span = tracing::info_span!("start_container", id = &container.id()[..13]);
+    let (id, sandbox) = (&container.id()[..13], &container.sandbox.id()[..13]);
+    let span = tracing::info_span!("start_container", id, sandbox);
     let work = async move { Ok(start(&core, &container).await?) };
     detached(work.instrument(span)).await?;
     Ok(StartContainerResponse {})

@@ -4,6 +4,7 @@ use crate::source::Source;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// What is wanted of a pod.
@@ -182,6 +183,29 @@ pub enum Effect {
     ReportPullBackOff {
         container: String,
     },
+}
+
+impl fmt::Display for Effect {
+    /// The verb, and of which container: `StartContainer web`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, container) = match self {
+            Effect::Abandon => ("Abandon", ""),
+            Effect::MountVolumes => ("MountVolumes", ""),
+            Effect::RunSandbox { .. } => ("RunSandbox", ""),
+            Effect::EnsureImage { container, .. } => ("EnsureImage", container.as_str()),
+            Effect::CreateContainer { container, .. } => ("CreateContainer", container.as_str()),
+            Effect::StartContainer { container, .. } => ("StartContainer", container.as_str()),
+            Effect::StopContainer { container, .. } => ("StopContainer", container.as_str()),
+            Effect::StopSandbox { .. } => ("StopSandbox", ""),
+            Effect::RemoveContainer { .. } => ("RemoveContainer", ""),
+            Effect::RemoveSandbox { .. } => ("RemoveSandbox", ""),
+            Effect::UnmountVolumes => ("UnmountVolumes", ""),
+            Effect::ReportBackOff { container, .. } => ("ReportBackOff", container.as_str()),
+            Effect::ReportPullBackOff { container } => ("ReportPullBackOff", container.as_str()),
+        };
+        let blank = if container.is_empty() { "" } else { " " };
+        write!(f, "{verb}{blank}{container}")
+    }
 }
 
 impl Effect {
