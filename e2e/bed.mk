@@ -1,5 +1,5 @@
 # The bed's verbs, included by the Makefile.
-.PHONY: run stop kubectl bench bed status conformance critest
+.PHONY: run stop kubectl bench bed status conformance critest crictl
 
 CLUSTER ?= lighter
 NODES ?= 1
@@ -45,3 +45,6 @@ critest: ## Validate the CRI runtime (FOCUS= SKIP= WEBSOCKET=1 PRIVATE=1 SEED= N
 	@$(BED) critest --lighter $(LIGHTER) --node $(or $(NODE),lighter) \
 	    $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(SEED),--seed $(SEED)) \
 	    $(patsubst %,--round %,$(critest_rounds)) $(if $(BENCH),--bench)
+
+crictl: ## Every crictl command against the CRI runtime (ARGS=case NODE=stock)
+	@NODE=$(or $(NODE),lighter) cargo test --quiet --workspace --profile $(PROFILE) --test crictl -- --ignored $(ARGS)

@@ -2,6 +2,7 @@
 
 use super::Stand;
 use crate::cluster::{Bed, registry};
+use crate::image::catalog;
 use crate::node::{Kind, lighter, stock};
 use crate::progress;
 use anyhow::{Result, bail};
@@ -39,6 +40,7 @@ fn ours(bed: &Bed, stand: &Stand, program: Option<&Path>) -> Result<()> {
 
 fn containerd(bed: &Bed, stand: &Stand) -> Result<()> {
     stock::install_runtime(bed, &stand.machine)?;
+    registry::push(bed, &stand.machine, &[catalog::PAUSE])?;
     let conflist = stock::conflist(POD_CIDR);
     stand
         .machine
