@@ -7,7 +7,7 @@ use e2e::conformance::Conformance;
 use e2e::critest::Critest;
 use e2e::machine::{enter::Enter, hold::Hold};
 use e2e::node::Kind;
-use e2e::{bench, demo, peer, progress};
+use e2e::{bench, demo, image, peer, progress};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -208,10 +208,11 @@ fn build(bed: &Bed, all: bool, names: &[String]) -> Result<()> {
         println!("{}", peer::path(&bed.cache, &bed.peers(), peer)?.display());
     }
     if names.is_empty() {
-        let needed = |p: &&peer::Peer| all || !(p.test || p.module == "cri-tools");
+        let needed = |p: &&peer::Peer| all || !p.test || p.module == "cri-tools";
         for peer in known().filter(needed) {
             println!("{}", peer::path(&bed.cache, &bed.peers(), peer)?.display());
         }
+        println!("{}", image::busybox::program(&bed.cache)?.display());
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ fn logs_are_cut_to_what_was_asked_for(kit: &Kit) -> Result<()> {
     let id = pod.start(&[
         "sh",
         "-c",
-        "for i in 1 2 3; do echo line $i; done; echo bad >&2",
+        "for i in 1 2 3; do echo line $i; done; sleep 0.3; echo bad >&2",
     ])?;
     pod.wait_exited(&id)?;
     let out = kit.output(&["logs", &id])?;
