@@ -266,7 +266,7 @@ async fn unreadable_record_takes_down_its_own_pod_only() {
         bed.status(&kept).await.state(),
         ContainerState::ContainerRunning
     );
-    assert_eq!(bed.pods().await, [good.clone()]);
+    assert_eq!(bed.pods().await, std::slice::from_ref(&good));
     bed.remove_pod(&good).await;
     bed.close().await;
 }
@@ -325,7 +325,8 @@ async fn default_filter_is_loaded_also_without_no_new_privileges() {
 #[ignore = "needs root: pods"]
 async fn pods_of_every_namespace_mode_run() {
     let bed = Bed::new("modes").await;
-    let modes: [(&str, fn(&mut NamespaceOption)); 4] = [
+    type Set = fn(&mut NamespaceOption);
+    let modes: [(&str, Set); 4] = [
         ("own-pid", |o| o.set_pid(NamespaceMode::Container)),
         ("host-pid", |o| o.set_pid(NamespaceMode::Node)),
         ("host-ipc", |o| o.set_ipc(NamespaceMode::Node)),

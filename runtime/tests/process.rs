@@ -98,10 +98,7 @@ async fn events_are_of_the_container_that_ended() {
             codes.insert(container, exit.code);
         }
     }
-    assert_eq!(
-        codes.into_iter().map(|(_, code)| code).collect::<Vec<_>>(),
-        [1, 2]
-    );
+    assert_eq!(codes.into_values().collect::<Vec<_>>(), [1, 2]);
     sandbox.shutdown().await.expect("shutdown");
 }
 

@@ -135,7 +135,9 @@ fn bench(bed: &Bed, args: BenchArgs) -> Result<()> {
 
 fn main() -> ExitCode {
     match run(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // Its last line said what failed.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("bed: {error:#}");
             ExitCode::FAILURE
@@ -143,8 +145,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<()> {
+/// False when the work was done and its verdict is bad.
+fn run(args: Args) -> Result<bool> {
     let bed = Bed::new(std::env::current_exe().context("own path")?);
+    let done = |()| true;
     match args.verb {
         Verb::Up(args) => {
             let _lock = up::locked(&bed, &args.name)?;
@@ -158,17 +162,17 @@ fn run(args: Args) -> Result<()> {
                 lighter: args.lighter,
                 bare: args.bare,
             };
-            up::up(&bed, &options).map(drop)
+            up::up(&bed, &options).map(|_| true)
         }
         Verb::Down { name } => {
             let _lock = up::locked(&bed, &name)?;
-            progress::step(&format!("cluster {name} down"), || down::down(&bed, &name))
+            progress::step(&format!("cluster {name} down"), || down::down(&bed, &name)).map(done)
         }
-        Verb::Demo { name } => demo::demo(&bed, &Cluster::load(&bed, &name)?),
-        Verb::Bench(args) => bench(&bed, args),
-        Verb::Conformance(conformance) => end_with(conformance.run(&bed)?),
-        Verb::Critest(critest) => end_with(critest.run(&bed)?),
-        Verb::Status => status(&bed),
+        Verb::Demo { name } => demo::demo(&bed, &Cluster::load(&bed, &name)?).map(done),
+        Verb::Bench(args) => bench(&bed, args).map(done),
+        Verb::Conformance(conformance) => conformance.run(&bed),
+        Verb::Critest(critest) => critest.run(&bed),
+        Verb::Status => status(&bed).map(done),
         Verb::Kubectl { name, args } => {
             let cluster = Cluster::load(&bed, &name)?;
             cluster.check_alive()?;
@@ -185,18 +189,10 @@ fn run(args: Args) -> Result<()> {
             let found = found.with_context(|| format!("no machine {machine} in cluster {name}"))?;
             Err(found.command(&args[0]).args(&args[1..]).exec().into())
         }
-        Verb::Build { all, names } => build(&bed, all, &names),
-        Verb::Hold(hold) => hold.run(),
-        Verb::Enter(enter) => enter.run(),
+        Verb::Build { all, names } => build(&bed, all, &names).map(done),
+        Verb::Hold(hold) => hold.run().map(done),
+        Verb::Enter(enter) => enter.run().map(done),
     }
-}
-
-/// The last line of a run is its result; an error would come after it.
-fn end_with(passed: bool) -> Result<()> {
-    if !passed {
-        std::process::exit(1);
-    }
-    Ok(())
 }
 
 fn build(bed: &Bed, all: bool, names: &[String]) -> Result<()> {

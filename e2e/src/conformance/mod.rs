@@ -116,7 +116,7 @@ impl Conformance {
             dir.display()
         );
         if !left.is_empty() {
-            self.run_specs(bed, &suite, &mut record, &left, &dir)?;
+            self.run_specs(bed, &suite, &mut record, &left)?;
         }
         let tally = record.tally(&wanted);
         print!("{tally}");
@@ -129,13 +129,13 @@ impl Conformance {
         suite: &Suite,
         record: &mut Record,
         specs: &[String],
-        dir: &Path,
     ) -> Result<()> {
+        let dir = self.dir(bed, self.kind())?;
         let cluster = self.cluster(bed)?;
         step("images of the specs", || {
             cluster.push(bed, &self.group.images())
         })?;
-        let run = record::new_run(dir)?;
+        let run = record::new_run(&dir)?;
         println!("  running, with log and junit in {}", run.display());
         let ended = suite.run(&cluster, specs, self.parallel, &run);
         keep_logs(&cluster, &run.join("nodes"));
@@ -143,7 +143,7 @@ impl Conformance {
         let outcomes = report::read(&run.join(suite::REPORT));
         if let Ok(outcomes) = outcomes {
             record.take(outcomes, &build(bed, self.kind()));
-            record.save(dir)?;
+            record.save(&dir)?;
         }
         ended?;
         if self.keep {

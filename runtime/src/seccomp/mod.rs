@@ -52,10 +52,13 @@ pub enum SeccompError {
 /// Profiles are small; containerd's default has 25 KiB.
 const MAX_PROFILE: u64 = 1 << 20;
 
+/// The text of a profile, and the capabilities as bits.
+type Ingredients = (Vec<u8>, u64);
+
 /// Filters made so far, by what they were made of.
 #[derive(Debug, Default)]
 pub struct Compiled {
-    filters: Mutex<HashMap<(Vec<u8>, u64), Arc<[u8]>>>,
+    filters: Mutex<HashMap<Ingredients, Arc<[u8]>>>,
 }
 
 impl Compiled {

@@ -134,39 +134,13 @@ impl<'a> Rootfs<'a> {
         let made = kit::make("tmpfs", &options, writable).on(Step::MakeMount, destination)?;
         self.place_kernel(made.as_fd(), destination)?;
         for hierarchy in &self.plan.hierarchies {
-            self.hierarchy(
-                &made,
-                destination,
-                &hierarchy.key,
-                &hierarchy.value,
-                attributes,
-            )?;
+            let at = format!("{destination}/{}", hierarchy.key);
+            let target = path::mountpoint(made.as_fd(), &hierarchy.key, true)?;
+            let hierarchy =
+                self::hierarchy(&hierarchy.value, attributes).on(Step::MakeMount, &at)?;
+            attach_on(hierarchy.as_fd(), &target).on(Step::AttachMount, &at)?;
         }
         set(&made, u64::from(attributes.bits()), false).on(Step::AttachMount, destination)
-    }
-
-    fn hierarchy(
-        &self,
-        above: &OwnedFd,
-        destination: &str,
-        name: &str,
-        options: &str,
-        attributes: MountAttrFlags,
-    ) -> Answer {
-        let at = format!("{destination}/{name}");
-        let target = path::mountpoint(above.as_fd(), name, true)?;
-        let options: Vec<_> = options
-            .split(',')
-            .filter(|option| !option.is_empty())
-            .map(|option| option.split_once('=').unwrap_or((option, "")))
-            .collect();
-        let fstype = if options.is_empty() {
-            "cgroup2"
-        } else {
-            "cgroup"
-        };
-        let made = kit::make(fstype, &options, attributes).on(Step::MakeMount, &at)?;
-        attach_on(made.as_fd(), &target).on(Step::AttachMount, &at)
     }
 
     /// /dev as every container expects it, and the devices asked for. A /dev that
@@ -256,6 +230,21 @@ impl<'a> Rootfs<'a> {
         };
         sys::set_mount_attr(&self.root, attr).at(Step::Propagation)
     }
+}
+
+/// A hierarchy of cgroup v1 by its options; without any, that of v2.
+fn hierarchy(options: &str, attributes: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
+    let options: Vec<_> = options
+        .split(',')
+        .filter(|option| !option.is_empty())
+        .map(|option| option.split_once('=').unwrap_or((option, "")))
+        .collect();
+    let fstype = if options.is_empty() {
+        "cgroup2"
+    } else {
+        "cgroup"
+    };
+    kit::make(fstype, &options, attributes)
 }
 
 /// Attaches a detached mount on what an O_PATH descriptor refers to.
