@@ -13,12 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-fn plugins() -> Option<PathBuf> {
-    let dir = std::env::var_os("LIGHTER_CNI_PLUGINS");
-    if dir.is_none() {
-        println!("skipped: LIGHTER_CNI_PLUGINS names no folder of reference plugins");
-    }
-    dir.map(PathBuf::from)
+fn plugins() -> PathBuf {
+    std::env::var_os("LIGHTER_CNI_PLUGINS")
+        .expect("LIGHTER_CNI_PLUGINS names a folder of reference plugins")
+        .into()
 }
 
 fn open(dir: &TempDir, bin: Vec<PathBuf>) -> Arc<Network> {
@@ -107,7 +105,7 @@ async fn life(version: &str, bin: Vec<PathBuf>) {
 #[test]
 #[ignore = "needs root and the reference plugins: LIGHTER_CNI_PLUGINS"]
 fn reference_plugins_wire_a_pod_in_every_version() {
-    let Some(bin) = plugins() else { return };
+    let bin = plugins();
     for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let bin = bin.clone();
         in_host(move || async move { life(version, vec![bin]).await });
