@@ -40,6 +40,8 @@ pub struct Figures {
     pub crowd: usize,
     pub empty: Sample,
     pub full: Sample,
+    /// Where the time of the last single pod's start went, if the node can tell.
+    pub waterfall: Option<String>,
 }
 
 pub fn bench(bed: &Bed, options: &Options) -> Result<Vec<Figures>> {
@@ -86,6 +88,7 @@ fn measure(cluster: &Cluster, options: &Options) -> Result<Figures> {
             crowd_gone: 0.0,
             crowd: options.crowd,
             full: empty.clone(),
+            waterfall: None,
             empty,
         };
         step(
@@ -99,6 +102,7 @@ fn measure(cluster: &Cluster, options: &Options) -> Result<Figures> {
                 Ok(())
             },
         )?;
+        figures.waterfall = waterfall(cluster, options.rounds)?;
         step(&format!("{kind}: {} pods at once", options.crowd), || {
             let names: Vec<String> = (0..options.crowd).map(|i| format!("crowd-{i}")).collect();
             figures.crowd_ready =
@@ -118,6 +122,15 @@ fn one(api: &Api, watch: &mut api::Watch, name: &str) -> Result<(f64, f64)> {
     let ready = watch.ready(&names, || api.create(name))?;
     let gone = watch.gone(&names, || api.delete(name))?;
     Ok((ready, gone))
+}
+
+fn waterfall(cluster: &Cluster, rounds: usize) -> Result<Option<String>> {
+    let node = &cluster.nodes[0];
+    if node.kind != Kind::Lighter || rounds == 0 {
+        return Ok(None);
+    }
+    let pod = format!("one-{}", rounds - 1);
+    node.machine.run("lighter", &["waterfall", &pod]).map(Some)
 }
 
 /// Garbage collectors and caches need a moment.

@@ -55,6 +55,9 @@ pub fn table(all: &[Figures]) -> String {
         }
         text += "\n";
     }
+    for waterfall in all.iter().filter_map(|f| f.waterfall.as_ref()) {
+        text += &format!("\nthe start of one pod, milliseconds: {waterfall}");
+    }
     for figures in all {
         text += &format!(
             "\nprocesses of the {} node, empty and full (how many, PSS MiB):\n",

@@ -46,6 +46,8 @@ pub fn up(bed: &Bed, options: &Options) -> Result<Cluster> {
     })?;
     let registry = registry::start(bed, &cluster.control_plane)?;
     cluster.record("control-plane", "registry", registry)?;
+    let private = registry::start_private(bed, &cluster.control_plane)?;
+    cluster.record("control-plane", "registry-private", private)?;
     install_control_plane(bed, &cluster.control_plane)?;
     let machine = cluster.control_plane.clone();
     std::thread::scope(|scope| {

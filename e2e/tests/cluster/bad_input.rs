@@ -2,11 +2,13 @@
 
 use crate::kit::{FOREVER, Space, pod, same, waiting, with, with_main};
 use anyhow::{Result, ensure};
+use e2e::cluster::registry;
 use serde_json::json;
 
 crate::tests!(
     an_image_that_does_not_exist_is_named,
     an_unreachable_registry_is_named,
+    a_private_image_needs_its_pull_secret,
     a_wrong_image_name_is_refused,
     a_wrong_command_is_named,
     a_missing_secret_holds_a_pod_until_it_is_created,
@@ -32,6 +34,38 @@ fn an_unreachable_registry_is_named(t: &Space) -> Result<()> {
     let image = "127.0.0.1:9/some/image:1";
     t.apply(&with_main(pod("b", FOREVER), json!({ "image": image })))?;
     t.wait_event("b", &["Failed", "127.0.0.1:9", "refused"])
+}
+
+fn a_private_image_needs_its_pull_secret(t: &Space) -> Result<()> {
+    let image = format!("{}/library/busybox:latest", registry::PRIVATE);
+    let wanting = |name: &str, secret: &str| {
+        let main = json!({ "image": image, "imagePullPolicy": "Always" });
+        let secrets = json!([{ "name": secret }]);
+        with(
+            with_main(pod(name, FOREVER), main),
+            json!({ "imagePullSecrets": secrets }),
+        )
+    };
+    for (name, password) in [("wrong", "nonsense"), ("right", registry::PASSWORD)] {
+        t.kubectl(&[
+            "create",
+            "secret",
+            "docker-registry",
+            name,
+            &format!("--docker-server={}", registry::PRIVATE),
+            &format!("--docker-username={}", registry::USER),
+            &format!("--docker-password={password}"),
+        ])?;
+    }
+    t.apply(&wanting("absent", "none"))?;
+    t.apply(&wanting("refused", "wrong"))?;
+    for name in ["absent", "refused"] {
+        t.wait_event(name, &["Failed", &image])?;
+        t.wait(name, "a pull that fails", |p| {
+            matches!(waiting(p), "ErrImagePull" | "ImagePullBackOff")
+        })?;
+    }
+    t.run(&wanting("allowed", "right"))
 }
 
 fn a_wrong_image_name_is_refused(t: &Space) -> Result<()> {

@@ -1,14 +1,17 @@
 //! `lighter` commands on the node, beside its agent.
 
-use crate::kit::{Background, Space, has};
+use crate::kit::{Background, Space, has, phase};
 use anyhow::{Result, ensure};
 use e2e::progress;
+use serde_json::json;
 use std::time::Duration;
 
 crate::tests!(
     play_names_the_file_it_cannot_read: lighter_only,
     a_full_image_store_is_told_and_works_again_with_space: lighter_only,
     ps_logs_and_exec_show_the_nodes_containers: lighter_only,
+    waterfall_shows_where_a_pods_start_went: lighter_only,
+    imported_image_is_run_without_a_restart_of_the_agent: lighter_only,
 );
 
 fn play_names_the_file_it_cannot_read(t: &Space) -> Result<()> {
@@ -110,4 +113,60 @@ fn ps_logs_and_exec_show_the_nodes_containers(t: &Space) -> Result<()> {
         &t.node().run("lighter", &["exec", &id, "--", "hostname"])?,
         "seen",
     )
+}
+
+fn waterfall_shows_where_a_pods_start_went(t: &Space) -> Result<()> {
+    t.run(&crate::kit::pod("drawn", "while :; do sleep 1; done"))?;
+    let pod = format!("{}/drawn", t.name);
+    // The write that says Ready is the last row, and may be under way still.
+    progress::wait_for("the last row", Duration::from_secs(10), || {
+        let drawn = t.node().run("lighter", &["waterfall", &pod])?;
+        Ok(drawn.contains("patch_status").then_some(()))
+    })?;
+    let drawn = t.node().run("lighter", &["waterfall", &pod])?;
+    for row in [
+        "MountVolumes",
+        "RunSandbox",
+        "network",
+        "namespaces made",
+        "CreateContainer",
+        "stage ready",
+        "StartContainer",
+        "executed",
+    ] {
+        has(&drawn, row)?;
+    }
+    has(&t.node().run("lighter", &["waterfall"])?, "drawn")
+}
+
+fn imported_image_is_run_without_a_restart_of_the_agent(t: &Space) -> Result<()> {
+    // An image of the one static program that is there for certain.
+    let script = format!(
+        r#"set -e; mkdir -p /tmp/{0}/root; cd /tmp/{0}
+        cp "$(command -v lighter)" root/lighter && tar -C root -cf layer.tar lighter
+        diff=$(sha256sum <layer.tar | cut -d' ' -f1)
+        echo '{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["sha256:'$diff'"]}}}}' >config.json
+        echo '[{{"Config":"config.json","RepoTags":["local/{0}:1"],"Layers":["layer.tar"]}}]' >manifest.json
+        tar -cf image.tar manifest.json config.json layer.tar
+        lighter image import image.tar
+        lighter image import - <image.tar"#,
+        t.name
+    );
+    let image = format!("docker.io/local/{}:1", t.name);
+    has(&t.node().run("sh", &["-c", &script])?, &image)?;
+    let container = json!({
+        "name": "main", "image": image, "imagePullPolicy": "Never",
+        "command": ["/lighter", "--version"],
+    });
+    let spec = json!({ "restartPolicy": "Never", "containers": [container] });
+    t.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "imported" }, "spec": spec,
+    }))?;
+    t.wait("imported", "Succeeded", |pod| phase(pod) == "Succeeded")?;
+    has(&t.logs("imported")?, "lighter ")?;
+    // What is no archive is refused, and the reason is the agent's.
+    let mut import = t.node().command("lighter");
+    let output = e2e::command::output(import.args(["image", "import", "/proc/version"]))?;
+    ensure!(!output.status.success(), "/proc/version was imported");
+    Ok(())
 }

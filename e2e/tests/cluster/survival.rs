@@ -2,14 +2,15 @@
 
 use crate::kit::{Space, condition, pod, restarts, same, status};
 use anyhow::{Context, Result, ensure};
-use e2e::machine::Process;
+use e2e::http::{self, Request};
+use e2e::machine::{Process, network};
 use e2e::node::{self, Kind};
 use e2e::{cluster::Cluster, progress};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 crate::tests!(
     a_killed_agent_loses_no_line_and_no_readiness: alone,
@@ -24,18 +25,40 @@ const COUNT: &str =
 
 fn a_killed_agent_loses_no_line_and_no_readiness(t: &Space) -> Result<()> {
     t.run(&pod("b", COUNT))?;
-    let before = Mark::of(t, "b")?;
+    t.run(&pod(
+        "web",
+        "echo served >/tmp/index.html; exec httpd -f -p 8080 -h /tmp",
+    ))?;
+    let before = (Mark::of(t, "b")?, Mark::of(t, "web")?);
     for _ in 0..2 {
         kill_agent(t)?;
-        std::thread::sleep(Duration::from_secs(2));
+        serves(t, "web", Duration::from_secs(2))?;
         start_agent(t)?;
-        std::thread::sleep(Duration::from_secs(3));
+        serves(t, "web", Duration::from_secs(3))?;
     }
     progress::wait_for("exec after the restart", Duration::from_secs(30), || {
         Ok(t.sh("b", "true").is_ok().then_some(()))
     })?;
-    same(Mark::of(t, "b")?, before)?;
+    same((Mark::of(t, "b")?, Mark::of(t, "web")?), before)?;
     whole(&t.logs("b")?)
+}
+
+/// Answers every request, from the node's own network, for so long.
+fn serves(t: &Space, name: &str, during: Duration) -> Result<()> {
+    let ip = t.pod(name)?["status"]["podIP"].clone();
+    let address = format!("{}:8080", ip.as_str().unwrap_or_default());
+    let end = Instant::now() + during;
+    let mut answered = 0;
+    while Instant::now() < end {
+        let request = Request::to("GET", "/index.html");
+        let answer = network::inside(t.node(), || http::send(&address, &request));
+        let answer = answer.with_context(|| format!("after {answered} answers"))?;
+        same(answer.status, 200)?;
+        answered += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ensure!(answered > 10, "{answered} answers only");
+    Ok(())
 }
 
 fn a_killed_spawner_is_not_noticed(t: &Space) -> Result<()> {
@@ -132,6 +155,8 @@ fn join_refuses_bad_tokens_and_pins_in_one_line(t: &Space) -> Result<()> {
 #[derive(Debug, PartialEq)]
 struct Mark {
     container: String,
+    /// Its first process, as the host counts.
+    pid: i32,
     restarts: u64,
     started: String,
     ready_since: String,
@@ -144,14 +169,40 @@ impl Mark {
         let node: Value =
             serde_json::from_str(&t.kubectl(&["get", "node", &t.node().name, "-o", "json"])?)?;
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let container = text(&status(&pod)["containerID"]);
         Ok(Mark {
-            container: text(&status(&pod)["containerID"]),
+            pid: first_process(t, &container)?,
+            container,
             restarts: restarts(&pod),
             started: text(&status(&pod)["state"]["running"]["startedAt"]),
             ready_since: text(&ready(&pod)["lastTransitionTime"]),
             node_ready_since: text(&ready(&node)["lastTransitionTime"]),
         })
     }
+}
+
+/// The oldest process in the cgroup of a container.
+fn first_process(t: &Space, container: &str) -> Result<i32> {
+    let id = container.rsplit('/').next().unwrap_or_default();
+    ensure!(!id.is_empty(), "no container id");
+    let inside = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(id))
+    };
+    let mut found: Vec<(u64, i32)> = e2e::cgroup::members(&t.node().cgroup)
+        .into_iter()
+        .filter(inside)
+        .filter_map(|pid| Some((started(pid)?, pid)))
+        .collect();
+    found.sort_unstable();
+    let first = found.first().map(|(_, pid)| *pid);
+    first.with_context(|| format!("container {id} has no process"))
+}
+
+/// When a process began, in ticks since boot.
+fn started(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
 }
 
 fn ready(object: &Value) -> &Value {
