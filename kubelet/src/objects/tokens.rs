@@ -1,7 +1,7 @@
 //! Tokens that were asked for, until they are due for renewal.
 //! Rules: kubernetes v1.36 pkg/kubelet/token/token_manager.go.
 
-use super::watched::one_line;
+use super::watched::{authorized, one_line};
 use super::{ObjectError, Token, TokenSpec};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -74,9 +74,8 @@ impl Tokens {
         };
         let post = PostParams::default();
         let wish = wish(spec);
-        let answer = accounts
-            .create_token_request(&spec.service_account, &post, &wish)
-            .await;
+        let request = || accounts.create_token_request(&spec.service_account, &post, &wish);
+        let answer = authorized(request).await;
         let answer = answer.map_err(|e| unavailable(one_line(&e)))?;
         let status = answer.status.unwrap_or_default();
         let (Some(token), Some(expires)) = (status.token, status.expiration_timestamp) else {

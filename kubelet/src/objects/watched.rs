@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long a caller waits for the first answer of a watch.
@@ -179,11 +180,11 @@ fn note_failure<K>(state: &watch::Sender<State<K>>, error: &watcher::Error) {
 }
 
 /// The error and what caused it, each said once.
-pub fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = words(error);
     let mut cause = error.source();
     while let Some(next) = cause {
-        let next_text = next.to_string();
+        let next_text = words(next);
         if !text.contains(&next_text) {
             text = format!("{text}: {next_text}");
         }
@@ -192,20 +193,60 @@ pub fn one_line(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Of an answer of the API server its message alone.
+fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) => status.message.clone(),
+        _ => error.to_string(),
+    }
+}
+
+/// What the API server forbids at first is tried again for so long.
+const AUTHORIZER_LAG: Duration = Duration::from_secs(2);
+
+/// The answer, once the authorizer knows of the pod that the call is about: it
+/// learns of a pod a moment after we do.
+pub async fn authorized<T, F: Future<Output = kube::Result<T>>>(
+    call: impl Fn() -> F,
+) -> kube::Result<T> {
+    let start = Instant::now();
+    for delay in Quick::default() {
+        match call().await {
+            Err(kube::Error::Api(status))
+                if status.code == 403 && start.elapsed() < AUTHORIZER_LAG =>
+            {
+                tokio::time::sleep(delay).await;
+            }
+            answer => return answer,
+        }
+    }
+    call().await
+}
+
 /// The authorizer learns of a pod a moment after we do, so the first tries come
 /// quickly one after the other.
+///
+/// A watch that fails at its first list says each time that it begins, which is
+/// no success: tries are counted anew only when none has failed for a while.
 #[derive(Debug, Default)]
 pub struct Quick {
     tries: u32,
+    failed: Option<Instant>,
 }
 
 const FIRST_DELAY: Duration = Duration::from_millis(25);
 const MAX_DELAY: Duration = Duration::from_secs(30);
+const FORGET_AFTER: Duration = Duration::from_secs(90);
 
 impl Iterator for Quick {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if self.failed.is_some_and(|at| now > at + FORGET_AFTER) {
+            self.tries = 0;
+        }
+        self.failed = Some(now);
         let delay = FIRST_DELAY.saturating_mul(1 << self.tries.min(16));
         self.tries += 1;
         Some(delay.min(MAX_DELAY))
@@ -213,9 +254,7 @@ impl Iterator for Quick {
 }
 
 impl Backoff for Quick {
-    fn reset(&mut self) {
-        self.tries = 0;
-    }
+    fn reset(&mut self) {}
 }
 
 #[cfg(test)]
@@ -247,13 +286,38 @@ mod tests {
         );
     }
 
-    #[test]
-    fn delays_grow_to_half_a_minute_and_start_over() {
+    #[tokio::test(start_paused = true)]
+    async fn what_is_forbidden_at_first_is_tried_again_but_not_for_ever() {
+        let forbidden = || {
+            let status = serde_json::json!({"code": 403, "message": "no relationship found"});
+            kube::Error::Api(serde_json::from_value(status).unwrap())
+        };
+        let tries = std::cell::Cell::new(0);
+        let third = || async {
+            tries.set(tries.get() + 1);
+            if tries.get() < 3 {
+                Err(forbidden())
+            } else {
+                Ok(())
+            }
+        };
+        assert!(authorized(third).await.is_ok());
+        let error = authorized(|| async { Err::<(), _>(forbidden()) }).await;
+        assert_eq!(one_line(&error.unwrap_err()), "no relationship found");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delays_grow_to_half_a_minute_and_start_over_when_all_was_well() {
         let mut quick = Quick::default();
         assert_eq!(quick.next(), Some(FIRST_DELAY));
-        assert_eq!(quick.next(), Some(FIRST_DELAY * 2));
-        assert_eq!(quick.nth(40), Some(MAX_DELAY));
         quick.reset();
+        assert_eq!(
+            quick.next(),
+            Some(FIRST_DELAY * 2),
+            "a watch that begins is no success"
+        );
+        assert_eq!(quick.nth(40), Some(MAX_DELAY));
+        tokio::time::advance(FORGET_AFTER + MAX_DELAY).await;
         assert_eq!(quick.next(), Some(FIRST_DELAY));
     }
 }

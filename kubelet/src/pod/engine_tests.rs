@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::event::{EventType, Recorder};
-use crate::objects::{ObjectError, ObjectRef, Objects, Token, TokenSpec};
+use crate::objects::{
+    CertificateSpec, Credentials, ObjectError, ObjectRef, Objects, Token, TokenSpec, TrustBundles,
+};
 use crate::pod::{NodeFacts, Options};
 use crate::status::StatusSink;
 use crate::volume::dns::DnsSettings;
@@ -11,6 +13,7 @@ use crate::volume::{Volumes, VolumesConfig};
 use cri_proto::{Cri, EventStream, Status};
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PodStatus, Secret, Service};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, watch};
@@ -306,12 +309,25 @@ impl Cri for FakeCri {
     }
 }
 
-struct NoObjects;
+/// Has none; knows which pods want some.
+#[derive(Default)]
+struct NoObjects(Mutex<BTreeSet<String>>);
 
 #[async_trait::async_trait]
 impl Objects for NoObjects {
-    fn register(&self, _: &Pod) {}
-    fn unregister(&self, _: &str) {}
+    fn register(&self, pod: &Pod) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid);
+    }
+    fn unregister(&self, uid: &str) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
+    }
     async fn config_map(&self, ns: &str, name: &str) -> Result<Arc<ConfigMap>, ObjectError> {
         Err(missing("configmap", ns, name))
     }
@@ -324,6 +340,12 @@ impl Objects for NoObjects {
             &spec.namespace,
             &spec.service_account,
         ))
+    }
+    async fn certificate(&self, spec: &CertificateSpec) -> Result<Credentials, ObjectError> {
+        Err(missing("certificate", &spec.namespace, &spec.pod_name))
+    }
+    async fn trust_bundles(&self) -> Result<TrustBundles, ObjectError> {
+        Ok(TrustBundles::default())
     }
     async fn services(&self) -> Vec<Arc<Service>> {
         Vec::new()
@@ -367,6 +389,7 @@ struct World {
     updates: mpsc::Sender<PodUpdate>,
     status: watch::Receiver<(Option<PodStatus>, bool)>,
     heard: Arc<Heard>,
+    objects: Arc<NoObjects>,
     shutdown: CancellationToken,
     root: PathBuf,
 }
@@ -375,7 +398,7 @@ impl World {
     fn new(cri: &Arc<FakeCri>, test: &str) -> Self {
         let root = std::env::temp_dir().join(format!("lighter-{test}-{}", std::process::id()));
         let heard = Arc::<Heard>::default();
-        let objects: Arc<dyn Objects> = Arc::new(NoObjects);
+        let objects = Arc::<NoObjects>::default();
         let config = VolumesConfig {
             kubelet_root: root.clone(),
             node_name: "n1".into(),
@@ -386,7 +409,7 @@ impl World {
         let engine = Engine::new(Deps {
             cri: cri.clone(),
             volumes: Volumes::new(config, objects.clone(), heard.clone()),
-            objects,
+            objects: objects.clone(),
             events: heard.clone(),
             status: Arc::new(Sink(sender)),
             node: NodeFacts {
@@ -407,6 +430,7 @@ impl World {
             updates,
             status,
             heard,
+            objects,
             shutdown,
             root,
         }
@@ -674,6 +698,39 @@ async fn pod_that_comes_back_is_started_anew_after_its_end() {
     let again = tokio::time::timeout(Duration::from_secs(20), again).await;
     assert!(again.is_ok());
     assert_eq!(cri.calls("remove sandbox"), 1);
+}
+
+#[tokio::test]
+async fn ended_pod_needs_no_objects_however_often_it_changes() {
+    let cri = FakeCri::new();
+    let mut world = World::new(&cri, "ended");
+    let mut object = pod("here:1");
+    object.spec.get_or_insert_default().restart_policy = Some("Never".into());
+    world.set(&object).await;
+    world.until(|s, _| ready(s)).await;
+    let registered = |world: &World| {
+        let pods = world.objects.0.lock();
+        pods.unwrap_or_else(PoisonError::into_inner).len()
+    };
+    assert_eq!(registered(&world), 1);
+    cri.exit("web", 0);
+    world
+        .until(|s, _| s.phase.as_deref() == Some("Succeeded"))
+        .await;
+    let given_back = async {
+        while registered(&world) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(Duration::from_secs(20), given_back)
+            .await
+            .is_ok()
+    );
+    object.metadata.generation = Some(2);
+    world.set(&deleted(object)).await;
+    world.until(|_, finished| finished).await;
+    assert_eq!(registered(&world), 0);
 }
 
 #[tokio::test]

@@ -137,6 +137,7 @@ impl Worker {
             self.drain(&mut inbox);
         }
         let pod = self.want.pod.clone();
+        self.executor.deps().objects.unregister(uid(&pod));
         self.executor.deps().status.forget(&pod);
         self.registry.remove(uid(&pod));
     }
@@ -252,11 +253,17 @@ impl Worker {
             ..want
         };
         if changed || remount {
-            self.executor.deps().objects.register(&self.want.pod);
             self.retry_soon();
         }
+        // What ends needs nothing new, and has given back what it needed.
+        if self.state.stage != Stage::Syncing {
+            return;
+        }
+        if changed || remount {
+            self.executor.deps().objects.register(&self.want.pod);
+        }
         let idle = !self.seen.busy.contains(&Work::Volumes);
-        if remount && idle && self.seen.volumes && self.state.stage == Stage::Syncing {
+        if remount && idle && self.seen.volumes {
             self.begin(Effect::MountVolumes);
         }
     }

@@ -23,6 +23,11 @@ pub struct Target {
 pub enum Outcome {
     /// It is well.
     Success,
+    /// It is well as far as can be told.
+    Warning {
+        /// For the event.
+        message: String,
+    },
     /// It is not; `refused` when nothing listens yet.
     Failure {
         /// For the event.
@@ -112,7 +117,10 @@ async fn over_network(target: &Target, probe: &Probe) -> Outcome {
 async fn http_get(wish: http::Get) -> Outcome {
     let url = http::url(&wish);
     match http::get(wish).await {
-        Ok(answer) if (200..400).contains(&answer.status) => Outcome::Success,
+        Ok(answer) if (200..300).contains(&answer.status) => Outcome::Success,
+        Ok(answer) if (300..400).contains(&answer.status) => Outcome::Warning {
+            message: format!("Probe terminated redirects, Response body: {}", answer.body),
+        },
         Ok(answer) => {
             let message = format!("HTTP probe failed with statuscode: {}", answer.status);
             Outcome::failure(message, false)

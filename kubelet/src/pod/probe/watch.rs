@@ -74,6 +74,10 @@ fn judge(watch: &Watch, thresholds: &mut Thresholds, outcome: Outcome) -> Option
     };
     match outcome {
         Outcome::Success => thresholds.record(true),
+        Outcome::Warning { message } => {
+            warn("ProbeWarning", &format!("{name} probe warning: {message}"));
+            thresholds.record(true)
+        }
         Outcome::Failure { message, .. } => {
             warn("Unhealthy", &format!("{name} probe failed: {message}"));
             thresholds.record(false)
