@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// kubernetes v1.36 pkg/volume/emptydir/empty_dir.go `perm`.
 const MODE: u32 = 0o777;
+/// A tmpfs is sticky from the kernel on, and nobody upstream takes that away.
+const TMPFS_MODE: u32 = 0o1777;
 /// With fsGroup new files inherit the group.
 const SETGID: u32 = 0o2000;
 
@@ -28,7 +30,7 @@ pub fn on_disk(path: &Path, fs_group: Option<u32>) -> Result<(), VolumeReason> {
     if let Some(gid) = fs_group {
         chown(&draft, None, Some(Gid::from_raw(gid))).map_err(failed("chown", &draft))?;
     }
-    chmod(&draft, Mode::from_raw_mode(mode(fs_group))).map_err(failed("chmod", &draft))?;
+    chmod(&draft, Mode::from_raw_mode(mode(MODE, fs_group))).map_err(failed("chmod", &draft))?;
     renameat(CWD, &draft, CWD, path).map_err(failed("rename to", path))
 }
 
@@ -37,7 +39,7 @@ pub fn in_memory(path: &Path, size: u64, fs_group: Option<u32>) -> Result<(), Vo
     make_dirs(path).map_err(failed("mkdir", path))?;
     let tmpfs = Tmpfs {
         size,
-        mode: mode(fs_group),
+        mode: mode(TMPFS_MODE, fs_group),
         gid: fs_group,
     };
     mount_tmpfs(path, tmpfs)
@@ -48,8 +50,8 @@ fn make_parent(path: &Path) -> Result<(), VolumeReason> {
     make_dirs(parent).map_err(failed("mkdir", parent))
 }
 
-fn mode(fs_group: Option<u32>) -> u32 {
-    fs_group.map_or(MODE, |_| MODE | SETGID)
+fn mode(mode: u32, fs_group: Option<u32>) -> u32 {
+    fs_group.map_or(mode, |_| mode | SETGID)
 }
 
 #[cfg(test)]
