@@ -107,7 +107,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         events.clone(),
     );
     let mirrors = Mirrors::new(clients.writes(), name);
-    let objects: Arc<dyn Objects> = ApiObjects::new(clients.watches(), clients.writes());
+    let objects: Arc<dyn Objects> = ApiObjects::new(clients.watches(), clients.writes(), name);
     let volumes = Volumes::new(
         volumes_config(options, &fixed),
         objects.clone(),

@@ -1,9 +1,13 @@
 //! Objects of the API server: one watch for each ConfigMap and Secret that a
 //! pod of this node refers to, shared by all pods that do.
 
+use super::bundles::{Bundles, TrustBundles};
+use super::certificates::Certificates;
 use super::tokens::Tokens;
 use super::watched::{Quick, Watchable, Watched};
-use super::{ObjectError, ObjectRef, Objects, Token, TokenSpec, references};
+use super::{
+    CertificateSpec, Credentials, ObjectError, ObjectRef, Objects, Token, TokenSpec, references,
+};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::Api;
@@ -30,6 +34,8 @@ pub struct ApiObjects {
     watches: kube::Client,
     held: Mutex<Held>,
     tokens: Tokens,
+    bundles: Bundles,
+    certificates: Certificates,
     changes: broadcast::Sender<ObjectRef>,
     services: watch::Receiver<Option<Services>>,
     services_by: Instant,
@@ -48,14 +54,17 @@ impl ApiObjects {
     /// Starts the watch of Services; the others start with the pods. To be
     /// called in a tokio runtime.
     #[must_use]
-    pub fn new(watches: kube::Client, writes: kube::Client) -> Arc<Self> {
+    pub fn new(watches: kube::Client, writes: kube::Client, node_name: &str) -> Arc<Self> {
         let (publish, services) = watch::channel(None);
         let task = tokio::spawn(follow_services(Api::all(watches.clone()), publish));
+        let changes = broadcast::channel(CHANGES_KEPT).0;
         Arc::new(Self {
+            bundles: Bundles::new(watches.clone(), changes.clone()),
+            certificates: Certificates::new(watches.clone(), writes.clone(), node_name),
             watches,
             held: Mutex::default(),
             tokens: Tokens::new(writes),
-            changes: broadcast::channel(CHANGES_KEPT).0,
+            changes,
             services,
             services_by: Instant::now() + SERVICES_PATIENCE,
             _services_task: AbortOnDropHandle::new(task),
@@ -130,6 +139,7 @@ impl Objects for ApiObjects {
 
     fn unregister(&self, pod_uid: &str) {
         self.tokens.forget(pod_uid);
+        self.certificates.forget(pod_uid);
         let mut held = self.held();
         if held
             .pods
@@ -154,6 +164,14 @@ impl Objects for ApiObjects {
 
     async fn token(&self, spec: &TokenSpec) -> Result<Token, ObjectError> {
         self.tokens.get(spec).await
+    }
+
+    async fn certificate(&self, spec: &CertificateSpec) -> Result<Credentials, ObjectError> {
+        self.certificates.get(spec).await
+    }
+
+    async fn trust_bundles(&self) -> Result<TrustBundles, ObjectError> {
+        self.bundles.all().await
     }
 
     async fn services(&self) -> Vec<Arc<Service>> {

@@ -1,6 +1,8 @@
 //! Objects of a file: what `play` was given, and nothing else.
 
-use super::{ObjectError, ObjectRef, Objects, Token, TokenSpec};
+use super::{
+    CertificateSpec, Credentials, ObjectError, ObjectRef, Objects, Token, TokenSpec, TrustBundles,
+};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,6 +71,20 @@ impl Objects for FileObjects {
             name: spec.service_account.clone(),
             reason: "tokens are issued by an API server, and there is none".to_owned(),
         })
+    }
+
+    async fn certificate(&self, spec: &CertificateSpec) -> Result<Credentials, ObjectError> {
+        Err(ObjectError::Unavailable {
+            kind: "certificate of pod",
+            namespace: spec.namespace.clone(),
+            name: spec.pod_name.clone(),
+            reason: "certificates are issued by a cluster, and there is none".to_owned(),
+        })
+    }
+
+    /// A file brings none.
+    async fn trust_bundles(&self) -> Result<TrustBundles, ObjectError> {
+        Ok(TrustBundles::default())
     }
 
     async fn services(&self) -> Vec<Arc<Service>> {

@@ -4,17 +4,21 @@
 //! on this node refers to, as the Node authorizer allows) and a file (`play`).
 
 mod api;
+mod bundles;
+mod certificates;
 mod file;
 mod references;
 mod tokens;
 mod watched;
 
 pub use api::ApiObjects;
+pub use bundles::TrustBundles;
 pub use file::FileObjects;
 pub use references::references;
 pub(crate) use watched::{Quick, one_line};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
@@ -22,8 +26,16 @@ use tokio::sync::broadcast;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum ObjectRef {
-    ConfigMap { namespace: String, name: String },
-    Secret { namespace: String, name: String },
+    ConfigMap {
+        namespace: String,
+        name: String,
+    },
+    Secret {
+        namespace: String,
+        name: String,
+    },
+    /// All ClusterTrustBundles: any of them may be one that a signer's name selects.
+    TrustBundles,
 }
 
 impl ObjectRef {
@@ -45,13 +57,14 @@ impl ObjectRef {
         }
     }
 
-    /// Namespace and name.
+    /// Namespace and name, empty for what has none.
     #[must_use]
     pub fn parts(&self) -> (&str, &str) {
         match self {
             Self::ConfigMap { namespace, name } | Self::Secret { namespace, name } => {
                 (namespace, name)
             }
+            Self::TrustBundles => ("", ""),
         }
     }
 }
@@ -99,6 +112,34 @@ pub struct Token {
     pub renew_at: jiff::Timestamp,
 }
 
+/// A certificate asked for on behalf of a pod (PodCertificateRequest): one for each projection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub struct CertificateSpec {
+    pub namespace: String,
+    pub service_account: String,
+    pub pod_name: String,
+    pub pod_uid: String,
+    /// The volume, and the place of the source in it.
+    pub volume: String,
+    pub index: usize,
+    pub signer_name: String,
+    pub key_type: String,
+    pub max_expiration_seconds: Option<i32>,
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A key and the chain of its certificate.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct Credentials {
+    pub key_pem: String,
+    pub chain_pem: String,
+    /// When others are to be asked for.
+    pub renew_at: jiff::Timestamp,
+    pub not_after: jiff::Timestamp,
+}
+
 /// What pods refer to.
 #[async_trait::async_trait]
 pub trait Objects: Send + Sync + 'static {
@@ -113,6 +154,11 @@ pub trait Objects: Send + Sync + 'static {
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ObjectError>;
     /// A bound token, cached until it is due for renewal (80 % of its life).
     async fn token(&self, spec: &TokenSpec) -> Result<Token, ObjectError>;
+    /// A key with its certificate, kept until they are due for renewal; waits a while for the
+    /// signer.
+    async fn certificate(&self, spec: &CertificateSpec) -> Result<Credentials, ObjectError>;
+    /// Every ClusterTrustBundle, by name; waits for the first list.
+    async fn trust_bundles(&self) -> Result<TrustBundles, ObjectError>;
     /// Every Service with a clusterIP; waits for the first list, but only for
     /// some seconds after the start, because static pods must start without an
     /// API server.

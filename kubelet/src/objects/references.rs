@@ -1,4 +1,4 @@
-//! Which ConfigMaps and Secrets a pod refers to.
+//! Which ConfigMaps, Secrets and trust bundles a pod refers to.
 
 use super::ObjectRef;
 use k8s_openapi::api::core::v1::{
@@ -78,9 +78,15 @@ impl Found<'_> {
         }
         let projected = volume.projected.as_ref().and_then(|p| p.sources.as_ref());
         for VolumeProjection {
-            config_map, secret, ..
+            config_map,
+            secret,
+            cluster_trust_bundle,
+            ..
         } in projected.into_iter().flatten()
         {
+            if cluster_trust_bundle.is_some() {
+                self.refs.insert(ObjectRef::TrustBundles);
+            }
             if let Some(source) = config_map {
                 self.config_map(&source.name);
             }
@@ -124,14 +130,17 @@ mod tests {
                 "volumes": [
                     {"name": "v1", "configMap": {"name": "c3"}},
                     {"name": "v2", "secret": {"secretName": "s4"}},
-                    {"name": "v3", "projected": {"sources": [{"configMap": {"name": "c4"}}, {"secret": {"name": "s5"}}]}}]
+                    {"name": "v3", "projected": {"sources": [{"configMap": {"name": "c4"}}, {"secret": {"name": "s5"}}, {"clusterTrustBundle": {"path": "p"}}]}}]
             }
         })).unwrap();
         let name = |r: ObjectRef| match r {
             ObjectRef::ConfigMap { name, .. } | ObjectRef::Secret { name, .. } => name,
+            ObjectRef::TrustBundles => "bundles".to_owned(),
         };
         let names: BTreeSet<String> = references(&pod).into_iter().map(name).collect();
-        let wanted = ["c1", "c2", "c3", "c4", "pull", "s1", "s2", "s3", "s4", "s5"];
+        let wanted = [
+            "bundles", "c1", "c2", "c3", "c4", "pull", "s1", "s2", "s3", "s4", "s5",
+        ];
         assert_eq!(names, wanted.map(str::to_owned).into());
     }
 }

@@ -75,6 +75,7 @@ fn refuse_references(pod: &Pod) -> Result<(), ManifestError> {
     match references(pod).into_iter().next() {
         Some(ObjectRef::ConfigMap { name, .. }) => return refuse(format!("ConfigMap {name:?}")),
         Some(ObjectRef::Secret { name, .. }) => return refuse(format!("Secret {name:?}")),
+        Some(ObjectRef::TrustBundles) => return refuse("ClusterTrustBundles".to_owned()),
         None => {}
     }
     let Some(spec) = &pod.spec else {

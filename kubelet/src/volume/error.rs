@@ -35,6 +35,8 @@ pub enum VolumeReason {
     Field { field: String },
     #[error("resource {resource:?} of container {container:?} is not available")]
     Resource { resource: String, container: String },
+    #[error("{why}")]
+    Trust { why: &'static str },
     #[error("volume kind {kind} is not supported by this node")]
     Unsupported { kind: &'static str },
     #[error("{call} {}: {source}", path.display())]

@@ -4,7 +4,9 @@ use super::disk::mountpoint;
 use super::scratch::Scratch;
 use super::*;
 use crate::event::{EventType, Recorder};
-use crate::objects::{ObjectError, ObjectRef, Objects, Token, TokenSpec};
+use crate::objects::{
+    CertificateSpec, Credentials, ObjectError, ObjectRef, Objects, Token, TokenSpec, TrustBundles,
+};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret, Service};
 use serde_json::{Value, json};
@@ -79,6 +81,19 @@ impl Objects for Changing {
             expires: now + SignedDuration::from_hours(1),
             renew_at: now + self.renew_in,
         })
+    }
+    async fn certificate(&self, _: &CertificateSpec) -> Result<Credentials, ObjectError> {
+        let number = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let now = jiff::Timestamp::now();
+        Ok(Credentials {
+            key_pem: format!("key-{number}\n"),
+            chain_pem: format!("chain-{number}\n"),
+            not_after: now + SignedDuration::from_hours(1),
+            renew_at: now + self.renew_in,
+        })
+    }
+    async fn trust_bundles(&self) -> Result<TrustBundles, ObjectError> {
+        Ok(TrustBundles::default())
     }
     async fn services(&self) -> Vec<Arc<Service>> {
         Vec::new()

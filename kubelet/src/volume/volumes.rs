@@ -264,7 +264,7 @@ impl Volumes {
             objects: &self.objects,
             allocatable: &self.config.allocatable,
         };
-        let built = payload::build(Kind::of(volume), origin).await;
+        let built = payload::build(volume, origin).await;
         built.map_err(of_volume(&volume.name))
     }
 

@@ -2,11 +2,12 @@
 
 mod keys;
 mod projected;
+mod trust;
 
 use super::error::VolumeReason;
 use super::kind::Kind;
 use crate::objects::{ObjectError, ObjectRef, Objects};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,6 +41,12 @@ pub struct Payload {
     pub renew_at: Option<jiff::Timestamp>,
 }
 
+impl Payload {
+    fn renew_by(&mut self, when: jiff::Timestamp) {
+        self.renew_at = Some(self.renew_at.map_or(when, |t| t.min(when)));
+    }
+}
+
 /// Where the content comes from.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
@@ -50,9 +57,10 @@ pub struct Origin<'a> {
 
 /// The files of a ConfigMap, Secret, downward or projected volume; none of
 /// these: `None`.
-pub async fn build(kind: Kind<'_>, origin: Origin<'_>) -> Result<Option<Payload>, VolumeReason> {
+pub async fn build(volume: &Volume, origin: Origin<'_>) -> Result<Option<Payload>, VolumeReason> {
     let mut payload = Payload::default();
-    match kind {
+    let name = &volume.name;
+    match Kind::of(volume) {
         Kind::ConfigMap(source) => {
             let wanted = keys::Wanted {
                 name: &source.name,
@@ -75,7 +83,7 @@ pub async fn build(kind: Kind<'_>, origin: Origin<'_>) -> Result<Option<Payload>
             let mode = mode(source.default_mode, DEFAULT_MODE);
             origin.downward(&mut payload, source.items.as_deref(), mode)?;
         }
-        Kind::Projected(source) => origin.projected(&mut payload, source).await?,
+        Kind::Projected(source) => origin.projected(&mut payload, name, source).await?,
         _ => return Ok(None),
     }
     for path in payload.files.keys() {

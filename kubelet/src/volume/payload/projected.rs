@@ -1,28 +1,35 @@
 //! Projected and downward volumes.
 
-use super::{File, Origin, Payload, keys, mode};
-use crate::objects::TokenSpec;
+use super::{File, Origin, Payload, keys, mode, trust};
+use crate::objects::{CertificateSpec, ObjectRef, TokenSpec};
 use crate::volume::downward;
 use crate::volume::error::VolumeReason;
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, Pod, ProjectedVolumeSource, ResourceFieldSelector,
-    ServiceAccountTokenProjection, VolumeProjection,
+    ClusterTrustBundleProjection, Container, DownwardAPIVolumeFile, Pod, PodCertificateProjection,
+    ProjectedVolumeSource, ResourceFieldSelector, ServiceAccountTokenProjection, VolumeProjection,
 };
 
 /// ServiceAccountTokenProjection.expirationSeconds of the API.
 const DEFAULT_TOKEN_SECONDS: i64 = 3600;
 /// kubernetes v1.36 pkg/volume/projected/projected.go `collectData`.
-const OWNED_TOKEN_MODE: u32 = 0o600;
+const OWNED_MODE: u32 = 0o600;
 
 impl Origin<'_> {
     pub(super) async fn projected(
         &self,
         payload: &mut Payload,
+        volume: &str,
         source: &ProjectedVolumeSource,
     ) -> Result<(), VolumeReason> {
         let mode = mode(source.default_mode, super::DEFAULT_MODE);
-        for part in source.sources.iter().flatten() {
-            self.part(payload, part, mode).await?;
+        for (index, part) in source.sources.iter().flatten().enumerate() {
+            match &part.pod_certificate {
+                Some(source) => {
+                    let wanted = self.certificate_spec(volume, index, source);
+                    self.certificate(payload, source, &wanted, mode).await?;
+                }
+                None => self.part(payload, part, mode).await?,
+            }
         }
         Ok(())
     }
@@ -53,13 +60,11 @@ impl Origin<'_> {
             self.downward(payload, source.items.as_deref(), mode)
         } else if let Some(source) = &part.service_account_token {
             self.token(payload, source, mode).await
+        } else if let Some(source) = &part.cluster_trust_bundle {
+            self.trust(payload, source, mode).await
         } else {
             Err(VolumeReason::Unsupported {
-                kind: match (&part.cluster_trust_bundle, &part.pod_certificate) {
-                    (Some(_), _) => "projected clusterTrustBundle",
-                    (_, Some(_)) => "projected podCertificate",
-                    _ => "projected of no known source",
-                },
+                kind: "projected of no known source",
             })
         }
     }
@@ -120,22 +125,86 @@ impl Origin<'_> {
                 expiration_seconds: source.expiration_seconds.unwrap_or(DEFAULT_TOKEN_SECONDS),
             })
             .await?;
-        let owner = common_user(self.pod);
-        let grouped = spec
-            .and_then(|s| s.security_context.as_ref())
-            .is_some_and(|c| c.fs_group.is_some());
-        let narrow = owner.is_some() || grouped;
-        let file = File {
-            data: answer.token.into_bytes(),
-            mode: if narrow { OWNED_TOKEN_MODE } else { mode },
-            owner,
-        };
+        let file = self.owned(answer.token.into_bytes(), mode);
         payload.files.insert(source.path.clone(), file);
-        let earliest = payload
-            .renew_at
-            .map_or(answer.renew_at, |t| t.min(answer.renew_at));
-        payload.renew_at = Some(earliest);
+        payload.renew_by(answer.renew_at);
         Ok(())
+    }
+
+    async fn trust(
+        &self,
+        payload: &mut Payload,
+        source: &ClusterTrustBundleProjection,
+        mode: u32,
+    ) -> Result<(), VolumeReason> {
+        payload.refs.insert(ObjectRef::TrustBundles);
+        let bundles = self.objects.trust_bundles().await?;
+        let file = self.owned(trust::anchors(&bundles, source)?, mode);
+        payload.files.insert(source.path.clone(), file);
+        Ok(())
+    }
+
+    fn certificate_spec(
+        &self,
+        volume: &str,
+        index: usize,
+        source: &PodCertificateProjection,
+    ) -> CertificateSpec {
+        let (meta, spec) = (&self.pod.metadata, self.pod.spec.as_ref());
+        let account = spec.and_then(|s| s.service_account_name.clone());
+        CertificateSpec {
+            namespace: self.namespace().to_owned(),
+            service_account: account.unwrap_or_else(|| "default".to_owned()),
+            pod_name: meta.name.clone().unwrap_or_default(),
+            pod_uid: meta.uid.clone().unwrap_or_default(),
+            volume: volume.to_owned(),
+            index,
+            signer_name: source.signer_name.clone(),
+            key_type: source.key_type.clone(),
+            max_expiration_seconds: source.max_expiration_seconds,
+            annotations: source.user_annotations.clone().unwrap_or_default(),
+        }
+    }
+
+    async fn certificate(
+        &self,
+        payload: &mut Payload,
+        source: &PodCertificateProjection,
+        wanted: &CertificateSpec,
+        mode: u32,
+    ) -> Result<(), VolumeReason> {
+        let answer = self.objects.certificate(wanted).await?;
+        let both = format!("{}{}", answer.key_pem, answer.chain_pem);
+        let texts = [
+            (&source.credential_bundle_path, both),
+            (&source.key_path, answer.key_pem),
+            (&source.certificate_chain_path, answer.chain_pem),
+        ];
+        for (path, text) in texts {
+            if let Some(path) = path.as_ref().filter(|p| !p.is_empty()) {
+                let file = self.owned(text.into_bytes(), mode);
+                payload.files.insert(path.clone(), file);
+            }
+        }
+        payload.renew_by(answer.renew_at);
+        Ok(())
+    }
+
+    /// A file of the one user the containers run as, if there is one.
+    fn owned(&self, data: Vec<u8>, mode: u32) -> File {
+        let owner = common_user(self.pod);
+        let context = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.security_context.as_ref());
+        // A group's rights are added when the files are given to it.
+        let narrow = owner.is_some() || context.is_some_and(|c| c.fs_group.is_some());
+        File {
+            data,
+            mode: if narrow { OWNED_MODE } else { mode },
+            owner,
+        }
     }
 }
 
