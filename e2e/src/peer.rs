@@ -230,6 +230,19 @@ fn build(sources: &Path, peer: &Peer, dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Where Go keeps the source of a module, at the version that go.mod in `dir` asks for.
+pub fn module_dir(dir: &Path, module: &str) -> Result<PathBuf> {
+    requirement::go()?;
+    let mut go = Command::new("go");
+    go.args(["mod", "download", "-json", module]);
+    let said = command::run(go.current_dir(dir).env("GOTOOLCHAIN", "local"))?;
+    let said: serde_json::Value = serde_json::from_str(&said)?;
+    let path = said["Dir"].as_str();
+    Ok(path
+        .with_context(|| format!("no source of {module}"))?
+        .into())
+}
+
 fn build_c(sources: &Path, peer: &Peer, dir: &Path) -> Result<()> {
     let mut gcc = Command::new("gcc");
     gcc.args(["-Os", "-s", "-static", "-o"])

@@ -44,6 +44,8 @@ struct Spec {
     start_time: String,
     /// Nanoseconds.
     run_time: f64,
+    #[serde(default)]
+    num_attempts: u32,
     failure: Option<Failure>,
 }
 
@@ -79,12 +81,12 @@ fn specs(file: &Path) -> Result<Vec<Spec>> {
 
 /// None for what did not run, or not to its end.
 fn outcome(spec: Spec) -> Option<Outcome> {
-    // What the focus leaves out is "skipped" as well, but never began.
-    let began = !spec.start_time.starts_with("0001-");
+    // What the focus leaves out is "skipped" as well, but was never tried.
+    let tried = spec.num_attempts > 0;
     let state = match spec.state.as_str() {
         "passed" => State::Passed,
         "failed" | "panicked" | "timedout" => State::Failed,
-        "skipped" if began => State::Skipped,
+        "skipped" if tried => State::Skipped,
         _ => return None,
     };
     let message = spec.failure.as_ref().map_or("", |f| f.message.as_str());
@@ -113,21 +115,21 @@ mod tests {
 
     #[test]
     fn outcomes_are_those_of_specs_that_ran_to_their_end() {
-        let spec = |text: &str, kind: &str, state: &str, start: &str| {
+        let spec = |text: &str, kind: &str, state: &str, attempts: u32| {
             json!({
                 "ContainerHierarchyTexts": ["[sig-node] Pods", ""], "LeafNodeType": kind,
-                "LeafNodeText": text, "State": state, "StartTime": start, "RunTime": 1.5e9,
+                "LeafNodeText": text, "State": state, "StartTime": "2026-11-25T03:00:00Z", "RunTime": 1.5e9,
+                "NumAttempts": attempts,
                 "Failure": {"Message": "first\nsecond"}, "Unknown": {},
             })
         };
-        let (ran, never) = ("2026-11-25T03:00:00Z", "0001-01-01T00:00:00Z");
         let report = json!([{"SuitePath": "x", "SpecReports": [
-            spec("a", "It", "passed", ran),
-            spec("b", "It", "failed", ran),
-            spec("c", "It", "skipped", ran),
-            spec("left out", "It", "skipped", never),
-            spec("cut short", "It", "interrupted", ran),
-            spec("", "SynchronizedBeforeSuite", "passed", ran),
+            spec("a", "It", "passed", 1),
+            spec("b", "It", "failed", 1),
+            spec("c", "It", "skipped", 1),
+            spec("left out", "It", "skipped", 0),
+            spec("cut short", "It", "interrupted", 1),
+            spec("", "SynchronizedBeforeSuite", "passed", 1),
         ]}, {"SuitePath": "y", "SpecReports": null}]);
         let specs: Vec<Report> = serde_json::from_value(report).unwrap();
         let specs = specs.into_iter().filter_map(|r| r.spec_reports).flatten();

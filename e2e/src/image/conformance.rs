@@ -9,6 +9,7 @@ use crate::peer;
 
 /// What specs call inside agnhost and the DNS image, with all that it is linked with.
 const TOOLS: Layer = Layer::Packages(&[
+    "bash",
     "bind9-dnsutils",
     "bind9-host",
     "bind9-libs",
@@ -86,6 +87,11 @@ const ALTERNATIVES: Layer = Layer::Entries(&[
         path: "usr/bin/nc",
         to: "nc.openbsd",
     },
+    // A shell that has no `nc` of its own.
+    Entry::Link {
+        path: "usr/bin/sh",
+        to: "bash",
+    },
     Entry::Link {
         path: "usr/sbin/iptables",
         to: "xtables-nft-multi",
@@ -125,6 +131,19 @@ const AGNHOST_PROGRAM: Layer = Layer::Entries(&[
     Entry::Dir {
         path: "uploads",
         mode: 0o755,
+    },
+    // What it serves HTTPS with.
+    Entry::Module {
+        path: "localhost.crt",
+        peers: "k8s",
+        module: "k8s.io/kubernetes",
+        file: "test/images/agnhost/porter/localhost.crt",
+    },
+    Entry::Module {
+        path: "localhost.key",
+        peers: "k8s",
+        module: "k8s.io/kubernetes",
+        file: "test/images/agnhost/porter/localhost.key",
     },
 ]);
 

@@ -79,6 +79,10 @@ fn key(inputs: &Inputs, layer: &Layer) -> Result<String> {
                         let path = peer::path(inputs.cache, &inputs.peers, peer)?;
                         parts.push(file_name(path.parent().unwrap_or(&path)));
                     }
+                    Entry::Module { peers, .. } => {
+                        let sums = inputs.peers.join(peers).join("go.sum");
+                        parts.push(fs::read_to_string(sums)?);
+                    }
                     Entry::CProgram { source, .. } => {
                         parts.push(fs::read_to_string(
                             inputs.peers.join("images").join(source),
@@ -142,6 +146,17 @@ fn archive(inputs: &Inputs, entries: &[Entry]) -> Result<Vec<u8>> {
             Entry::Program { path, peer } => {
                 let program = fs::read(peer::path(inputs.cache, &inputs.peers, peer)?)?;
                 file(&mut tar, path, 0o755, &program)?;
+            }
+            Entry::Module {
+                path,
+                peers,
+                module,
+                file: name,
+            } => {
+                let dir = peer::module_dir(&inputs.peers.join(peers), module)?;
+                let content =
+                    fs::read(dir.join(name)).with_context(|| format!("{module}: {name}"))?;
+                file(&mut tar, path, 0o644, &content)?;
             }
             Entry::CProgram { path, mode, source } => {
                 let program = compile(&inputs.peers.join("images").join(source))?;

@@ -33,6 +33,14 @@ pub enum Entry {
         path: &'static str,
         peer: Peer,
     },
+    /// A file of a Go module that a module of peers depends on.
+    Module {
+        path: &'static str,
+        /// Directory under `e2e/peers` whose go.mod says which version.
+        peers: &'static str,
+        module: &'static str,
+        file: &'static str,
+    },
     /// A C program from `e2e/peers/images`, built static; mode may be setuid.
     CProgram {
         path: &'static str,
