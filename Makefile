@@ -31,7 +31,7 @@ deny: ## cargo-deny, installed when missing
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny --all-features check licenses bans sources
 
-test: ## Every test, tier by tier, each with its budget (TIERS="build unit root cluster vm")
+test: ## Every test, tier by tier, each with its budget (TIERS="build unit root critest cluster vm")
 	@e2e/tiers $(TIERS)
 
 unit: ## The tier that needs nothing
@@ -46,7 +46,7 @@ play: build ## A pod with no cluster: needs root, no Go (make play DOWN=1 remove
 	    && $(LIGHTER) image import $$archive; rm -f $$archive
 	$(LIGHTER) play $(if $(DOWN),--down) deploy/manifests/play.yaml
 
-vm: build ## A smoke under cgroup v2 in QEMU: limits, user namespaces, exec, logs
-	e2e/vm/run $(LIGHTER)
+vm: build ## cgroup v2 on kernels 6.1 and 6.12 in QEMU (MACHINES="smoke-6.1"): limits, devices, user namespaces
+	e2e/vm/run $(LIGHTER) $(MACHINES)
 
 -include e2e/bed.mk

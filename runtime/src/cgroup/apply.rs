@@ -2,7 +2,7 @@
 
 use super::devices::{DeviceRule, Kind};
 use super::limits::Write;
-use super::{CgroupError, CgroupPath, Cgroups, Limits};
+use super::{CgroupError, CgroupPath, Cgroups, Limits, filter};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -64,26 +64,43 @@ impl Cgroups {
         fs::read_to_string(file).ok()?.trim().parse().ok()
     }
 
-    /// Denies every device but those that a rule allows. With v2 this takes an
-    /// eBPF program, which is not there yet: devices are then held back only by
-    /// missing nodes and CAP_MKNOD's filter in `/dev`.
+    /// Denies every device but those that a rule allows: by files on v1, by a
+    /// program on v2.
     ///
     /// # Errors
-    /// The rule that the kernel refused.
+    /// The rule or program that the kernel refused.
     pub fn set_devices(&self, path: &CgroupPath, rules: &[DeviceRule]) -> Result<(), CgroupError> {
-        let Some(home) = self.controller("devices") else {
-            return Ok(());
-        };
-        let dir = self.dir(home, path);
-        if rules.iter().any(|rule| rule.kind == Kind::All) {
-            return put(&dir.join("devices.allow"), "a");
+        match (self.controller("devices"), self.unified()) {
+            (Some(home), _) => list_devices(&self.dir(home, path), rules),
+            (None, Some(home)) => filter_devices(&self.dir(home, path), rules),
+            (None, None) => Ok(()),
         }
-        put(&dir.join("devices.deny"), "a")?;
-        for rule in rules {
-            put(&dir.join("devices.allow"), &rule.line())?;
-        }
-        Ok(())
     }
+}
+
+fn list_devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+    if rules.iter().any(|rule| rule.kind == Kind::All) {
+        return put(&dir.join("devices.allow"), "a");
+    }
+    put(&dir.join("devices.deny"), "a")?;
+    for rule in rules {
+        put(&dir.join("devices.allow"), &rule.line())?;
+    }
+    Ok(())
+}
+
+fn filter_devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+    let Some(program) = filter::program(rules) else {
+        return Ok(());
+    };
+    let attach = || {
+        let cgroup = fs::File::open(dir)?;
+        crate::sys::attach_device_filter(&cgroup, &program).map_err(io::Error::from)
+    };
+    attach().map_err(|source| CgroupError::DeviceFilter {
+        path: dir.to_owned(),
+        source,
+    })
 }
 
 pub(super) fn put(path: &Path, value: &str) -> Result<(), CgroupError> {

@@ -35,6 +35,6 @@ pub enum CgroupError {
     },
     #[error("limit {file} needs the cgroup controller {controller}, which this host lacks")]
     NoController { controller: String, file: String },
-    #[error("device rule {rule:?} can't be applied")]
-    Device { rule: String },
+    #[error("attach the device filter to {path}; does this kernel have CONFIG_CGROUP_BPF?")]
+    DeviceFilter { path: PathBuf, source: io::Error },
 }

@@ -2,7 +2,8 @@
 //!
 //! - `hierarchy`: which hierarchies the host has, where.
 //! - `tree`: directories made, entered and removed in all of them.
-//! - `limits`, `devices`: what is to be written, as data; `apply` writes it.
+//! - `limits`, `devices`, `filter`: what is to be written or attached, as data;
+//!   `apply` does it.
 //! - `kill`, `stats`: what is done with and known of the processes inside.
 //!
 //! The crate cgroups-rs reads pids, block I/O and huge pages; the rest is
@@ -11,6 +12,7 @@
 mod apply;
 mod devices;
 mod error;
+mod filter;
 mod hierarchy;
 mod kill;
 mod limits;

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod bpf;
 mod fork;
 mod mount;
 mod packet;
@@ -13,6 +14,7 @@ mod ring;
 mod signal;
 mod watch;
 
+pub use bpf::attach_device_filter;
 pub use fork::{Child, Forked, fork};
 pub use mount::{MountAttr, set_mount_attr, unmount_detach};
 pub use packet::{Packet, receive, send};

@@ -98,7 +98,8 @@ fn prepare(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, Trouble
     let rootfs = Some(fds.add(rootfs));
     let linux = oci.linux().clone().unwrap_or_default();
     let mut hierarchies = Vec::new();
-    let mounts = mounts::plan(oci, host, &mut fds, &mut hierarchies)?;
+    let scratch = &spec.rootfs.writable;
+    let mounts = mounts::plan(oci, host, scratch, &mut fds, &mut hierarchies)?;
     let plan = Plan {
         process: Some(process),
         rootfs,

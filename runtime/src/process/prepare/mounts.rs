@@ -21,10 +21,12 @@ const OVERLAY: &str = "overlay";
 const HOST_SHM: &str = "/dev/shm";
 
 /// Plans every mount; descriptors of prepared ones go to `fds`, cgroup v1
-/// hierarchies, when they are asked for, to `hierarchies`.
+/// hierarchies, when they are asked for, to `hierarchies`. `scratch` is a
+/// directory of the container's own.
 pub fn plan(
     oci: &Spec,
     host: &Host,
+    scratch: &Path,
     fds: &mut Fds,
     hierarchies: &mut Vec<KeyValue>,
 ) -> Result<Vec<Mount>, Trouble> {
@@ -34,13 +36,14 @@ pub fn plan(
     mounts.sort_by_key(|mount| mount.destination().components().count());
     mounts
         .into_iter()
-        .map(|mount| one(mount, host, fds, hierarchies))
+        .map(|mount| one(mount, host, scratch, fds, hierarchies))
         .collect()
 }
 
 fn one(
     mount: &oci_spec::runtime::Mount,
     host: &Host,
+    scratch: &Path,
     fds: &mut Fds,
     hierarchies: &mut Vec<KeyValue>,
 ) -> Result<Mount, Trouble> {
@@ -69,7 +72,7 @@ fn one(
             let lower = options.data.iter().find(|data| data.key == "lowerdir");
             let lower = lower.map(|data| data.value.as_str()).unwrap_or_default();
             let userns = host.userns.as_ref().map(|fd| fd.as_fd());
-            let tree = overlay::image(lower, userns)?;
+            let tree = overlay::image(lower, scratch, userns)?;
             set(&tree, options.set)?;
             planned.fd = fds.add(tree);
         }
