@@ -3,6 +3,7 @@
 use super::VerbError;
 use super::events::Events;
 use super::flights::Flights;
+use super::pod_cgroups::PodCgroups;
 use super::sampler::Sampler;
 use crate::Config;
 use crate::cgroup::Cgroups;
@@ -29,6 +30,7 @@ pub(super) type ContainerName = (String, String, u32);
 pub(crate) struct Core {
     pub config: Config,
     pub cgroups: Cgroups,
+    pub pod_cgroups: PodCgroups,
     pub images: Arc<Store>,
     pub engine: Engine,
     pub network: Arc<Network>,

@@ -21,6 +21,7 @@ mod host_paths;
 mod lists;
 mod metrics;
 mod open;
+mod pod_cgroups;
 mod recover;
 mod run_pod_sandbox;
 mod runtime_info;

@@ -55,6 +55,7 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
     .await?;
     let core = Arc::new(Core {
         cgroups,
+        pod_cgroups: Default::default(),
         images,
         engine,
         network,

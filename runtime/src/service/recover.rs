@@ -48,6 +48,10 @@ impl Core {
         } = found;
         let id = sandbox.id().to_owned();
         let state = sandbox.read(|r| r.state);
+        sandbox.read(|r| {
+            let made = r.cgroup_made.clone();
+            self.pod_cgroups.adopt(&id, &r.cgroup, made);
+        });
         let adopted = match state {
             State::NotReady => false,
             State::Creating | State::Ready => self.adopt(&sandbox).await,

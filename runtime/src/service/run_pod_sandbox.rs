@@ -181,8 +181,9 @@ fn prepare(core: &Core, sandbox: &Sandbox, hostname: &str, network: bool) -> Res
     let dir = sandbox.containers_dir();
     std::fs::create_dir_all(&dir).map_err(|source| VerbError::Make { path: dir, source })?;
     let cgroup = sandbox.read(|record| record.cgroup.clone());
-    let made = core.cgroups.create(&cgroup)?;
-    let made = topmost(made, made_by_others(core, &cgroup));
+    let made = core
+        .pod_cgroups
+        .make(&core.cgroups, sandbox.id(), &cgroup)?;
     let pod = network.then(|| pod_network(&sandbox.record()));
     sandbox.update(|record| {
         record.cgroup_made = made.clone();
@@ -197,21 +198,6 @@ fn prepare(core: &Core, sandbox: &Sandbox, hostname: &str, network: bool) -> Res
     }
     sandbox.write_files(hostname)?;
     Ok(())
-}
-
-/// Levels above this cgroup, or itself, that were made for other sandboxes:
-/// whoever goes last removes them.
-fn made_by_others(core: &Core, cgroup: &CgroupPath) -> Vec<CgroupPath> {
-    let all = core.sandboxes.list();
-    let made = all
-        .iter()
-        .filter_map(|other| other.read(|r| r.cgroup_made.clone()));
-    made.filter(|made| cgroup.is_within(made)).collect()
-}
-
-fn topmost(own: Option<CgroupPath>, others: Vec<CgroupPath>) -> Option<CgroupPath> {
-    let all = own.into_iter().chain(others);
-    all.min_by_key(|path| path.as_str().len())
 }
 
 /// A kubelet that makes pod cgroups itself limits them itself.
@@ -312,7 +298,7 @@ impl Core {
             );
             return;
         }
-        self.prune_cgroup(sandbox);
+        self.leave_cgroup(sandbox);
         let dir: PathBuf = sandbox.dir().to_owned();
         self.discard(&dir);
     }

@@ -131,7 +131,7 @@ impl Core {
             return Ok(());
         }
         self.sandboxes.remove(sandbox.id());
-        self.prune_cgroup(sandbox);
+        self.leave_cgroup(sandbox);
         self.discard(sandbox.dir());
         self.samples.forget(sandbox.id());
         self.emit(
@@ -142,19 +142,9 @@ impl Core {
         Ok(())
     }
 
-    /// Removes the levels that were made for the pod, as far as they are empty
-    /// and no other sandbox of ours uses them.
-    pub(super) fn prune_cgroup(&self, sandbox: &Sandbox) {
-        let (cgroup, made) = sandbox.read(|r| (r.cgroup.clone(), r.cgroup_made.clone()));
-        let Some(made) = made else { return };
-        let mut others = self.sandboxes.list();
-        others.retain(|other| other.id() != sandbox.id());
-        if others
-            .iter()
-            .any(|other| other.read(|r| r.cgroup == cgroup))
-        {
-            return;
-        }
-        self.cgroups.prune(&cgroup, &made);
+    /// Removes the levels that were made for the pod, unless others use them.
+    pub(super) fn leave_cgroup(&self, sandbox: &Sandbox) {
+        let cgroup = sandbox.read(|r| r.cgroup.clone());
+        self.pod_cgroups.leave(&self.cgroups, sandbox.id(), &cgroup);
     }
 }
