@@ -1,8 +1,10 @@
 //! A Lighter node and a stock node through the same work, in one run on one machine.
 
 pub mod api;
+pub mod cri;
 pub mod memory;
 pub mod report;
+pub mod table;
 
 use crate::cluster::{Bed, Cluster, down, up};
 use crate::machine::network;
@@ -14,6 +16,36 @@ use memory::{Sample, sample};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Whole nodes, through an API server.
+    Node,
+    /// Runtimes alone, over their CRI sockets.
+    Cri,
+}
+
+impl Part {
+    pub const ALL: [Part; 2] = [Part::Node, Part::Cri];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Node => "nodes",
+            Part::Cri => "cri",
+        }
+    }
+
+    /// The table and the JSON.
+    pub fn run(self, bed: &Bed, options: &Options) -> Result<(String, serde_json::Value)> {
+        match self {
+            Part::Node => bench(bed, options).map(|f| (report::table(&f), report::json(&f))),
+            Part::Cri => {
+                cri::bench(bed, options).map(|f| (cri::report::table(&f), cri::report::json(&f)))
+            }
+        }
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct Options {

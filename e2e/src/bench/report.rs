@@ -1,13 +1,10 @@
 //! The figures as a table for a person and as JSON for a machine.
 
-use super::Figures;
-use crate::node::Kind;
+use super::table::{self, Row, percentile};
+use super::{Figures, table::mib};
 use serde_json::{Value, json};
 
-/// A row: what, and its value on one node.
-type Row = (&'static str, fn(&Figures) -> f64);
-
-const ROWS: [Row; 12] = [
+const ROWS: [Row<Figures>; 12] = [
     ("create -> Ready, p50, ms", |f| percentile(&f.ready, 50)),
     ("create -> Ready, p99, ms", |f| percentile(&f.ready, 99)),
     ("all at once -> all Ready, ms", |f| f.crowd_ready),
@@ -38,23 +35,8 @@ const ROWS: [Row; 12] = [
 
 pub fn table(all: &[Figures]) -> String {
     let crowd = all.first().map_or(0, |f| f.crowd);
-    let mut text = format!("\n{:<32}", format!("(full: {crowd} pods)"));
-    all.iter()
-        .for_each(|f| text += &format!("{:>12}", f.kind.to_string()));
-    text += if ratio(all, ROWS[0].1).is_some() {
-        "   lighter/stock\n"
-    } else {
-        "\n"
-    };
-    for (name, value) in ROWS {
-        text += &format!("{name:<32}");
-        all.iter()
-            .for_each(|f| text += &format!("{:>12.2}", value(f)));
-        if let Some(ratio) = ratio(all, value) {
-            text += &format!("{ratio:>16.3}");
-        }
-        text += "\n";
-    }
+    let kinds: Vec<_> = all.iter().map(|f| (f.kind, f)).collect();
+    let mut text = table::draw(&format!("(full: {crowd} pods)"), &ROWS, &kinds);
     for waterfall in all.iter().filter_map(|f| f.waterfall.as_ref()) {
         text += &format!("\nthe start of one pod, milliseconds: {waterfall}");
     }
@@ -76,49 +58,11 @@ pub fn table(all: &[Figures]) -> String {
 }
 
 pub fn json(all: &[Figures]) -> Value {
-    let rows = |f: &Figures| -> Value {
-        ROWS.iter()
-            .map(|(name, value)| ((*name).to_owned(), json!(value(f))))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    };
-    let nodes: Vec<Value> = all
-        .iter()
-        .map(|f| json!({ "kind": f.kind, "summary": rows(f), "raw": f }))
-        .collect();
-    json!({ "nodes": nodes })
-}
-
-fn ratio(all: &[Figures], value: fn(&Figures) -> f64) -> Option<f64> {
-    let of = |kind: Kind| all.iter().find(|f| f.kind == kind).map(value);
-    Some(of(Kind::Lighter)? / of(Kind::Stock)?)
+    let one =
+        |f: &Figures| json!({ "kind": f.kind, "summary": table::summary(&ROWS, f), "raw": f });
+    all.iter().map(one).collect()
 }
 
 fn per_pod(figures: &Figures, total: f64) -> f64 {
     total / figures.crowd.max(1) as f64
-}
-
-fn mib(kib: u64) -> f64 {
-    kib as f64 / 1024.0
-}
-
-/// The value below which `percent` of the samples lie: nearest rank.
-fn percentile(samples: &[f64], percent: usize) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentile_is_the_nearest_rank() {
-        let samples: Vec<f64> = (1..=20).rev().map(f64::from).collect();
-        assert_eq!(percentile(&samples, 50), 10.0);
-        assert_eq!(percentile(&samples, 99), 20.0);
-        assert!(percentile(&[], 50).is_nan());
-    }
 }

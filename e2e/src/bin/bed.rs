@@ -103,6 +103,9 @@ struct BenchArgs {
     /// Pods created at once
     #[arg(long, default_value_t = 50)]
     crowd: usize,
+    /// Only this part
+    #[arg(long, value_enum)]
+    part: Option<bench::Part>,
     /// Only this kind of node
     #[arg(long, value_enum)]
     only: Option<Kind>,
@@ -122,12 +125,18 @@ fn bench(bed: &Bed, args: BenchArgs) -> Result<()> {
             .only
             .map_or_else(|| vec![Kind::Lighter, Kind::Stock], |kind| vec![kind]),
     };
-    let figures = bench::bench(bed, &options)?;
-    println!("{}", bench::report::table(&figures));
+    let mut json = serde_json::Map::new();
+    for part in bench::Part::ALL {
+        if args.part.is_none_or(|wanted| wanted == part) {
+            let (table, figures) = part.run(bed, &options)?;
+            println!("{table}");
+            json.insert(part.name().to_owned(), figures);
+        }
+    }
     let file = args
         .json
         .unwrap_or_else(|| bed.cache.root.join("bench.json"));
-    let text = serde_json::to_string_pretty(&bench::report::json(&figures))?;
+    let text = serde_json::to_string_pretty(&json)?;
     std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
     println!("JSON: {}", file.display());
     Ok(())

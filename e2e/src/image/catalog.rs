@@ -250,6 +250,46 @@ pub const KUBE_PROXY: Image = Image {
     ..IMAGE
 };
 
+/// What a large application looks like to a runtime that pulls it: 390 MB in 13 layers,
+/// programs and many small files.
+pub const LARGE: Image = Image {
+    names: &["docker.io/library/large:1"],
+    layers: &[
+        BASE,
+        BUSYBOX,
+        Layer::Entries(&[Entry::Program {
+            path: "opt/kube-proxy",
+            peer: peer::KUBE_PROXY,
+        }]),
+        Layer::Entries(&[Entry::Program {
+            path: "opt/coredns",
+            peer: peer::COREDNS,
+        }]),
+        Layer::Entries(&[Entry::Program {
+            path: "opt/metrics-server",
+            peer: peer::METRICS_SERVER,
+        }]),
+        Layer::Entries(&[Entry::Program {
+            path: "opt/agnhost",
+            peer: peer::AGNHOST,
+        }]),
+        Layer::Entries(&[Entry::Program {
+            path: "opt/crictl",
+            peer: peer::CRICTL,
+        }]),
+        Layer::Entries(&[Entry::Program {
+            path: "opt/etcd",
+            peer: peer::ETCD,
+        }]),
+        Layer::Debian("perl-modules-5.40"),
+        Layer::Debian("libpython3.13-stdlib"),
+        Layer::Debian("vim-runtime"),
+        Layer::Debian("git"),
+        Layer::Debian("binutils-common"),
+    ],
+    ..IMAGE
+};
+
 pub const METRICS_SERVER: Image = Image {
     names: &["registry.k8s.io/metrics-server/metrics-server:v0.9.0"],
     layers: &[

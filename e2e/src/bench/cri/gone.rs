@@ -1,0 +1,114 @@
+//! What a pod leaves on a machine until it is gone: processes, cgroups, mounts, interfaces and
+//! addresses. They are counted before there is one; it is gone when they are as many again.
+
+use super::pods::SLEEP;
+use crate::cgroup;
+use crate::cri::Stand;
+use crate::node::Kind;
+use anyhow::{Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const LONGEST: Duration = Duration::from_secs(60);
+/// Well below what is measured.
+const PAUSE: Duration = Duration::from_micros(200);
+
+#[derive(Debug)]
+pub struct Traces {
+    holder: i32,
+    group: String,
+    addresses: PathBuf,
+    before: Counts,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Counts {
+    processes: usize,
+    cgroups: usize,
+    mounts: usize,
+    interfaces: usize,
+    addresses: usize,
+}
+
+impl Traces {
+    /// As it is now, with no pod.
+    pub fn of(stand: &Stand) -> Result<Self> {
+        let machine = &stand.machine;
+        let addresses = match stand.kind {
+            Kind::Lighter => "/var/lib/lighter/network",
+            Kind::Stock => "/var/lib/cni/networks",
+        };
+        let mut traces = Self {
+            holder: machine.holder.pid,
+            group: format!("{}/bench", machine.cgroup),
+            addresses: machine.path(addresses),
+            before: Counts {
+                processes: 0,
+                cgroups: 0,
+                mounts: 0,
+                interfaces: 0,
+                addresses: 0,
+            },
+        };
+        traces.before = traces.count()?;
+        Ok(traces)
+    }
+
+    fn count(&self) -> Result<Counts> {
+        let lines = |file: &str| -> Result<usize> {
+            let text = fs::read_to_string(format!("/proc/{}/{file}", self.holder))?;
+            Ok(text.lines().count())
+        };
+        let below = |root: &PathBuf| cgroup::tree(&root.join(&self.group)).len();
+        Ok(Counts {
+            processes: sleepers(&self.group),
+            cgroups: cgroup::hierarchies().iter().map(below).sum(),
+            mounts: lines("mountinfo")?,
+            interfaces: lines("net/dev")?,
+            addresses: files(&self.addresses),
+        })
+    }
+
+    /// Returns when all is as it was.
+    pub async fn wait_gone(&self) -> Result<()> {
+        let end = Instant::now() + LONGEST;
+        loop {
+            let now = self.count()?;
+            if now == self.before {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                bail!("something is left: {now:?}, and before {:?}", self.before);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// The pods' own processes.
+fn sleepers(group: &str) -> usize {
+    let wanted = SLEEP.join("\0") + "\0";
+    let is = |pid: &i32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words == wanted.as_bytes())
+    };
+    cgroup::members(group).iter().filter(|pid| is(pid)).count()
+}
+
+fn files(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|e| match e.file_type() {
+            Ok(kind) if kind.is_dir() => files(&e.path()),
+            // Of the reference host-local: the last address, which stays.
+            _ if e
+                .file_name()
+                .to_string_lossy()
+                .starts_with("last_reserved_ip") =>
+            {
+                0
+            }
+            _ => 1,
+        })
+        .sum()
+}
