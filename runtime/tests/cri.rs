@@ -62,6 +62,22 @@ async fn pod_runs_logs_answers_exec_stops_and_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root: pods"]
+async fn last_of_the_pods_below_one_cgroup_removes_it() {
+    let bed = Bed::new("shared").await;
+    let run = |number: usize| {
+        let mut pod = Pod::named(&format!("shared{number}"));
+        let linux = pod.config.linux.get_or_insert_default();
+        linux.cgroup_parent = "/kubepods/shared".to_owned();
+        bed.run_pod(pod)
+    };
+    // All at once: nobody knows of the others when it makes what it finds missing.
+    let pods = futures::future::join_all((0..12).map(run)).await;
+    futures::future::join_all(pods.iter().map(|pod| bed.remove_pod(pod))).await;
+    bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: pods"]
 async fn exit_codes_and_reasons_are_the_kernels() {
     let bed = Bed::new("exits").await;
     let pod = bed.run_pod(Pod::named("exits")).await;
