@@ -55,6 +55,8 @@ pub struct Config {
     pub log_max_files: u32,
     /// Where Localhost seccomp profiles live.
     pub seccomp_dir: PathBuf,
+    /// Where files of CDI devices are looked for; the later ones win.
+    pub cdi_dirs: Vec<PathBuf>,
 }
 
 impl Config {
@@ -88,6 +90,7 @@ impl Default for Config {
             log_max_size: None,
             log_max_files: 5,
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+            cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
         }
     }
 }

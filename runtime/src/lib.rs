@@ -5,6 +5,7 @@
 //!   the kubelet calls and the socket serves.
 //! - [`sandbox`], [`container`]: what is known of each and kept on disk.
 //! - [`spec`]: a CRI request as an OCI runtime spec, a pure function.
+//! - [`cdi`]: devices that a vendor's file describes, laid over the spec.
 //! - [`process`]: the engine that turns an OCI spec into processes: spawner,
 //!   monitor (one a pod) and stage (one a container start or exec).
 //! - [`image`]: registries, the content store, layers.
@@ -13,6 +14,7 @@
 //! - [`sys`]: every system call that the libraries lack; the only unsafe code
 //!   beside `process::stage`.
 
+pub mod cdi;
 pub mod cgroup;
 pub mod config;
 pub mod container;

@@ -12,6 +12,7 @@ cases![
     inspect_shows_what_was_asked_for,
     stop_sends_the_signal_and_keeps_the_grace,
     update_changes_limits,
+    cdi_devices_are_given,
     checkpoint_is_refused_in_a_sentence,
 ];
 
@@ -152,6 +153,36 @@ fn update_changes_limits(kit: &Kit) -> Result<()> {
                 || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
     let inside = kit.ok(&["exec", &id, "sh", "-c", read])?;
     ensure!(inside.trim() == "67108864", "memory limit inside: {inside}");
+    Ok(())
+}
+
+fn cdi_devices_are_given(kit: &Kit) -> Result<()> {
+    let vendor = json!({
+        "cdiVersion": "0.6.0", "kind": "bed.test/thing",
+        "containerEdits": {"env": ["CDI=given"]},
+        "devices": [{"name": "one", "containerEdits": {
+            "deviceNodes": [
+                {"path": "/dev/cdi-zero", "hostPath": "/dev/zero"},
+                {"path": "/dev/cdi-loop", "hostPath": "/dev/loop-control", "permissions": "r"}],
+            "mounts": [{"hostPath": "/etc/cdi", "containerPath": "/cdi", "options": ["rbind", "ro"]}],
+        }}],
+    });
+    let machine = &kit.stand.machine;
+    machine.write("/etc/cdi/bed.json", &vendor.to_string())?;
+    let pod = kit.pod()?;
+    let asked = |name: &str| json!({"CDI_devices": [{"name": name}]});
+    let id = pod.start_with(&["sleep", "600"], asked("bed.test/thing=one"))?;
+    let look = "echo $CDI; head -c 3 /dev/cdi-zero | wc -c; ls /cdi; touch /cdi/x 2>&1 || true; \
+                : < /dev/cdi-loop && echo opened && : > /dev/cdi-loop";
+    let out = kit.output(&["exec", &id, "sh", "-c", look])?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    ensure!(said.starts_with("given\n3\nbed.json\n"), "{said}");
+    ensure!(said.contains("Read-only file system"), "{said}");
+    ensure!(said.ends_with("opened\n"), "{said}");
+    ensure!(!out.status.success(), "the device could be written");
+    let config = kit.container_config(&["true"], asked("bed.test/thing=two"))?;
+    let said = kit.fails(&["create", &pod.id, &config, &pod.config])?;
+    ensure!(said.contains("bed.test/thing=two"), "{said}");
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use super::VerbError;
 use super::core::{ContainerName, Core, blocking, new_id, now};
 use super::error::chain;
 use super::host_paths;
+use crate::cdi;
 use crate::cgroup::{DeviceRule, Limits, default_rules};
 use crate::container::{Container, Record, State, host_devices, lookup_dirs, requested_devices};
 use crate::image::Image;
@@ -198,13 +199,14 @@ fn prepare(
     host_paths::settle(&mut request.config)?;
     let security = security(&request.config);
     let devices = requested_devices(&request.config.devices)?;
+    let cdi = cdi::resolve(&core.config.cdi_dirs, &cdi::requested(&request.config))?;
     let nodes = if security.privileged {
         host_devices()
     } else {
         devices.nodes
     };
     let cgroup = sandbox.read(|r| r.cgroup.child(&request.id));
-    let plan = spec::container(spec::Input {
+    let mut plan = spec::container(spec::Input {
         config: &request.config,
         sandbox: &request.pod,
         sandbox_id: sandbox.id(),
@@ -216,6 +218,8 @@ fn prepare(
         devices: nodes,
         seccomp_dir: &core.config.seccomp_dir,
     })?;
+    let mut rules = device_rules(security.privileged, devices.rules);
+    rules.extend(cdi::apply(&mut plan.spec, &cdi)?);
     let filter = core.seccomp.get(&plan.seccomp, &plan.capabilities)?;
     make_dir(&request.dir)?;
     hold(core, &request)?;
@@ -224,7 +228,6 @@ fn prepare(
     core.cgroups.create(&cgroup)?;
     core.cgroups
         .apply(&cgroup, &Limits::from(&record.resources))?;
-    let rules = device_rules(security.privileged, devices.rules);
     core.cgroups.set_devices(&cgroup, &rules)?;
     let engine = ContainerSpec {
         id: request.id.clone(),

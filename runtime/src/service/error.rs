@@ -1,5 +1,6 @@
 //! What verbs fail with, and the one place where that becomes a gRPC status.
 
+use crate::cdi::CdiError;
 use crate::cgroup::CgroupError;
 use crate::container::{AccountsError, DeviceError, LookupError, State};
 use crate::process::ProcessError;
@@ -93,6 +94,8 @@ pub enum VerbError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     #[error(transparent)]
+    Cdi(#[from] CdiError),
+    #[error(transparent)]
     Lookup(#[from] LookupError),
     #[error("{0}")]
     Unsupported(&'static str),
@@ -114,6 +117,7 @@ impl VerbError {
             | Self::Spec(_)
             | Self::NotShared { .. }
             | Self::Device(_)
+            | Self::Cdi(_)
             | Self::Seccomp(_) => Code::InvalidArgument,
             Self::SandboxNotReady { .. } | Self::NotCreated { .. } | Self::NotRunning { .. } => {
                 Code::FailedPrecondition
