@@ -177,6 +177,49 @@ fn udp_flow_follows_the_host_port_to_the_next_pod() {
     });
 }
 
+/// How long a megabyte takes from one end of a connection to the other.
+fn transfer(mut from: TcpStream, mut to: TcpStream) -> Duration {
+    let start = Instant::now();
+    let send = std::thread::spawn(move || from.write_all(&vec![7; 1 << 20]));
+    let mut received = vec![0; 1 << 20];
+    to.read_exact(&mut received).unwrap();
+    send.join().unwrap().unwrap();
+    start.elapsed()
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn bandwidth_is_limited_each_way_on_its_own() {
+    in_host(|| async {
+        let dir = TempDir::new("bandwidth");
+        let network = open(&dir, &["10.88.0.0/24"]);
+        // 4 Mbit/s: a megabyte takes two seconds, of which the burst saves an eighth at most.
+        let slow = Some(4_000_000);
+        for (id, ingress, egress) in [("in", slow, None), ("out", None, slow)] {
+            let limited = PodNetwork {
+                ingress_rate: ingress,
+                egress_rate: egress,
+                ..pod(id, vec![])
+            };
+            let a = Pod::new();
+            let wired = network.add(&limited, &a).await.unwrap();
+            let listener = a.inside(|| TcpListener::bind("0.0.0.0:80").unwrap());
+            let connect = || {
+                let host = TcpStream::connect((wired.ips[0], 80)).unwrap();
+                (host, listener.accept().unwrap().0)
+            };
+            let (host, inside) = connect();
+            let to_pod = transfer(host, inside);
+            let (host, inside) = connect();
+            let from_pod = transfer(inside, host);
+            let least = Duration::from_millis(1500);
+            assert_eq!(to_pod > least, ingress.is_some(), "{id}: in {to_pod:?}");
+            assert_eq!(from_pod > least, egress.is_some(), "{id}: out {from_pod:?}");
+            network.del(&limited, Some(&a), Some(&wired)).await.unwrap();
+        }
+    });
+}
+
 /// CVE-2020-8558.
 #[test]
 #[ignore = "needs root: network namespaces"]

@@ -95,6 +95,8 @@ impl BridgeNetwork {
             host: &host,
             name: host_interface(&pod.sandbox_id),
             leases: &leases,
+            ingress: pod.ingress_rate,
+            egress: pod.egress_rate,
         };
         let made = wiring.make(&rtnl, netns).await?;
         let ips: Vec<IpAddr> = leases.iter().map(|(ip, _)| *ip).collect();

@@ -19,6 +19,10 @@ pub struct Wiring<'a> {
     pub name: String,
     /// Addresses.
     pub leases: &'a Leases,
+    /// Bits a second that the pod may receive.
+    pub ingress: Option<u64>,
+    /// Bits a second that the pod may send.
+    pub egress: Option<u64>,
 }
 
 /// What came of it.
@@ -89,6 +93,9 @@ impl Wiring<'_> {
             return Ok(Vec::new());
         };
         rtnl.set_hairpin(link.index).await?;
+        if let Some(rate) = self.ingress {
+            rtnl.set_rate(link.index, rate).await?;
+        }
         Ok(link.mac)
     }
 
@@ -101,6 +108,10 @@ impl Wiring<'_> {
         };
         let index = link?.ok_or(no_link)?.index;
         inside.set_up(index).await?;
+        // At the pod's own end, where packets can wait: who has NET_ADMIN there can lift it.
+        if let Some(rate) = self.egress {
+            inside.set_rate(index, rate).await?;
+        }
         for (ip, range) in self.leases {
             let address = Address {
                 ip: *ip,

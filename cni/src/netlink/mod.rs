@@ -6,6 +6,7 @@
 mod address;
 mod link;
 mod route;
+mod shape;
 mod socket;
 
 pub use address::Address;
