@@ -266,6 +266,12 @@ pub struct LogsArgs {
 pub struct ExecArgs {
     #[command(flatten)]
     pub socket: Socket,
+    /// Hand on what is typed, or piped in.
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Give the command a terminal.
+    #[arg(short, long)]
+    pub tty: bool,
     /// Give up after this many seconds; 0 = never.
     #[arg(long, default_value = "0")]
     pub timeout: i64,

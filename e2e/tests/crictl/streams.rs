@@ -15,6 +15,7 @@ cases![
     exec_has_a_terminal_of_the_right_size,
     attach_streams_until_stdin_ends,
     attach_has_a_terminal,
+    lighter_exec_streams_and_has_a_terminal,
 ];
 
 const TRANSPORTS: [&str; 2] = ["--transport=spdy", "--transport=websocket"];
@@ -85,9 +86,13 @@ fn exec_finds_containers_by_filter(kit: &Kit) -> Result<()> {
     Ok(())
 }
 
-/// script(1) gives crictl a terminal, as a person's shell does.
+/// script(1) gives a command a terminal, as a person's shell does.
 fn in_terminal(kit: &Kit, crictl: &str, input: &str) -> Result<String> {
-    let line = format!("stty rows 33 cols 99; crictl --timeout=30s {crictl}");
+    line_in_terminal(kit, &format!("crictl --timeout=30s {crictl}"), input)
+}
+
+fn line_in_terminal(kit: &Kit, line: &str, input: &str) -> Result<String> {
+    let line = format!("stty rows 33 cols 99; {line}");
     let mut script = kit.stand.machine.command("script");
     script.args(["-q", "-e", "-c", &line, "/dev/null"]);
     command::run_with_input(&mut script, input.as_bytes())
@@ -145,5 +150,32 @@ fn attach_has_a_terminal(kit: &Kit) -> Result<()> {
     let said = in_terminal(kit, &attach, "echo typed-$((40+2))\nexit\n")?;
     ensure!(said.contains("typed-42"), "{said}");
     pod.wait_exited(&id)?;
+    Ok(())
+}
+
+/// What crictl does, from our own command line.
+fn lighter_exec_streams_and_has_a_terminal(kit: &Kit) -> Result<()> {
+    if !kit.is_lighter() {
+        return Ok(());
+    }
+    let pod = kit.pod()?;
+    let id = pod.start(&["sleep", "600"])?;
+    let lighter = |args: &[&str]| {
+        let mut exec = kit.stand.machine.command("lighter");
+        exec.arg("exec").args(args);
+        exec
+    };
+    let data: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
+    let mut cat = lighter(&["-i", &id, "cat"]);
+    let back = command::run_with_input(&mut cat, data.as_bytes())?;
+    ensure!(back == data, "{} of {} bytes", back.len(), data.len());
+    let out = lighter(&["-i", &id, "sh", "-c", "echo err >&2; exit 5"]).output()?;
+    ensure!(
+        out.status.code() == Some(5) && out.stderr == b"err\n",
+        "{out:?}"
+    );
+    let shell = format!("lighter exec -it {id} sh");
+    let said = line_in_terminal(kit, &shell, "echo typed-$((40+2)) $(stty size)\nexit\n")?;
+    ensure!(said.contains("typed-42 33 99"), "{said}");
     Ok(())
 }

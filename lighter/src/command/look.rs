@@ -1,6 +1,6 @@
-//! `lighter ps`, `logs`, `exec`: a look at a running node without crictl.
+//! `lighter ps` and `logs`: a look at a running node without crictl.
 
-use crate::cli::{ExecArgs, LogsArgs, PsArgs};
+use crate::cli::{LogsArgs, PsArgs};
 use anyhow::{Context, bail};
 use cri_proto::Cri;
 use cri_proto::v1::*;
@@ -113,23 +113,6 @@ pub async fn logs(args: &LogsArgs) -> anyhow::Result<u8> {
         }
     }
     Ok(0)
-}
-
-/// Runs a command to its end; its exit code is ours.
-pub async fn exec(args: ExecArgs) -> anyhow::Result<u8> {
-    let cri = cri_proto::connect(&args.socket.socket).await?;
-    let request = ExecSyncRequest {
-        container_id: args.container,
-        cmd: args.command,
-        timeout: args.timeout,
-    };
-    let done = cri
-        .exec_sync(request)
-        .await
-        .map_err(|s| anyhow::anyhow!("{}", s.message()))?;
-    io::stdout().write_all(&done.stdout)?;
-    io::stderr().write_all(&done.stderr)?;
-    Ok(u8::try_from(done.exit_code).unwrap_or(u8::MAX))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod agent;
 mod check;
+mod exec;
 mod image;
 mod join;
 mod look;
@@ -31,7 +32,7 @@ pub async fn run(cli: Cli, starts: Arc<Starts>) -> anyhow::Result<u8> {
         Command::Image(command) => image::run(command).await,
         Command::Ps(args) => look::ps(&args).await,
         Command::Logs(args) => look::logs(&args).await,
-        Command::Exec(args) => look::exec(args).await,
+        Command::Exec(args) => exec::run(args).await,
         Command::Waterfall(args) => waterfall::run(&args).await,
         Command::Check => check::run(),
     }
