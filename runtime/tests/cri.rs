@@ -420,7 +420,7 @@ async fn image_is_mounted_read_only_as_a_volume() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root: pods"]
-async fn pod_in_a_user_namespace_runs_as_mapped() {
+async fn cve_2025_47291_pod_in_a_user_namespace_runs_as_mapped_and_limited() {
     let bed = Bed::new("userns").await;
     let mut pod = Pod::named("userns");
     let map = IdMapping {
@@ -444,6 +444,10 @@ async fn pod_in_a_user_namespace_runs_as_mapped() {
     let linux = config.linux.get_or_insert_default();
     let security = linux.security_context.get_or_insert_default();
     security.namespace_options = Some(options);
+    linux.resources = Some(LinuxContainerResources {
+        memory_limit_in_bytes: 64 << 20,
+        ..Default::default()
+    });
     let id = bed.create(&pod, config).await.expect("created");
     bed.start_created(&id).await.expect("started");
     let out = bed
@@ -452,13 +456,15 @@ async fn pod_in_a_user_namespace_runs_as_mapped() {
             &[
                 "sh",
                 "-c",
-                "id -u; cat /proc/self/uid_map; touch /x && echo made",
+                "id -u; cat /proc/self/uid_map; touch /x && echo made; \
+                 cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes 2>/dev/null",
             ],
         )
         .await;
     let out = String::from_utf8_lossy(&out.stdout).into_owned();
     let words: Vec<&str> = out.split_whitespace().collect();
-    assert_eq!(words, ["0", "0", "100000", "65536", "made"], "{out}");
+    let limited = ["0", "0", "100000", "65536", "made", "67108864"];
+    assert_eq!(words, limited, "{out}");
     bed.remove_pod(&pod).await;
     bed.close().await;
 }

@@ -5,6 +5,8 @@
 
 #[path = "process/bed.rs"]
 mod bed;
+#[path = "process/cves.rs"]
+mod cves;
 #[path = "process/escape.rs"]
 mod escape;
 #[path = "process/frozen.rs"]

@@ -5,7 +5,7 @@ use crate::image::Image;
 use crate::spec::Accounts;
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Greatest /etc/passwd and /etc/group that are read: CVE-2026-47262.
@@ -45,8 +45,8 @@ impl AccountsCache {
         if let Some(known) = lock().get(&image.id) {
             return Ok(known.clone());
         }
-        let passwd = read(image, "/etc/passwd")?;
-        let group = read(image, "/etc/group")?;
+        let passwd = read(&image.layers, "/etc/passwd")?;
+        let group = read(&image.layers, "/etc/group")?;
         let accounts = Arc::new(Accounts::parse(&passwd, &group));
         let mut by_image = lock();
         if by_image.len() >= MAX_IMAGES {
@@ -57,8 +57,8 @@ impl AccountsCache {
     }
 }
 
-fn read(image: &Image, file: &'static str) -> Result<String, AccountsError> {
-    let Some(opened) = open_in_layers(&image.layers, Path::new(file))? else {
+fn read(layers: &[PathBuf], file: &'static str) -> Result<String, AccountsError> {
+    let Some(opened) = open_in_layers(layers, Path::new(file))? else {
         return Ok(String::new());
     };
     let mut bytes = Vec::new();
@@ -70,4 +70,22 @@ fn read(image: &Image, file: &'static str) -> Result<String, AccountsError> {
         return Err(AccountsError::TooLarge { file });
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cve_2026_47262_and_2025_4437_large_file_is_refused() {
+        let name = format!("accounts-{}", std::process::id());
+        let layer = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(layer.join("etc")).expect("layer");
+        let file = std::fs::File::create(layer.join("etc/passwd")).expect("file");
+        file.set_len(10 << 30).expect("sparse");
+        let read = read(std::slice::from_ref(&layer), "/etc/passwd");
+        std::fs::remove_dir_all(&layer).expect("removed");
+        let error = read.expect_err("too large");
+        assert!(matches!(error, AccountsError::TooLarge { .. }), "{error}");
+    }
 }

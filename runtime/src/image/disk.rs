@@ -119,6 +119,17 @@ mod tests {
     }
 
     #[test]
+    fn cve_2021_41103_and_2024_25621_directory_is_its_owners_alone() {
+        let dir = TempDir::new();
+        let inner = dir.path().join("layers");
+        fs::create_dir(&inner).unwrap();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
+        private_dir(&inner).unwrap();
+        let mode = fs::metadata(&inner).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
     fn remove_is_content_when_nothing_is_there() {
         let dir = TempDir::new();
         remove(&dir.path().join("none")).unwrap();

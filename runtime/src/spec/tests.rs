@@ -2,6 +2,7 @@ use super::*;
 use cri_proto::v1::{KeyValue, Mount as CriMount, MountPropagation};
 use oci_spec::image::{ConfigBuilder, ImageConfigurationBuilder};
 use oci_spec::runtime::Mount;
+use std::collections::HashMap;
 
 struct Case {
     config: ContainerConfig,
@@ -30,6 +31,11 @@ impl Case {
             .cmd(vec!["--help".to_owned()])
             .env(vec!["PATH=/bin".to_owned(), "A=image".to_owned()])
             .working_dir("/srv")
+            .volumes(vec!["/../../etc".to_owned()])
+            .labels(HashMap::from([(
+                "io.kubernetes.cri.sandbox-id".to_owned(),
+                "another".to_owned(),
+            )]))
             .build()
             .expect("config");
         let image = ImageConfigurationBuilder::default().config(config);
@@ -195,6 +201,59 @@ fn privileged_container_sees_the_host_unhidden() {
     assert_eq!(linux(&case).masked_paths().as_deref(), Some(&[][..]));
     assert!(case.options("/sys").contains(&"rw".to_owned()));
     assert!(case.options("/sys/fs/cgroup").contains(&"rw".to_owned()));
+}
+
+#[test]
+fn cve_2026_53488_labels_of_the_image_are_no_annotations() {
+    let plan = Case::new().plan().expect("plan");
+    let annotations = plan.spec.annotations().clone().expect("annotations");
+    assert_eq!(annotations["io.kubernetes.cri.sandbox-id"], "s");
+    assert!(!annotations.values().any(|v| v == "another"));
+}
+
+#[test]
+fn cve_2023_6476_and_2024_3154_annotations_of_the_pod_decide_nothing() {
+    let mut case = Case::new();
+    let before = case.plan().expect("plan").spec;
+    for key in [
+        "io.kubernetes.cri-o.userns-mode",
+        "io.kubernetes.cri-o.DevicesX",
+        "org.systemd.property.ExecStart",
+        "run.oci.hooks.stdout",
+    ] {
+        let value = ("anything".to_owned(), key.to_owned());
+        case.sandbox
+            .annotations
+            .insert(value.1.clone(), value.0.clone());
+        case.config.annotations.insert(value.1, value.0);
+    }
+    assert_eq!(case.plan().expect("plan").spec, before);
+}
+
+#[test]
+fn cve_2022_23648_volumes_of_the_image_make_no_mount() {
+    let plan = Case::new().plan().expect("plan");
+    let mounts = plan.spec.mounts().clone().expect("mounts");
+    let odd = mounts.iter().find(|m| {
+        let path = m.destination().to_string_lossy();
+        path.contains("..") || path == "/etc"
+    });
+    assert!(odd.is_none(), "{odd:?}");
+}
+
+#[test]
+fn cve_2021_21334_variables_of_one_container_are_not_anothers() {
+    let variable = |key: &str| {
+        let mut case = Case::new();
+        case.config.envs = vec![KeyValue {
+            key: key.to_owned(),
+            value: b"x".to_vec(),
+        }];
+        case.env()
+    };
+    let (one, other) = (variable("ONE"), variable("OTHER"));
+    assert!(!other.contains(&"ONE=x".to_owned()), "{other:?}");
+    assert!(!one.contains(&"OTHER=x".to_owned()), "{one:?}");
 }
 
 #[test]

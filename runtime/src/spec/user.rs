@@ -285,6 +285,22 @@ mod tests {
     }
 
     #[test]
+    fn cve_2022_4318_home_with_control_characters_is_dropped() {
+        let passwd =
+            "a:x:5:5::/home/a\\n:/bin/sh\nb:x:6:6::/ho\tme:/bin/sh\nc:x:7:7::home:/bin/sh\n";
+        let accounts = Accounts::parse(passwd, "");
+        let home = |user: &str| {
+            let security = LinuxContainerSecurityContext::default();
+            resolve(&security, &image(user), &accounts)
+                .expect("user")
+                .home
+        };
+        // A backslash and an n are two ordinary characters.
+        assert_eq!(home("a"), "/home/a\\n");
+        assert_eq!((home("b"), home("c")), ("/".to_owned(), "/".to_owned()));
+    }
+
+    #[test]
     fn image_user_is_found_by_name_and_by_number() {
         let user = as_image_user("www-data").expect("user");
         assert_eq!((user.uid, user.gid, user.groups), (33, 33, vec![33, 4]));
@@ -297,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn policy_decides_whether_the_images_groups_count() {
+    fn cve_2023_25173_policy_decides_whether_the_images_groups_count() {
         let accounts = Accounts::parse(PASSWD, GROUP);
         let mut security = LinuxContainerSecurityContext {
             supplemental_groups: vec![1234],

@@ -184,7 +184,7 @@ async fn spdy_resize_reaches_the_terminal_and_pings_are_answered() {
 }
 
 #[tokio::test]
-async fn exec_is_dropped_when_the_client_goes() {
+async fn cve_2022_23471_and_2025_64329_exec_is_dropped_when_the_client_goes() {
     let mut bed = bed();
     let url = bed.server.url_for_exec(exec("hang", false));
     let mut client = spdy(&url, "v4.channel.k8s.io").await;

@@ -177,7 +177,7 @@ impl Bed {
         for applet in [
             "sh", "cat", "sleep", "ls", "id", "grep", "stty", "touch", "mount", "ps", "kill",
             "hostname", "head", "stat", "readlink", "true", "mkdir", "tty", "yes", "sed", "nc",
-            "dd", "env", "umount", "wc", "seq",
+            "dd", "env", "umount", "wc", "seq", "chmod",
         ] {
             std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).expect("applet");
         }

@@ -141,6 +141,14 @@ async fn archive_with_a_changed_layer_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn cve_2023_25153_member_longer_than_any_index_is_refused() {
+    let dir = TempDir::new();
+    let path = pack(&dir, &[("manifest.json", vec![b' '; 8 << 20])]);
+    let error = import(&path, &dir, None).await.unwrap_err();
+    assert!(error.contains("longer than"), "{error}");
+}
+
+#[tokio::test]
 async fn archive_is_refused_with_its_reason() {
     let dir = TempDir::new();
     for (members, want) in [

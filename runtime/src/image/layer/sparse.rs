@@ -13,6 +13,9 @@ const MAX_FILE: u64 = 1 << 44;
 /// A map of more than this many runs is an attack.
 const MAX_EXTENTS: usize = 1 << 16;
 
+/// Of a 64-bit number: a line without an end must not be kept.
+const MAX_DIGITS: usize = 20;
+
 /// A run of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
@@ -97,6 +100,9 @@ fn map_before_data<R: Read>(reader: &mut Reader<R>) -> Result<Vec<u64>, TarError
                 break;
             }
             if byte != b'\n' {
+                if line.len() == MAX_DIGITS {
+                    return Err(reader.bad("sparse map"));
+                }
                 line.push(byte);
                 continue;
             }
@@ -145,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn sparse_map_is_refused_when_it_overlaps_or_leaves_its_file() {
+    fn cve_2025_58183_sparse_map_is_refused_when_it_overlaps_or_leaves_its_file() {
         assert!(check(100, &[extent(0, 10), extent(50, 50)], 60).is_ok());
         assert!(check(100, &[extent(50, 10), extent(0, 10)], 20).is_err());
         assert!(check(100, &[extent(0, 10), extent(5, 10)], 20).is_err());

@@ -144,7 +144,7 @@ fn absolute_member_lands_inside() {
 }
 
 #[test]
-fn member_through_a_symlink_stays_inside() {
+fn cve_2021_32760_and_2025_47290_member_through_a_symlink_stays_inside() {
     let outside = TempDir::new();
     let target = outside.path().to_str().unwrap();
     let (dir, extracted) = unpack(
@@ -344,6 +344,25 @@ fn sparse_file_costs_only_its_data() {
     let big = fs::metadata(dir.path().join("diff/big")).unwrap();
     assert_eq!(big.len(), 1 << 40);
     assert!(big.blocks() < 100);
+}
+
+#[test]
+fn cve_2025_58183_map_of_too_many_runs_is_refused() {
+    for map in [b"4294967296\n".to_vec(), vec![b'1'; 1 << 20]] {
+        let mut archive = Archive::new();
+        let pax = [
+            ("GNU.sparse.major", &b"1"[..]),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"real"),
+            ("GNU.sparse.realsize", b"2097152"),
+        ];
+        archive.0.append_pax_extensions(pax).unwrap();
+        let mut data = map;
+        data.resize(data.len().next_multiple_of(512), b'0');
+        let (_dir, extracted) = unpack(archive.file("GNUSparseFile.0/real", &data));
+        let error = extracted.unwrap_err().to_string();
+        assert!(error.contains("sparse map"), "{error}");
+    }
 }
 
 #[test]
