@@ -14,6 +14,7 @@ pub mod observed;
 mod probe;
 mod prober;
 mod registry;
+mod replacing;
 mod settings;
 pub mod spec;
 mod subject;

@@ -2,13 +2,14 @@
 
 use super::executor::{ABANDONED, Context, Executor, Failed, Report};
 use super::lifecycle::{
-    Decision, Desired, ERR_IMAGE_PULL, Effect, Limits, Memory, Stage, Work, WorkerState,
-    back_off_message, decide,
+    Decision, Desired, ERR_IMAGE_PULL, Effect, Limits, Memory, Stage, StopReason, Work,
+    WorkerState, back_off_message, decide,
 };
 use super::observe::PodSeen;
 use super::observed::{ContainerSeen, Failure, Observed, Verdicts};
 use super::prober::{Prober, Verdict};
 use super::registry::{Entry, Registry};
+use super::replacing::Replacing;
 use super::spec::{self, uid};
 use super::subject::Subject;
 use crate::event::EventType;
@@ -54,6 +55,7 @@ pub struct Worker {
     tasks: JoinSet<(Effect, Result<Report, Failed>)>,
     progress: UnboundedSender<PodSeen>,
     probes: Prober,
+    replacing: Replacing,
     published: Option<PodStatus>,
     /// The object that was published with it.
     told: Option<Arc<Pod>>,
@@ -99,6 +101,7 @@ impl Worker {
             tasks: JoinSet::new(),
             progress,
             probes: Prober::new(verdict),
+            replacing: Replacing::default(),
             published: None,
             told: None,
             frozen: false,
@@ -182,17 +185,26 @@ impl Worker {
         );
         self.state = next;
         for effect in effects {
-            self.begin(effect);
+            self.begin(effect, now);
         }
         let ending = self.state.stage != Stage::Syncing;
         self.probes
             .follow(&self.executor, &self.want, &self.seen, ending);
-        self.publish(now);
-        wake_at
+        let held = self.replacing.until(&self.seen, now).filter(|_| !ending);
+        if held.is_none() {
+            self.publish(now);
+        }
+        held.into_iter().chain(wake_at).min()
     }
 
-    fn begin(&mut self, effect: Effect) {
+    fn begin(&mut self, effect: Effect, now: Timestamp) {
         match &effect {
+            Effect::StopContainer {
+                container,
+                id,
+                reason: StopReason::DefinitionChanged,
+                ..
+            } => self.replacing.begin(container, id, now),
             Effect::Abandon => return self.abandon.cancel(),
             Effect::ReportBackOff { container, .. } => return self.report_back_off(container),
             Effect::ReportPullBackOff { container } => return self.report_pull(container),
@@ -264,7 +276,7 @@ impl Worker {
         }
         let idle = !self.seen.busy.contains(&Work::Volumes);
         if remount && idle && self.seen.volumes {
-            self.begin(Effect::MountVolumes);
+            self.begin(Effect::MountVolumes, Timestamp::now());
         }
     }
 

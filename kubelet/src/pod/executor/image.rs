@@ -9,9 +9,17 @@ use crate::pod::observed::ImageReady;
 use crate::pod::spec::namespace;
 use crate::pod::spec::security::ImageUser;
 use cri_proto::{Status, v1};
-use k8s_openapi::api::core::v1::{Container, Secret};
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
+
+/// An image that a container needs: its own, or that of a volume.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    container: &'a str,
+    image: &'a str,
+    policy: Option<&'a str>,
+}
 
 /// How many pulls at once, and how many a second.
 pub(super) struct Pulls {
@@ -70,7 +78,7 @@ impl Executor {
         attempt: u32,
     ) -> Result<Report, Failed> {
         let container = context.container(name)?;
-        let work = self.find_or_pull(context, &container);
+        let work = self.all_images(context, &container);
         let image = tokio::select! {
             result = work => result?,
             () = context.abandon.cancelled() => return Err(Failed::new(ABANDONED, "")),
@@ -87,15 +95,32 @@ impl Executor {
         Ok(Report::Image(name.to_owned(), ready))
     }
 
-    async fn find_or_pull(
+    /// The container's image, once those of its image volumes are here too.
+    async fn all_images(
         &self,
         context: &Context,
         container: &Container,
     ) -> Result<v1::Image, Failed> {
-        let image = container.image.as_deref().unwrap_or_default();
+        for wanted in volume_images(&context.pod, container) {
+            self.find_or_pull(context, wanted).await?;
+        }
+        let own = Wanted {
+            container: &container.name,
+            image: container.image.as_deref().unwrap_or_default(),
+            policy: container.image_pull_policy.as_deref(),
+        };
+        self.find_or_pull(context, own).await
+    }
+
+    async fn find_or_pull(
+        &self,
+        context: &Context,
+        wanted: Wanted<'_>,
+    ) -> Result<v1::Image, Failed> {
+        let image = wanted.image;
         let subject = self.subject(&context.pod);
         let event = |kind, reason: &str, message: &str| {
-            subject.of_container(&container.name, kind, reason, message);
+            subject.of_container(wanted.container, kind, reason, message);
         };
         let parsed = reference::parse(image).map_err(|error| {
             let message = format!("Failed to apply default image tag {image:?}: {error}");
@@ -103,8 +128,7 @@ impl Executor {
             event(EventType::Warning, "Failed", "Error: InvalidImageName");
             Failed::new("InvalidImageName", message)
         })?;
-        let own = container.image_pull_policy.as_deref();
-        let policy = own.unwrap_or_else(|| parsed.default_policy());
+        let policy = wanted.policy.unwrap_or_else(|| parsed.default_policy());
         if policy != "Always" {
             let found = self.image_status(image).await.map_err(|status| {
                 let message = format!("Failed to inspect image {image:?}: {}", rpc(&status));
@@ -126,7 +150,7 @@ impl Executor {
             event(EventType::Warning, "Failed", "Error: ErrImageNeverPull");
             return Err(Failed::new("ErrImageNeverPull", message));
         }
-        let pulled = self.pull(context, container, &parsed).await;
+        let pulled = self.pull(context, wanted, &parsed).await;
         pulled.inspect_err(|failed| {
             let message = format!("Failed to pull image {image:?}: {}", failed.message);
             event(EventType::Warning, "Failed", &message);
@@ -145,13 +169,13 @@ impl Executor {
     async fn pull(
         &self,
         context: &Context,
-        container: &Container,
+        wanted: Wanted<'_>,
         parsed: &reference::Reference,
     ) -> Result<v1::Image, Failed> {
-        let image = container.image.as_deref().unwrap_or_default();
+        let image = wanted.image;
         let subject = self.subject(&context.pod);
         let say = |reason: &str, message: &str| {
-            subject.of_container(&container.name, EventType::Normal, reason, message);
+            subject.of_container(wanted.container, EventType::Normal, reason, message);
         };
         let asked = Instant::now();
         let auths = auth::credentials(parsed, &self.pull_secrets(context).await);
@@ -232,6 +256,25 @@ impl Executor {
     }
 }
 
+/// Images of the volumes that a container mounts; an empty reference is nothing yet.
+fn volume_images<'a>(pod: &'a Pod, container: &'a Container) -> Vec<Wanted<'a>> {
+    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref());
+    let mounted = |name: &str| {
+        let mut mounts = container.volume_mounts.iter().flatten();
+        mounts.any(|m| m.name == name)
+    };
+    let of_volume = |volume: &'a k8s_openapi::api::core::v1::Volume| {
+        let source = volume.image.as_ref().filter(|_| mounted(&volume.name))?;
+        Some(Wanted {
+            container: &container.name,
+            image: source.reference.as_deref().filter(|r| !r.is_empty())?,
+            policy: source.pull_policy.as_deref(),
+        })
+    };
+    let volumes = volumes.unwrap_or_default().iter();
+    volumes.filter_map(of_volume).collect()
+}
+
 fn spec(image: &str) -> v1::ImageSpec {
     v1::ImageSpec {
         image: image.to_owned(),
@@ -269,5 +312,20 @@ mod tests {
         };
         let waits: Vec<bool> = (0..3).map(|_| bucket.take() > Duration::ZERO).collect();
         assert_eq!(waits, vec![false, false, true]);
+    }
+
+    #[test]
+    fn images_of_volumes_are_wanted_by_the_containers_that_mount_them() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {
+            "containers": [{"name": "a", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}, {"name": "b"}],
+            "volumes": [{"name": "v", "image": {"reference": "data:1", "pullPolicy": "Always"}},
+                        {"name": "other", "image": {"reference": "data:2"}}],
+        }}))
+        .unwrap();
+        let containers = &pod.spec.as_ref().unwrap().containers;
+        let wanted = volume_images(&pod, &containers[0]);
+        let seen: Vec<_> = wanted.iter().map(|w| (w.image, w.policy)).collect();
+        assert_eq!(seen, [("data:1", Some("Always"))]);
+        assert!(volume_images(&pod, &containers[1]).is_empty());
     }
 }
