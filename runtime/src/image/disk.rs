@@ -21,24 +21,38 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
 
 /// Replaces a file: after a crash its old content is there or its new one.
 pub fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temp = dir.join(format!(".{name}.{}", unique()));
-    let written = write_synced(&temp, bytes).and_then(|()| fs::rename(&temp, dir.join(name)));
-    if written.is_err() {
-        // What remains after a failed removal is skipped by every reader.
-        let _ = fs::remove_file(&temp);
-        return written;
-    }
+    rename_over(dir, name, |temp| write_new(temp, bytes)?.sync_data())?;
     sync_dir(dir)
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Replaces a file that only this boot needs: whole after the death of a process, but the
+/// host's may leave it empty or lose it.
+pub fn write_for_boot(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    rename_over(dir, name, |temp| write_new(temp, bytes).map(drop))
+}
+
+fn rename_over(
+    dir: &Path,
+    name: &str,
+    write: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let temp = dir.join(format!(".{name}.{}", unique()));
+    let written = write(&temp).and_then(|()| fs::rename(&temp, dir.join(name)));
+    if written.is_err() {
+        // What remains after a failed removal is skipped by every reader.
+        let _ = fs::remove_file(&temp);
+    }
+    written
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<fs::File> {
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
     file.write_all(bytes)?;
-    file.sync_data()
+    Ok(file)
 }
 
 /// Makes renames and removals in a directory last.
@@ -115,6 +129,8 @@ mod tests {
         write_atomic(dir.path(), "a", b"1").unwrap();
         write_atomic(dir.path(), "a", b"2").unwrap();
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"2");
+        write_for_boot(dir.path(), "a", b"3").unwrap();
+        assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"3");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

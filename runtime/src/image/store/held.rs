@@ -70,7 +70,9 @@ impl Hold {
         }
         let text = serde_json::to_vec(&self.keys)?;
         let mut state = self.shared.state();
-        disk::write_atomic(&self.shared.layout.held, &format!("{owner}.json"), &text)?;
+        // Every container waits for this. It needs its layers while it runs, so no longer than
+        // this boot; a file that is empty after a crash keeps everything until it is released.
+        disk::write_for_boot(&self.shared.layout.held, &format!("{owner}.json"), &text)?;
         state.kept.insert(owner.to_owned(), Some(self.keys.clone()));
         Ok(())
     }
