@@ -25,9 +25,9 @@ pub fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
-/// Replaces a file that only this boot needs: whole after the death of a process, but the
-/// host's may leave it empty or lose it.
-pub fn write_for_boot(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Replaces a file at once: it is whole after the death of a process, but the host's may
+/// leave it empty or lose it, until the file system is synced.
+pub fn write_unsynced(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     rename_over(dir, name, |temp| write_new(temp, bytes).map(drop))
 }
 
@@ -129,7 +129,7 @@ mod tests {
         write_atomic(dir.path(), "a", b"1").unwrap();
         write_atomic(dir.path(), "a", b"2").unwrap();
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"2");
-        write_for_boot(dir.path(), "a", b"3").unwrap();
+        write_unsynced(dir.path(), "a", b"3").unwrap();
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"3");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

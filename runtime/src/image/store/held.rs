@@ -72,7 +72,7 @@ impl Hold {
         let mut state = self.shared.state();
         // Every container waits for this. It needs its layers while it runs, so no longer than
         // this boot; a file that is empty after a crash keeps everything until it is released.
-        disk::write_for_boot(&self.shared.layout.held, &format!("{owner}.json"), &text)?;
+        disk::write_unsynced(&self.shared.layout.held, &format!("{owner}.json"), &text)?;
         state.kept.insert(owner.to_owned(), Some(self.keys.clone()));
         Ok(())
     }

@@ -147,7 +147,7 @@ impl Store {
                 .images
                 .join(ImageRecord::file_name(&record.id));
             shared
-                .put(record)
+                .put(record, disk::write_atomic)
                 .map_err(|source| RemoveError::Record { path, source })
         })
         .await?;
@@ -205,10 +205,11 @@ impl Store {
             record.pinned |= old.record.pinned;
             record.manifest = record.manifest.or_else(|| old.record.manifest.clone());
         }
-        self.shared.put(record)
+        // The sync that follows takes it along; a crash before loses the layers as well.
+        self.shared.put(record, disk::write_unsynced)
     }
 
-    /// Writes extracted layers back to disk, then forgets that they were not.
+    /// Writes images and extracted layers back to disk, then forgets that they were not.
     pub(super) fn sync_layers(&self) {
         let shared = Arc::downgrade(&self.shared);
         tokio::task::spawn_blocking(move || {
@@ -222,25 +223,30 @@ impl Store {
 }
 
 impl Shared {
-    fn put(&self, record: ImageRecord) -> io::Result<Arc<Image>> {
+    fn put(&self, record: ImageRecord, write: Write) -> io::Result<Arc<Image>> {
         let mut state = self.state();
         let losers = state.index.losers(&record);
-        let image = self.write(&mut state, record)?;
+        let image = self.write(&mut state, record, write)?;
         // The new owner of a name is written first: a crash in between leaves
         // two images with it, and the younger wins at the next start.
         for loser in losers {
-            self.write(&mut state, loser)?;
+            self.write(&mut state, loser, write)?;
         }
         Ok(image)
     }
 
-    fn write(&self, state: &mut State, record: ImageRecord) -> io::Result<Arc<Image>> {
+    fn write(
+        &self,
+        state: &mut State,
+        record: ImageRecord,
+        write: Write,
+    ) -> io::Result<Arc<Image>> {
         let image = record
             .to_image(&self.layout.layers, |key| state.layers.get(key))
             .map_err(io::Error::other)?;
         let image = Arc::new(image);
         let text = serde_json::to_vec_pretty(&record)?;
-        disk::write_atomic(
+        write(
             &self.layout.images,
             &ImageRecord::file_name(&record.id),
             &text,
@@ -261,9 +267,6 @@ impl Shared {
                 .filter(|(_, l)| l.unsynced_boot.is_some());
             unsynced.map(|(k, l)| (k.clone(), l.clone())).collect()
         };
-        if unsynced.is_empty() {
-            return Ok(());
-        }
         disk::sync_file_system(&self.layout.layers)?;
         for (key, mut record) in unsynced {
             record.unsynced_boot = None;
@@ -271,13 +274,17 @@ impl Shared {
             // Under the lock, so that a layer being removed is not written to.
             let mut state = self.state();
             if let Some(known) = state.layers.get_mut(&key) {
-                disk::write_atomic(&self.layout.layers.join(&key), "layer.json", &text)?;
+                // Lost or empty after a crash, the layer is only extracted once more.
+                disk::write_unsynced(&self.layout.layers.join(&key), "layer.json", &text)?;
                 *known = record;
             }
         }
         Ok(())
     }
 }
+
+/// How a record is written: [`disk::write_atomic`], or [`disk::write_unsynced`].
+type Write = fn(&Path, &str, &[u8]) -> io::Result<()>;
 
 fn remove_record(shared: &Shared, text: &str) -> Result<bool, RemoveError> {
     let mut state = shared.state();
