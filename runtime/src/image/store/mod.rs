@@ -292,9 +292,8 @@ fn remove_record(shared: &Shared, text: &str) -> Result<bool, RemoveError> {
         return Ok(false);
     };
     let path = shared.layout.images.join(ImageRecord::file_name(&id));
-    disk::remove(&path)
-        .and_then(|()| disk::sync_dir(&shared.layout.images))
-        .map_err(|source| RemoveError::Record { path, source })?;
+    // Not flushed: a crash may bring the image back, which loses nothing.
+    disk::remove(&path).map_err(|source| RemoveError::Record { path, source })?;
     state.index.remove(&id);
     Ok(true)
 }
