@@ -7,6 +7,7 @@
 //! - [`objects`]: ConfigMaps, Secrets, tokens and services that pods refer to.
 //! - [`volume`]: every volume kind, prepared on the host and kept up to date.
 //! - [`node`]: the Node object, its Lease and conditions.
+//! - [`eviction`]: who has to go when the node runs short.
 //! - [`join`]: from a bootstrap token to a client certificate.
 //! - [`server`]: the kubelet API on port 10250.
 //! - [`play`]: the same engine with no API server.
@@ -19,6 +20,7 @@ pub mod api;
 pub mod config;
 pub mod defaults;
 pub mod event;
+pub mod eviction;
 pub mod join;
 pub mod node;
 pub mod objects;

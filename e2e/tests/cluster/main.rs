@@ -9,6 +9,7 @@ mod basics;
 mod bed;
 mod commands;
 mod containers;
+mod eviction;
 mod kit;
 mod lifecycle;
 mod network;
@@ -36,6 +37,7 @@ fn all() -> Vec<Test> {
         network::TESTS,
         bad_input::TESTS,
         survival::TESTS,
+        eviction::TESTS,
         commands::TESTS,
         bed::TESTS,
     ]

@@ -239,7 +239,7 @@ fn agent(t: &Space) -> Result<Process> {
         .context("the agent was never started")
 }
 
-fn kill_agent(t: &Space) -> Result<()> {
+pub fn kill_agent(t: &Space) -> Result<()> {
     let agent = agent(t)?;
     ensure!(agent.is_alive(), "the agent is dead already");
     kill(Pid::from_raw(agent.pid), Signal::SIGKILL)?;
@@ -248,7 +248,7 @@ fn kill_agent(t: &Space) -> Result<()> {
     })
 }
 
-fn start_agent(t: &Space) -> Result<()> {
+pub fn start_agent(t: &Space) -> Result<()> {
     let mut cluster = reload(t)?;
     match t.suite.kind() {
         Kind::Stock => node::stock::start_kubelet(&mut cluster, t.node()),

@@ -4,6 +4,7 @@ use super::AgentOptions;
 use crate::api::{Clients, EventRecorder};
 use crate::config::Config;
 use crate::event::Recorder;
+use crate::eviction::{Evictor, Places};
 use crate::node::machine::Machine;
 use crate::node::{
     Fixed, Keeper, KeeperOptions, NodeHandle, Registration, address, disk, resources,
@@ -29,6 +30,7 @@ pub struct Parts {
     pub keeper: Keeper,
     pub engine: Arc<Engine>,
     pub mirrors: Arc<Mirrors>,
+    pub evictor: Evictor,
     pub api_pods: ApiPods,
     pub static_pods: Option<StaticPods>,
     pub server: Arc<State>,
@@ -122,6 +124,18 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         node: node_facts(options, &fixed, node.clone()),
         options: engine_options(config, facts.cgroup_driver),
     });
+    let places = Places {
+        root_dir: options.root_dir.clone(),
+        pod_logs_root: config.pod_logs_dir.clone(),
+    };
+    let evictor = Evictor::new(
+        engine.clone(),
+        cri.clone(),
+        events.clone(),
+        name,
+        places,
+        node.shortages(),
+    );
     let static_pods = config
         .static_pod_path
         .as_ref()
@@ -133,6 +147,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         api_pods: ApiPods::new(clients.watches(), name, mirrors.clone()),
         static_pods,
         mirrors,
+        evictor,
         server: server_state(options, clients, cri, engine.clone()),
         engine,
         events,

@@ -31,10 +31,8 @@ pub struct Pressure {
 impl Pressure {
     /// Takes note of what is below its threshold now.
     pub fn observe(&mut self, seen: &Seen, config: &Config, now: Instant) {
-        for threshold in &config.eviction_hard {
-            if is_met(threshold, seen) {
-                self.last_met.insert(threshold.signal, now);
-            }
+        for shortage in shortages(seen, config) {
+            self.last_met.insert(shortage.signal, now);
         }
         let quiet = config.eviction_pressure_transition_period;
         self.last_met
@@ -46,7 +44,22 @@ impl Pressure {
     }
 }
 
-fn is_met(threshold: &Threshold, seen: &Seen) -> bool {
+/// A signal below its threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Shortage {
+    pub signal: Signal,
+    pub available: u64,
+    pub threshold: u64,
+}
+
+/// What is short now.
+pub fn shortages(seen: &Seen, config: &Config) -> Vec<Shortage> {
+    let thresholds = config.eviction_hard.iter();
+    thresholds.filter_map(|t| shortage(t, seen)).collect()
+}
+
+fn shortage(threshold: &Threshold, seen: &Seen) -> Option<Shortage> {
     let disk = |disk: Option<Disk>| disk.map(|d| (d.available, d.capacity));
     // File systems that have no inodes to count (btrfs) report none at all.
     let inodes = |disk: Option<Disk>| {
@@ -61,7 +74,13 @@ fn is_met(threshold: &Threshold, seen: &Seen) -> bool {
         Signal::ImagefsAvailable | Signal::ContainerfsAvailable => disk(seen.imagefs),
         Signal::ImagefsInodesFree | Signal::ContainerfsInodesFree => inodes(seen.imagefs),
     };
-    measured.is_some_and(|(available, capacity)| available < threshold.value.amount(capacity))
+    let (available, capacity) = measured?;
+    let least = threshold.value.amount(capacity);
+    (available < least).then_some(Shortage {
+        signal: threshold.signal,
+        available,
+        threshold: least,
+    })
 }
 
 /// The four conditions. Those of `known` that say the same keep their

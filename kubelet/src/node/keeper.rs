@@ -4,7 +4,7 @@
 //! status that somebody overwrote is corrected. A status is computed every ten
 //! seconds and sent only when it differs, or every five minutes.
 
-use super::conditions::{self, Pressure, Seen};
+use super::conditions::{self, Pressure, Seen, Shortage};
 use super::register::{Registration, register};
 use super::status::{Fixed, RuntimeSays};
 use super::{csinode, disk, lease, machine, patch, status};
@@ -46,6 +46,7 @@ pub struct KeeperOptions {
 pub struct NodeHandle {
     node: watch::Receiver<Option<Arc<Node>>>,
     ready: watch::Receiver<bool>,
+    shortages: watch::Receiver<Vec<Shortage>>,
 }
 
 impl NodeHandle {
@@ -60,6 +61,11 @@ impl NodeHandle {
         known.ok().and_then(|node| node.clone())
     }
 
+    /// What is short, by each measurement anew.
+    pub fn shortages(&self) -> watch::Receiver<Vec<Shortage>> {
+        self.shortages.clone()
+    }
+
     /// Whether the last status said Ready.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()
@@ -72,6 +78,16 @@ impl NodeLabels for NodeHandle {
         node.and_then(|n| n.metadata.labels.clone())
             .unwrap_or_default()
     }
+
+    fn pressures(&self) -> Vec<String> {
+        let status = self.node().and_then(|n| n.status.clone());
+        let conditions = status.and_then(|s| s.conditions).unwrap_or_default();
+        let under = conditions.into_iter().filter(|c| c.status == "True");
+        under
+            .map(|c| c.type_)
+            .filter(|t| t.ends_with("Pressure"))
+            .collect()
+    }
 }
 
 /// Keeps the Node.
@@ -83,6 +99,7 @@ pub struct Keeper {
     node: watch::Sender<Option<Arc<Node>>>,
     node_uid: watch::Sender<Option<String>>,
     ready: watch::Sender<bool>,
+    shortages: watch::Sender<Vec<Shortage>>,
     pressure: Pressure,
     reported: Option<Instant>,
     pod_cidr: Option<String>,
@@ -97,9 +114,11 @@ impl Keeper {
     ) -> (Keeper, NodeHandle) {
         let (node, node_seen) = watch::channel(None);
         let (ready, ready_seen) = watch::channel(false);
+        let (shortages, shortages_seen) = watch::channel(Vec::new());
         let handle = NodeHandle {
             node: node_seen,
             ready: ready_seen,
+            shortages: shortages_seen,
         };
         let keeper = Keeper {
             options,
@@ -109,6 +128,7 @@ impl Keeper {
             node,
             node_uid: watch::channel(None).0,
             ready,
+            shortages,
             pressure: Pressure::default(),
             reported: None,
             pod_cidr: None,
@@ -328,6 +348,8 @@ impl Keeper {
         let seen = self.look(runtime).await;
         self.pressure
             .observe(&seen, &self.options.config, Instant::now());
+        let short = conditions::shortages(&seen, &self.options.config);
+        self.shortages.send_replace(short);
         let now = jiff::Timestamp::now();
         let conditions = conditions::decide(&seen, &self.pressure, known, now);
         (status::build(&self.options.fixed, &says, conditions), seen)

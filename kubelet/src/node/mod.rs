@@ -17,6 +17,7 @@ mod register;
 pub mod resources;
 mod status;
 
+pub use conditions::Shortage;
 pub use keeper::{Keeper, KeeperOptions, NodeHandle};
 pub use name::{NameError, default_name};
 pub use register::Registration;

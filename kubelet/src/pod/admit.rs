@@ -4,11 +4,13 @@
 //! may have been bound at once.
 
 use super::lifecycle::Verdict;
+use super::spec::qos::{self, Qos};
 use super::spec::quantity::amount;
 use super::spec::resources::asked;
 use super::spec::sandbox::host_ports;
 use super::spec::{host_network, uid};
 use super::{Known, NodeFacts, Options};
+use crate::eviction::{EVICTED, exempt};
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{
     ContainerPort, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
@@ -50,10 +52,35 @@ pub fn check(pod: &Pod, others: &[Known], node: &NodeFacts, options: &Options) -
                 None
             }
         })
+        .or_else(|| pressure(pod, &node.labels.pressures()))
         .or_else(|| affinity(pod, &node.labels.labels()))
         .or_else(|| ports(pod, &active))
         .or_else(|| sysctls(pod, &options.allowed_unsafe_sysctls))
         .or_else(|| system(pod))
+}
+
+/// Under memory pressure only BestEffort pods are refused, and not those that tolerate it;
+/// under any other, all but critical ones.
+/// kubernetes v1.37 pkg/kubelet/eviction/eviction_manager.go `Admit`.
+fn pressure(pod: &Pod, pressures: &[String]) -> Option<Verdict> {
+    if pressures.is_empty() || exempt(pod) {
+        return None;
+    }
+    if pressures == ["MemoryPressure"] {
+        let mut tolerations = pod.spec.iter().flat_map(|s| s.tolerations.iter().flatten());
+        let tolerated = tolerations.any(|t| {
+            let key = t.key.as_deref().unwrap_or_default();
+            let effect = t.effect.as_deref().unwrap_or_default();
+            matches!(effect, "" | "NoSchedule")
+                && (key == "node.kubernetes.io/memory-pressure"
+                    || (key.is_empty() && t.operator.as_deref() == Some("Exists")))
+        });
+        if tolerated || qos::of(pod) != Qos::BestEffort {
+            return None;
+        }
+    }
+    let message = format!("The node had condition: [{}]. ", pressures.join(", "));
+    Some(rejected(EVICTED, message))
 }
 
 fn over(known: &Known) -> bool {
@@ -315,5 +342,27 @@ mod tests {
             ..Options::default()
         };
         assert_eq!(check(&unsafe_one, &[], &node(), &options), None);
+    }
+
+    #[test]
+    fn under_pressure_only_who_can_bear_it_is_taken() {
+        let refused = |spec: Value, pressures: &[&str]| {
+            let pressures: Vec<String> = pressures.iter().map(|p| (*p).to_owned()).collect();
+            pressure(&pod("p", spec), &pressures).is_some()
+        };
+        let best_effort = || json!({"containers": [{"name": "c"}]});
+        let burstable =
+            || json!({"containers": [{"name": "c", "resources": {"requests": {"memory": "1Mi"}}}]});
+        let mut tolerant = best_effort();
+        tolerant["tolerations"] =
+            json!([{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}]);
+        let mut critical = best_effort();
+        critical["priority"] = json!(2_000_001_000);
+        assert!(!refused(best_effort(), &[]));
+        assert!(refused(best_effort(), &["MemoryPressure"]));
+        assert!(!refused(burstable(), &["MemoryPressure"]));
+        assert!(!refused(tolerant, &["MemoryPressure"]));
+        assert!(refused(burstable(), &["DiskPressure"]));
+        assert!(!refused(critical, &["DiskPressure", "MemoryPressure"]));
     }
 }

@@ -199,6 +199,18 @@ impl Engine {
         }
     }
 
+    /// Ends a pod for good: the node can't keep it.
+    pub fn evict(&self, uid: &str, verdict: super::lifecycle::Verdict) {
+        let Some(pod) = self.registry.of(uid, |e| e.pod.clone()) else {
+            return;
+        };
+        let subject = super::subject::Subject::new(pod, self.deps().events.clone());
+        subject.warning(&verdict.reason, &verdict.message);
+        if let Some(worker) = self.workers().get(uid) {
+            let _ = worker.send(Mail::End(verdict));
+        }
+    }
+
     fn admit(&self, want: &Desired) -> Option<super::lifecycle::Verdict> {
         let options = &self.deps().options;
         if !options.admit {

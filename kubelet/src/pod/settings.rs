@@ -59,6 +59,11 @@ pub struct NodeFacts {
 pub trait NodeLabels: std::fmt::Debug + Send + Sync + 'static {
     /// All of them; empty while the Node is not known.
     fn labels(&self) -> BTreeMap<String, String>;
+
+    /// Conditions such as `MemoryPressure` that hold now.
+    fn pressures(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Fixed labels, for `play` and tests.

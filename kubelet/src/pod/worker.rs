@@ -2,7 +2,7 @@
 
 use super::executor::{ABANDONED, Context, Executor, Failed, Report};
 use super::lifecycle::{
-    Decision, Desired, ERR_IMAGE_PULL, Effect, Limits, Memory, Stage, StopReason, Work,
+    self, Decision, Desired, ERR_IMAGE_PULL, Effect, Limits, Memory, Stage, StopReason, Work,
     WorkerState, back_off_message, decide,
 };
 use super::observe::PodSeen;
@@ -38,6 +38,8 @@ pub enum Mail {
     Removed(String),
     /// Something the pod refers to changed.
     Nudge,
+    /// The node can't keep it.
+    End(lifecycle::Verdict),
 }
 
 /// A worker before it runs.
@@ -245,6 +247,7 @@ impl Worker {
             Mail::Listed(seen, asked) => self.reconcile(seen, asked),
             Mail::Removed(id) => self.seen.forget_container(&id),
             Mail::Nudge => self.retry_soon(),
+            Mail::End(verdict) => drop(self.want.verdict.get_or_insert(verdict)),
         }
     }
 

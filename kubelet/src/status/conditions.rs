@@ -1,7 +1,8 @@
 //! The kubelet's conditions of a pod; those of others are left alone. Pure.
 
 use super::pod::{Look, seconds};
-use crate::pod::lifecycle::restartable_init;
+use crate::eviction::EVICTED;
+use crate::pod::lifecycle::{Why, restartable_init};
 use crate::pod::spec::host_network;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodSpec};
 
@@ -47,6 +48,17 @@ pub(super) fn build(look: &Look<'_>, spec: &PodSpec, facts: &Facts<'_>) -> Vec<P
     ];
     if of_api(look, "PodScheduled").is_none() {
         found.push(condition(look, "PodScheduled", Finding::yes()));
+    }
+    if let Some(Why::Rejected(verdict)) = look.why()
+        && verdict.reason == EVICTED
+        && !facts.app.is_empty()
+    {
+        let ended = Finding {
+            reason: Some("TerminationByKubelet"),
+            message: Some(verdict.message.clone()),
+            ..Finding::yes()
+        };
+        found.push(condition(look, "DisruptionTarget", ended));
     }
     found
 }
