@@ -31,7 +31,7 @@ deny: ## cargo-deny, installed when missing
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny --all-features check licenses bans sources
 
-test: ## Every test, tier by tier, each with its budget (TIERS="build unit root critest cluster vm")
+test: ## Every test, tier by tier, each with its budget (TIERS="build unit root critest soak cluster vm")
 	@e2e/tiers $(TIERS)
 
 unit: ## The tier that needs nothing

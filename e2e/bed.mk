@@ -1,5 +1,5 @@
 # The bed's verbs, included by the Makefile.
-.PHONY: run stop kubectl bench bed status conformance critest crictl
+.PHONY: run stop kubectl bench bed status conformance critest crictl soak
 
 CLUSTER ?= lighter
 NODES ?= 1
@@ -23,9 +23,9 @@ status: bed ## What is up
 kubectl: bed ## kubectl in the cluster of make run (ARGS="get pods -A")
 	@$(BED) kubectl --name $(CLUSTER) -- $(ARGS)
 
-bench: ## Lighter beside kubelet + containerd + runc, in one run: table and JSON
+bench: ## Lighter beside kubelet + containerd + runc, in one run: table and JSON (PART=node|cri)
 	@cargo build --workspace --bins --profile $(PROFILE)
-	@$(BED) bench --lighter $(LIGHTER)
+	@$(BED) bench --lighter $(LIGHTER) $(if $(PART),--part $(PART))
 
 # NODES has a default for make run; here the group knows how many it needs.
 conformance: ## Kubernetes' conformance specs (GROUP=node|full FOCUS= SKIP= NODES= PARALLEL= CONTROL=1 AGAIN=1 KEEP=1)
@@ -45,6 +45,11 @@ critest: ## Validate the CRI runtime (FOCUS= SKIP= WEBSOCKET=1 PRIVATE=1 SEED= N
 	@$(BED) critest --lighter $(LIGHTER) --node $(or $(NODE),lighter) \
 	    $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(SEED),--seed $(SEED)) \
 	    $(patsubst %,--round %,$(critest_rounds)) $(if $(BENCH),--bench)
+
+soak: ## 1,000 kills and 10,000 pods on the CRI runtime (KILLS= CHURN= SEED=)
+	@cargo build --workspace --bins --profile $(PROFILE)
+	@$(BED) soak --lighter $(LIGHTER) $(if $(KILLS),--kills $(KILLS)) $(if $(CHURN),--churn $(CHURN)) \
+	    $(if $(SEED),--seed $(SEED))
 
 crictl: ## Every crictl command against the CRI runtime (ARGS=case NODE=stock)
 	@NODE=$(or $(NODE),lighter) cargo test --quiet --workspace --profile $(PROFILE) --test crictl -- --ignored $(ARGS)

@@ -17,3 +17,4 @@ pub mod node;
 pub mod peer;
 pub mod progress;
 pub mod requirement;
+pub mod soak;

@@ -7,6 +7,7 @@ use e2e::conformance::Conformance;
 use e2e::critest::Critest;
 use e2e::machine::{enter::Enter, hold::Hold};
 use e2e::node::Kind;
+use e2e::soak::Soak;
 use e2e::{bench, demo, image, peer, progress};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ enum Verb {
     Conformance(Conformance),
     /// Validate a CRI runtime with critest
     Critest(Critest),
+    /// Kill and churn a CRI runtime for a long time
+    Soak(Soak),
     /// Run kubectl as administrator of a cluster
     Kubectl {
         #[arg(long, default_value = "lighter")]
@@ -181,6 +184,7 @@ fn run(args: Args) -> Result<bool> {
         Verb::Bench(args) => bench(&bed, args).map(done),
         Verb::Conformance(conformance) => conformance.run(&bed),
         Verb::Critest(critest) => critest.run(&bed),
+        Verb::Soak(soak) => soak.run(&bed),
         Verb::Status => status(&bed).map(done),
         Verb::Kubectl { name, args } => {
             let cluster = Cluster::load(&bed, &name)?;

@@ -3,6 +3,8 @@
 //! Runtime, registry and tests share the machine's network, as they would on one host; the
 //! host itself is not touched.
 
+pub mod gone;
+pub mod pods;
 mod runtime;
 
 use crate::cluster::{Bed, down, registry};
@@ -13,7 +15,7 @@ use crate::{cache, cluster, command, peer, requirement};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 #[derive(Debug, Clone)]
 pub struct Options<'a> {
@@ -66,6 +68,16 @@ impl Stand {
     /// What `--runtime-endpoint` is given.
     pub fn endpoint(&self) -> String {
         format!("unix://{}", runtime::socket(self.kind))
+    }
+
+    /// Starts our runtime again, whose predecessor has ended; returns at once.
+    pub fn start_again(&self) -> Result<Child> {
+        runtime::spawn(self)
+    }
+
+    /// The runtime's socket as the host sees it.
+    pub fn socket(&self) -> PathBuf {
+        self.machine.path(runtime::socket(self.kind))
     }
 
     /// crictl on the stand's machine.

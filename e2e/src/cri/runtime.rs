@@ -7,6 +7,7 @@ use crate::node::{Kind, lighter, stock};
 use crate::progress;
 use anyhow::{Result, bail};
 use std::path::Path;
+use std::process::Child;
 use std::time::Duration;
 
 /// Pods' addresses; nobody else is on the machine's network.
@@ -30,12 +31,21 @@ pub fn start(bed: &Bed, stand: &Stand, program: Option<&Path>) -> Result<()> {
 fn ours(bed: &Bed, stand: &Stand, program: Option<&Path>) -> Result<()> {
     let program = lighter::program_path(bed, program)?;
     stand.machine.install(&program, "lighter")?;
-    let flags = [
+    serve(stand, "lighter", &flags(stand))
+}
+
+fn flags(stand: &Stand) -> [String; 3] {
+    [
         "runtime".to_owned(),
         format!("--cgroup-root=/{}", stand.machine.cgroup),
         format!("--pod-cidr={POD_CIDR}"),
-    ];
-    serve(stand, "lighter", &flags)
+    ]
+}
+
+/// Ours again, which is installed.
+pub fn spawn(stand: &Stand) -> Result<Child> {
+    let mut command = stand.machine.command("lighter");
+    stand.machine.spawn("lighter", command.args(flags(stand)))
 }
 
 fn containerd(bed: &Bed, stand: &Stand) -> Result<()> {

@@ -1,8 +1,8 @@
 //! What it costs to write the logs of busy containers.
 
-use super::pods::{Pod, Pods};
 use crate::cgroup;
 use crate::cri::Stand;
+use crate::cri::pods::{Pod, Pods};
 use anyhow::{Result, bail};
 use std::fs;
 use std::time::{Duration, Instant};

@@ -1,23 +1,19 @@
 //! Lighter's runtime and containerd with runc, over their CRI sockets, through the same work.
 
-mod gone;
 mod logs;
-mod pods;
 pub mod report;
 
 use super::Options;
 use super::memory::{Sample, sample};
 use crate::cluster::Bed;
+use crate::cri::gone::Traces;
+use crate::cri::pods::Pods;
 use crate::cri::{Options as Site, Stand};
 use crate::image::{Image, catalog};
 use crate::node::Kind;
 use crate::progress::step;
 use anyhow::{Context, Result};
-use cri_proto::Cri;
-use gone::Traces;
-use pods::Pods;
 use serde::Serialize;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Pulls of the large image: seconds each.
@@ -73,15 +69,8 @@ fn one(bed: &Bed, options: &Options, kind: Kind) -> Result<Figures> {
     figures.with_context(|| format!("bench of {kind} over CRI"))
 }
 
-async fn connect(stand: &Stand) -> Result<Arc<dyn Cri>> {
-    let endpoint = stand.endpoint();
-    let inside = endpoint.trim_start_matches("unix://");
-    let socket = stand.machine.path(inside);
-    Ok(cri_proto::connect(&socket.to_string_lossy()).await?)
-}
-
 async fn measure(stand: &Stand, options: &Options) -> Result<Figures> {
-    let pods = Pods::new(connect(stand).await?, stand);
+    let pods = Pods::connect(stand).await?;
     pods.pull(catalog::BUSYBOX_IMAGE.names[0]).await?;
     // The first pod warms every cache; nobody measures it.
     let warm = pods.start("warm-up").await?;

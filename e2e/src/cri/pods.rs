@@ -1,6 +1,6 @@
 //! Pods as a kubelet asks for them: one container, that sleeps.
 
-use crate::cri::Stand;
+use super::Stand;
 use crate::image::catalog;
 use crate::node::Kind;
 use anyhow::{Context, Result, ensure};
@@ -23,13 +23,15 @@ pub struct Pod {
 }
 
 impl Pods {
-    pub fn new(cri: Arc<dyn Cri>, stand: &Stand) -> Self {
+    /// To the runtime of a stand.
+    pub async fn connect(stand: &Stand) -> Result<Self> {
+        let cri = cri_proto::connect(&stand.socket().to_string_lossy()).await?;
         // Ours has the machine's cgroup for its root; containerd counts from the host's.
         let cgroup_parent = match stand.kind {
             Kind::Lighter => "/bench".to_owned(),
             Kind::Stock => format!("/{}/bench", stand.machine.cgroup),
         };
-        Self { cri, cgroup_parent }
+        Ok(Self { cri, cgroup_parent })
     }
 
     /// Answers what images are referred to by.
@@ -105,13 +107,36 @@ impl Pods {
         Ok(())
     }
 
-    pub async fn log_of(&self, pod: &Pod) -> Result<String> {
+    /// Removes every pod of this name prefix; the answer is how many there were.
+    pub async fn remove_all(&self, prefix: &str) -> Result<usize> {
+        let all = self.cri.list_pod_sandbox(ListPodSandboxRequest::default());
+        let mut all = all.await.context("ListPodSandbox")?.items;
+        all.retain(|p| {
+            p.metadata
+                .as_ref()
+                .is_some_and(|m| m.name.starts_with(prefix))
+        });
+        for sandbox in &all {
+            let pod = Pod {
+                sandbox: sandbox.id.clone(),
+                container: String::new(),
+            };
+            self.tear_down(&pod).await?;
+        }
+        Ok(all.len())
+    }
+
+    pub async fn status_of(&self, pod: &Pod) -> Result<ContainerStatus> {
         let request = ContainerStatusRequest {
             container_id: pod.container.clone(),
             verbose: false,
         };
         let status = self.cri.container_status(request).await?.status;
-        Ok(status.context("a container without a status")?.log_path)
+        status.context("a container without a status")
+    }
+
+    pub async fn log_of(&self, pod: &Pod) -> Result<String> {
+        Ok(self.status_of(pod).await?.log_path)
     }
 
     fn sandbox(&self, name: &str) -> PodSandboxConfig {
