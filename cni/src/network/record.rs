@@ -29,9 +29,16 @@ pub struct Records {
 }
 
 impl Records {
-    /// The folder, made if it is missing.
+    /// The folder, made if it is missing, without what one who was killed was
+    /// about to write.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == TEMPORARY) {
+                fs::remove_file(path)?;
+            }
+        }
         Ok(Self { dir })
     }
 
@@ -85,10 +92,12 @@ impl Records {
     }
 }
 
+const TEMPORARY: &str = "new";
+
 /// Temporary file and rename. Not synced: after a power cut no pod lives, and
 /// an empty record is taken for none.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
+    let temporary = path.with_extension(TEMPORARY);
     File::create(&temporary)?.write_all(content)?;
     fs::rename(temporary, path)
 }
@@ -130,6 +139,14 @@ mod tests {
         let ids: Vec<_> = records.all().unwrap();
         assert_eq!(ids.len(), 1);
         assert!(records.get("torn").is_none());
+    }
+
+    #[test]
+    fn what_a_killed_agent_was_about_to_write_is_gone() {
+        let dir = TempDir::new();
+        fs::write(dir.path().join("abc.new"), "{").unwrap();
+        Records::open(dir.path().to_owned()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
