@@ -7,7 +7,7 @@ use crate::cri::gone::Traces;
 use crate::cri::pods::Pods;
 use crate::image::catalog;
 use crate::machine::Process;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ const WORKERS: usize = 4;
 const WITNESSES: usize = 3;
 /// The names of the load's pods.
 const LOAD: &str = "load-";
-/// A verb that takes longer hangs.
+/// A step that takes longer hangs.
 const HANGS: Duration = Duration::from_secs(60);
 
 pub async fn kills(stand: &Stand, kills: usize, seed: u64) -> Result<()> {
@@ -81,13 +81,13 @@ impl Load {
             while !self.over.load(Ordering::Relaxed) {
                 number += 1;
                 let life = life(&pods, &prefix, number);
-                match tokio::time::timeout(HANGS, life).await {
-                    Ok(Ok(())) => drop(self.done.fetch_add(1, Ordering::Relaxed)),
-                    Ok(Err(error)) => {
+                match life.await {
+                    Ok(()) => drop(self.done.fetch_add(1, Ordering::Relaxed)),
+                    Err(error) if error.is::<Hangs>() => return Err(error),
+                    Err(error) => {
                         self.note(&error);
                         break;
                     }
-                    Err(_) => bail!("a verb hangs: pod {prefix}{number}"),
                 }
             }
         }
@@ -112,10 +112,30 @@ impl Load {
 
 /// One pod's whole life; first what an earlier one of this worker has left.
 async fn life(pods: &Pods, prefix: &str, number: usize) -> Result<()> {
-    pods.remove_all(prefix).await?;
-    let pod = pods.start(&format!("{prefix}{number}")).await?;
-    pods.exec(&pod, &["true"]).await?;
-    pods.tear_down(&pod).await
+    in_time("removing an earlier pod", pods.remove_all(prefix)).await?;
+    let name = format!("{prefix}{number}");
+    let pod = in_time("starting a pod", pods.start(&name)).await?;
+    in_time("exec", pods.exec(&pod, &["true"])).await?;
+    in_time("removing a pod", pods.tear_down(&pod)).await
+}
+
+/// A verb that never answers: the one error that ends the load.
+#[derive(Debug)]
+struct Hangs(&'static str);
+
+impl std::error::Error for Hangs {}
+
+impl std::fmt::Display for Hangs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} has no answer after {HANGS:?}", self.0)
+    }
+}
+
+async fn in_time<T>(what: &'static str, verb: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(HANGS, verb).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Hangs(what).into()),
+    }
 }
 
 struct Killer<'a> {

@@ -53,7 +53,9 @@ impl Soak {
         drop(runtime);
         // What was left is shown before it is taken away with the machine.
         if let Err(error) = &soaked {
-            println!("soak: FAILED: {error:#}");
+            let log = bed.cache.dir("soak")?.join("lighter.log");
+            std::fs::copy(stand.machine.log("lighter"), &log)?;
+            println!("soak: FAILED (log: {}): {error:#}", log.display());
         } else {
             println!(
                 "soak: {} kills, {} pods: nothing lost, nothing left",
