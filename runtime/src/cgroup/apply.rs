@@ -14,6 +14,9 @@ impl Cgroups {
     /// # Errors
     /// The file and value that the kernel refused.
     pub fn apply(&self, path: &CgroupPath, limits: &Limits) -> Result<(), CgroupError> {
+        if let Some((systemd, _)) = self.unit(path) {
+            systemd.set(path.name(), limits);
+        }
         let mut undo: Vec<(PathBuf, String)> = Vec::new();
         for write in limits.writes(&self.hierarchies, self.memsw(path)) {
             match self.write_one(path, &write) {
@@ -89,7 +92,7 @@ fn list_devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
     Ok(())
 }
 
-fn filter_devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+pub(super) fn filter_devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
     let Some(program) = filter::program(rules) else {
         return Ok(());
     };

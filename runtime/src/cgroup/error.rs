@@ -7,10 +7,23 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum CgroupError {
+    #[error("start the thread that talks to systemd")]
+    SystemdThread { source: io::Error },
+    #[error("systemd, about {unit}")]
+    Systemd {
+        unit: String,
+        source: Box<super::systemd::BusError>,
+    },
+    #[error("start the process that {unit} begins with")]
+    Holder { unit: String, source: io::Error },
     #[error(
-        "cgroup driver systemd is not supported yet; set cgroupDriver: cgroupfs here and in the kubelet"
+        "a cgroup root is given and the cgroup driver is systemd: its slices say where they are; give the kubelet's cgroupRoot alone"
     )]
-    SystemdDriver,
+    SystemdRoot,
+    #[error(
+        "cgroup name {name:?} is no slice; set cgroupDriver: systemd in the kubelet, which is what this runtime uses"
+    )]
+    NoSlice { name: String },
     #[error("no cgroup hierarchy is mounted; mount cgroup2 on /sys/fs/cgroup")]
     NoHierarchy,
     #[error("cgroup name {name:?} leaves its parent or holds control characters")]

@@ -166,17 +166,21 @@ impl Limits {
             }
         };
         let mut out = Vec::new();
-        let swap = match (self.memory_swap, self.memory) {
-            (Some(swap), _) if swap < 0 => Some(swap),
-            (Some(swap), Some(memory)) if memory > 0 => Some((swap - memory).max(0)),
-            _ => None,
-        };
-        out.extend(swap.map(|n| Write {
+        out.extend(self.swap().map(|n| Write {
             optional: true,
             ..write("memory", "memory.swap.max", max(n))
         }));
         out.extend(self.memory.map(|n| write("memory", "memory.max", max(n))));
         out
+    }
+
+    /// Bytes of swap alone, as v2 counts; -1 = no limit.
+    pub(super) fn swap(&self) -> Option<i64> {
+        match (self.memory_swap, self.memory) {
+            (Some(swap), _) if swap < 0 => Some(swap),
+            (Some(swap), Some(memory)) if memory > 0 => Some((swap - memory).max(0)),
+            _ => None,
+        }
     }
 
     fn hugepages(&self, v2: bool) -> Vec<Write> {
@@ -212,7 +216,7 @@ fn write(controller: &str, file: &str, value: impl ToString) -> Write {
 
 /// v1's shares on v2's scale: 1024 becomes 100, the two defaults.
 /// opencontainers/cgroups v0.0.5 utils.go `ConvertCPUSharesToCgroupV2Value`.
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     match shares {
         0 => 0,
         1 | 2 => 1,

@@ -4,6 +4,8 @@
 //! - `tree`: directories made, entered and removed in all of them.
 //! - `limits`, `devices`, `filter`: what is to be written or attached, as data;
 //!   `apply` does it.
+//! - `driver`: names and units, which the two drivers see differently; `systemd`
+//!   is one of them.
 //! - `kill`, `stats`: what is done with and known of the processes inside.
 //!
 //! The crate cgroups-rs reads pids, block I/O and huge pages; the rest is
@@ -11,12 +13,14 @@
 
 mod apply;
 mod devices;
+mod driver;
 mod error;
 mod filter;
 mod hierarchy;
 mod kill;
 mod limits;
 mod stats;
+mod systemd;
 mod tree;
 
 pub use devices::{Access, DeviceRule, Kind as DeviceKind, default_rules};
@@ -24,9 +28,11 @@ pub use error::CgroupError;
 pub use hierarchy::{Hierarchy, Mode};
 pub use limits::Limits;
 pub use stats::{Pressure, PressureLine, Stats};
+pub use systemd::{HOLDER, hold};
 
 use crate::config::CgroupDriver;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Every hierarchy of the host, seen from one cgroup down.
 #[derive(Debug, Clone)]
@@ -35,6 +41,8 @@ pub struct Cgroups {
     mode: Mode,
     /// `/a/b` or empty.
     root: String,
+    /// Who makes pods' and containers' cgroups, if not we.
+    systemd: Option<Arc<systemd::Systemd>>,
 }
 
 /// A cgroup by its name below [`Cgroups`]' root: `/kubepods/pod…/…`.
@@ -43,7 +51,7 @@ pub struct CgroupPath(String);
 
 impl CgroupPath {
     /// # Errors
-    /// When a component is `..` or the name is systemd's (`….slice`).
+    /// When a component is `..`.
     pub fn parse(name: &str) -> Result<Self, CgroupError> {
         let parts: Vec<&str> = name
             .split('/')
@@ -51,11 +59,6 @@ impl CgroupPath {
             .collect();
         if parts.contains(&"..") || name.contains(['\0', '\n']) {
             return Err(CgroupError::Name {
-                name: name.to_owned(),
-            });
-        }
-        if parts.last().is_some_and(|part| part.ends_with(".slice")) {
-            return Err(CgroupError::SystemdName {
                 name: name.to_owned(),
             });
         }
@@ -87,6 +90,12 @@ impl CgroupPath {
         (!parent.is_empty()).then(|| Self(parent.to_owned()))
     }
 
+    /// Its directory's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
     /// With a leading slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -104,16 +113,22 @@ impl Cgroups {
     /// Finds the host's hierarchies. All names given later are below `root`.
     ///
     /// # Errors
-    /// When there are none, or `driver` is not supported.
+    /// When there are none, or `root` is given to systemd, whose slices say where
+    /// they are.
     pub fn open(root: &str, driver: CgroupDriver) -> Result<Self, CgroupError> {
-        if driver == CgroupDriver::Systemd {
-            return Err(CgroupError::SystemdDriver);
-        }
+        let systemd = match driver {
+            CgroupDriver::Cgroupfs => None,
+            CgroupDriver::Systemd if !root.trim_matches('/').is_empty() => {
+                return Err(CgroupError::SystemdRoot);
+            }
+            CgroupDriver::Systemd => Some(Arc::new(systemd::Systemd::new()?)),
+        };
         let (hierarchies, mode) = hierarchy::detect()?;
         Ok(Self {
             hierarchies,
             mode,
             root: CgroupPath::parse(root)?.0,
+            systemd,
         })
     }
 
@@ -127,21 +142,6 @@ impl Cgroups {
     #[must_use]
     pub fn hierarchies(&self) -> &[Hierarchy] {
         &self.hierarchies
-    }
-
-    /// What CRI's `cgroup_parent` means. A kubelet that was told our root names
-    /// it too, so a leading root is dropped.
-    ///
-    /// # Errors
-    /// As [`CgroupPath::parse`].
-    pub fn name(&self, cgroup_parent: &str) -> Result<CgroupPath, CgroupError> {
-        let path = CgroupPath::parse(cgroup_parent)?;
-        match path.0.strip_prefix(&self.root) {
-            Some(rest) if rest.starts_with('/') && !self.root.is_empty() => {
-                Ok(CgroupPath(rest.to_owned()))
-            }
-            _ => Ok(path),
-        }
     }
 
     /// Its directory in one hierarchy.

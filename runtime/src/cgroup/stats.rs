@@ -92,21 +92,6 @@ impl Cgroups {
         Some(stats)
     }
 
-    /// Processes that the kernel killed here for want of memory.
-    #[must_use]
-    pub fn oom_kills(&self, path: &CgroupPath) -> u64 {
-        let Some(home) = self.controller("memory") else {
-            return 0;
-        };
-        let dir = self.dir(home, path);
-        let file = if home.v2 {
-            "memory.events"
-        } else {
-            "memory.oom_control"
-        };
-        table(&dir.join(file)).get("oom_kill").copied().unwrap_or(0)
-    }
-
     fn cpu_v1(&self, path: &CgroupPath, cpu: &Path, stats: &mut Stats) {
         let account = self.controller("cpuacct").map(|h| self.dir(h, path));
         if let Some(dir) = account {
@@ -140,6 +125,16 @@ impl Cgroups {
             io_v1(&dir, stats);
         }
     }
+}
+
+/// What the kernel counts here and below; `None` when the cgroup is gone.
+pub(super) fn oom_kills_in(dir: &Path, v2: bool) -> Option<u64> {
+    let file = match v2 {
+        true => "memory.events",
+        false => "memory.oom_control",
+    };
+    let text = fs::read_to_string(dir.join(file)).ok()?;
+    Some(parse_table(&text).get("oom_kill").copied().unwrap_or(0))
 }
 
 fn memory_v1(dir: &Path, stats: &mut Stats) {
@@ -255,7 +250,10 @@ fn number(path: &PathBuf) -> Option<u64> {
 
 /// A file of `key value` lines.
 fn table(path: &Path) -> HashMap<String, u64> {
-    let text = fs::read_to_string(path).unwrap_or_default();
+    parse_table(&fs::read_to_string(path).unwrap_or_default())
+}
+
+fn parse_table(text: &str) -> HashMap<String, u64> {
     text.lines()
         .filter_map(|line| {
             let (key, value) = line.split_once(' ')?;

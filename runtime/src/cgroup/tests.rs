@@ -9,6 +9,7 @@ fn hybrid(root: &str) -> Cgroups {
         }],
         mode: Mode::V1,
         root: root.to_owned(),
+        systemd: None,
     }
 }
 
@@ -36,7 +37,7 @@ fn names_that_leave_the_root_or_are_systemds_are_refused() {
         Err(CgroupError::Name { .. })
     ));
     assert!(matches!(
-        CgroupPath::parse("kubepods-pod1.slice"),
+        hybrid("").name("kubepods-pod1.slice"),
         Err(CgroupError::SystemdName { .. })
     ));
 }
@@ -103,4 +104,62 @@ fn cgroup_is_made_limited_emptied_and_removed() {
     for hierarchy in cgroups.hierarchies() {
         let _ = std::fs::remove_dir(cgroups.dir(hierarchy, &CgroupPath(String::new())));
     }
+}
+
+#[test]
+#[ignore = "needs root: makes a cgroup"]
+fn program_denies_what_no_rule_allows() {
+    let (hierarchies, _) = hierarchy::detect().expect("hierarchies");
+    let unified = hierarchies.iter().find(|h| h.v2).expect("cgroup v2");
+    let dir = unified
+        .mount
+        .join(format!("lighter-test-filter-{}", std::process::id()));
+    std::fs::create_dir(&dir).expect("made");
+    let null = DeviceRule {
+        kind: DeviceKind::Char,
+        major: Some(1),
+        minor: Some(3),
+        access: Access::ALL,
+    };
+    apply::filter_devices(&dir, &[null]).expect("attached");
+    let inside = |command: &str| {
+        let enter = format!("echo $$ >{}/cgroup.procs && {command}", dir.display());
+        let shell = std::process::Command::new("sh")
+            .args(["-c", &enter])
+            .output();
+        let output = shell.expect("sh");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    assert_eq!(inside("true </dev/null"), (true, String::new()));
+    let (opened, why) = inside("true </dev/full");
+    assert!(!opened && why.contains("not permitted"), "{why}");
+    std::fs::remove_dir(&dir).expect("removed");
+}
+
+#[test]
+fn systemd_names_and_ours_are_told_apart() {
+    let ours = hybrid("");
+    let theirs = Cgroups {
+        systemd: Some(Arc::new(systemd::Systemd::new().expect("thread"))),
+        ..hybrid("")
+    };
+    let id = "0".repeat(64);
+    let pod = theirs.name("kubepods-burstable-pod1.slice").expect("slice");
+    let container = theirs.of_container(&pod, &id);
+    assert_eq!(container.name(), format!("lighter-{id}.scope"));
+    assert_eq!(theirs.owner(container.name()), Some(id.as_str()));
+    assert!(theirs.of_sandbox(&id).is_within(&theirs.own_parent()));
+    assert_eq!(
+        theirs.owner(theirs.of_sandbox(&id).name()),
+        Some(id.as_str())
+    );
+    assert_eq!(
+        (theirs.owner(&id), ours.owner(&id)),
+        (None, Some(id.as_str()))
+    );
+    let refused = theirs.name("/kubepods/pod1");
+    assert!(matches!(refused, Err(CgroupError::NoSlice { .. })));
 }

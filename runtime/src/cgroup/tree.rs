@@ -24,6 +24,7 @@ impl Cgroups {
     /// # Errors
     /// The directory that can't be made.
     pub fn create(&self, path: &CgroupPath) -> Result<Option<CgroupPath>, CgroupError> {
+        let unit = self.start_unit(path)?;
         let mut made: Option<CgroupPath> = None;
         for hierarchy in &self.hierarchies {
             if let Some(top) = self.create_in(hierarchy, path)? {
@@ -33,7 +34,11 @@ impl Cgroups {
                 }
             }
         }
-        Ok(made)
+        // What systemd makes above a unit is its own to remove.
+        Ok(match unit {
+            Some(new) => new.then(|| path.clone()),
+            None => made,
+        })
     }
 
     fn create_in(
@@ -144,9 +149,11 @@ impl Cgroups {
     /// # Errors
     /// [`CgroupError::Busy`] with the processes that are left.
     pub fn remove(&self, path: &CgroupPath) -> Result<(), CgroupError> {
+        self.entered(path);
         for hierarchy in &self.hierarchies {
             remove_tree(&self.dir(hierarchy, path))?;
         }
+        self.stop_unit(path);
         Ok(())
     }
 
@@ -155,6 +162,9 @@ impl Cgroups {
     pub fn prune(&self, path: &CgroupPath, top: &CgroupPath) {
         let mut next = Some(path.clone());
         while let Some(path) = next.filter(|p| p.is_within(top)) {
+            if self.pids(&path).is_empty() {
+                self.stop_unit(&path);
+            }
             for hierarchy in &self.hierarchies {
                 let _ = fs::remove_dir(self.dir(hierarchy, &path));
             }

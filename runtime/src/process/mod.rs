@@ -221,14 +221,16 @@ pub type PodPort = SocketAddr;
 pub const SPAWNER: &str = "lighter-spawner";
 
 /// To be called first in `main`, before any thread: when this process was
-/// started as the engine's spawner (`argv[0]` is [`SPAWNER`]), it becomes that
-/// and never returns.
+/// started as the engine's spawner (`argv[0]` is [`SPAWNER`]) or to hold a scope
+/// open, it becomes that and never returns.
 pub fn dispatch() {
-    if std::env::args_os()
-        .next()
-        .is_some_and(|name| name == SPAWNER)
-    {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if name == SPAWNER {
         spawner::main();
+    }
+    if name == crate::cgroup::HOLDER {
+        crate::cgroup::hold();
+        crate::sys::exit_now(0);
     }
 }
 

@@ -109,6 +109,8 @@ async fn create(
         let made = match prepared {
             Ok(prepared) => {
                 let made = engine.create_container(prepared.engine).await;
+                let cgroup = prepared.container.read(|r| r.cgroup.clone());
+                core.cgroups.entered(&cgroup);
                 let made = made.map_err(VerbError::from);
                 made.and_then(|_| {
                     prepared.container.update(|r| r.state = State::Created)?;
@@ -205,7 +207,7 @@ fn prepare(
     } else {
         devices.nodes
     };
-    let cgroup = sandbox.read(|r| r.cgroup.child(&request.id));
+    let cgroup = sandbox.read(|r| core.cgroups.of_container(&r.cgroup, &request.id));
     let mut plan = spec::container(spec::Input {
         config: &request.config,
         sandbox: &request.pod,
@@ -399,7 +401,7 @@ async fn undo(core: &Arc<Core>, sandbox: &Sandbox, id: &str, dir: &Path) {
     if let Some(engine) = sandbox.engine() {
         let _ = engine.remove_container(id).await;
     }
-    let cgroup = sandbox.read(|r| r.cgroup.child(id));
+    let cgroup = sandbox.read(|r| core.cgroups.of_container(&r.cgroup, id));
     if let Err(error) = core.cgroups.kill_and_remove(&cgroup).await {
         let error = chain(&error);
         tracing::warn!(container = id, error, "cgroup of a failed container stays");

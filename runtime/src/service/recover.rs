@@ -159,21 +159,20 @@ impl Core {
         }
     }
 
-    /// Containers' cgroups have names of 64 hex digits below the parents that
+    /// Containers' cgroups have their ids in their names, below the parents that
     /// we know of.
     async fn sweep_cgroups(&self) {
         let mut parents: HashSet<CgroupPath> = HashSet::new();
         for sandbox in self.sandboxes.list() {
             parents.insert(sandbox.read(|r| r.cgroup.clone()));
         }
-        let own = CgroupPath::parse(super::run_pod_sandbox::DEFAULT_PARENT);
-        parents.extend(own);
+        parents.insert(self.cgroups.own_parent());
         for parent in parents {
             for child in self.cgroups.children(&parent) {
-                let hex = child.len() == 64 && child.bytes().all(|b| b.is_ascii_hexdigit());
-                let known =
-                    self.containers.get(&child).is_some() || self.sandboxes.get(&child).is_some();
-                if hex && !known {
+                let Some(id) = self.cgroups.owner(&child) else {
+                    continue;
+                };
+                if self.containers.get(id).is_none() && self.sandboxes.get(id).is_none() {
                     let removed = self.cgroups.kill_and_remove(&parent.child(&child)).await;
                     warn(&child, "a cgroup stays", removed.map_err(VerbError::from));
                 }

@@ -20,9 +20,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tracing::Instrument;
 
-/// Parent of pods whose caller names none.
-pub(super) const DEFAULT_PARENT: &str = "/lighter-pods";
-
 pub(super) async fn run_pod_sandbox(
     core: Arc<Core>,
     request: RunPodSandboxRequest,
@@ -128,7 +125,7 @@ fn new_sandbox(core: &Core, id: &str, config: PodSandboxConfig) -> Result<Sandbo
     let linux = config.linux.as_ref();
     let parent = linux.map(|l| l.cgroup_parent.as_str()).unwrap_or_default();
     let cgroup = if parent.is_empty() {
-        CgroupPath::parse(DEFAULT_PARENT)?.child(id)
+        core.cgroups.of_sandbox(id)
     } else {
         core.cgroups.name(parent)?
     };
