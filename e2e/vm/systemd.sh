@@ -36,6 +36,8 @@ systemd() {
     "$here/../busybox-image" "$root/demo/busybox.tar" "$image"
     cp "$here/../../deploy/manifests/lighter.service" "$here/systemd/check.service" "$root/etc/systemd/system/"
     ln -s ../check.service "$root/etc/systemd/system/multi-user.target.wants/check.service"
+    # No udev, so nobody tells of the console.
+    ln -s /dev/null "$root/etc/systemd/system/serial-getty@ttyS0.service"
     echo vm >"$root/etc/hostname"
     # mke2fs copies the directory in: no loop device, no mount.
     truncate -s 3G "$dir/disk" && mkfs.ext4 -q -d "$root" "$dir/disk" && rm -rf "$root"

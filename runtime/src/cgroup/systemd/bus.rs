@@ -1,4 +1,7 @@
 //! Calls of systemd's manager: org.freedesktop.systemd1(5).
+//!
+//! Over the system bus: on its own socket, /run/systemd/private, systemd signs its
+//! messages with a name that zbus 5.19 takes for no sender's, and panics.
 
 use super::properties::{Property, Value};
 use futures::StreamExt;
@@ -10,8 +13,6 @@ use zbus::message::Type;
 use zbus::zvariant::{OwnedObjectPath, Value as Variant};
 use zbus::{Connection, MatchRule, MessageStream};
 
-/// systemd's own socket: root reaches pid 1 with no broker between.
-const PRIVATE: &str = "unix:path=/run/systemd/private";
 const NAME: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -122,19 +123,13 @@ impl Bus {
 #[derive(Debug, Clone)]
 struct Manager {
     connection: Connection,
-    /// On a bus, who is meant.
-    destination: Option<&'static str>,
     /// Jobs that have ended, and how.
     ended: broadcast::Sender<(OwnedObjectPath, String)>,
 }
 
 impl Manager {
     async fn connect() -> Result<Self, BusError> {
-        let private = zbus::connection::Builder::address(PRIVATE)?.p2p();
-        let (connection, destination) = match private.build().await {
-            Ok(connection) => (connection, None),
-            Err(_) => (Connection::system().await?, Some(NAME)),
-        };
+        let connection = Connection::system().await?;
         let rule = MatchRule::builder()
             .msg_type(Type::Signal)
             .interface(MANAGER)?
@@ -143,15 +138,9 @@ impl Manager {
         let signals = MessageStream::for_match_rule(rule, &connection, None).await?;
         let (ended, _) = broadcast::channel(BACKLOG);
         tokio::spawn(follow(signals, ended.clone()));
-        let manager = Self {
-            connection,
-            destination,
-            ended,
-        };
-        if destination.is_some() {
-            // A bus is told of jobs only when somebody wants to know.
-            manager.call("Subscribe", &()).await?;
-        }
+        let manager = Self { connection, ended };
+        // The bus is told of jobs only when somebody wants to know.
+        manager.call("Subscribe", &()).await?;
         Ok(manager)
     }
 
@@ -162,7 +151,7 @@ impl Manager {
         let interface = Some(MANAGER);
         let connection = &self.connection;
         connection
-            .call_method(self.destination, PATH, interface, method, body)
+            .call_method(Some(NAME), PATH, interface, method, body)
             .await
     }
 
