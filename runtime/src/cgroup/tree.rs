@@ -134,6 +134,28 @@ impl Cgroups {
             .collect()
     }
 
+    /// What a process of one thread enters a cgroup by: of a v1 hierarchy the open `tasks`
+    /// file, to write `0` to; of v2 the directory, for a child to be born in. Neither makes
+    /// the kernel wait, as `cgroup.procs` does.
+    ///
+    /// # Errors
+    /// What can't be opened.
+    pub fn doors(&self, path: &CgroupPath) -> Result<Vec<OwnedFd>, CgroupError> {
+        let door = |hierarchy: &Hierarchy| {
+            let dir = self.dir(hierarchy, path);
+            let (path, write) = if hierarchy.v2 {
+                (dir, false)
+            } else {
+                (dir.join("tasks"), true)
+            };
+            let opened = fs::File::options().read(!write).write(write).open(&path);
+            opened
+                .map(OwnedFd::from)
+                .map_err(|source| CgroupError::Read { path, source })
+        };
+        self.hierarchies.iter().map(door).collect()
+    }
+
     /// The cgroup of spawner and monitors, made if need be.
     ///
     /// # Errors

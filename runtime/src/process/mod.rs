@@ -137,7 +137,8 @@ pub struct ContainerSpec {
     pub io: ContainerIo,
     /// PID namespace.
     pub pid: ContainerPid,
-    /// Open `cgroup.procs` files, one a hierarchy: the stage writes itself into each.
+    /// One a hierarchy. A directory (v2): the stage is born in it. A file: the stage
+    /// writes itself into it.
     pub cgroups: Vec<OwnedFd>,
     /// Compiled seccomp filter (`struct sock_filter[]`); empty = unconfined.
     pub seccomp: Vec<u8>,

@@ -73,9 +73,12 @@ pub struct Process {
     /// `struct sock_filter[]`; empty = none.
     #[prost(bytes = "vec", tag = "17")]
     pub seccomp: Vec<u8>,
-    /// `cgroup.procs` files, as fds.
+    /// `tasks` or `cgroup.procs` files, as fds.
     #[prost(uint32, repeated, tag = "18")]
     pub cgroups: Vec<u32>,
+    /// The directory of the v2 cgroup, as an fd.
+    #[prost(uint32, optional, tag = "19")]
+    pub cgroup_v2: Option<u32>,
 }
 
 /// Sets as the kernel's bit masks.

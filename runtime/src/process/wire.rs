@@ -202,6 +202,9 @@ pub struct Create {
     pub log_max_size: u64,
     #[prost(uint32, tag = "10")]
     pub log_max_files: u32,
+    /// Position among the plan's descriptors of the cgroup that the stage is born in.
+    #[prost(uint32, optional, tag = "11")]
+    pub cgroup: Option<u32>,
 }
 
 /// With it come stdin, stdout, stderr of the process (none of them with a
@@ -218,6 +221,9 @@ pub struct Exec {
     pub plan: Vec<u8>,
     #[prost(bool, tag = "4")]
     pub tty: bool,
+    /// As in [`Create`].
+    #[prost(uint32, optional, tag = "5")]
+    pub cgroup: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -241,7 +241,7 @@ fn prepare(
         },
         io: io(core, &request.config, record.log_path.clone())?,
         pid: plan.pid,
-        cgroups: core.cgroups.procs(&cgroup)?,
+        cgroups: core.cgroups.doors(&cgroup)?,
         seccomp: filter.to_vec(),
     };
     let container = Container::new(request.dir, sandbox.clone(), plan.spec, record);

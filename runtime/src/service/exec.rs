@@ -142,7 +142,7 @@ impl Core {
             id: id.clone(),
             process: process(container, &command),
             stdin: command.stdin,
-            cgroups: self.cgroups.procs(&cgroup)?,
+            cgroups: self.cgroups.doors(&cgroup)?,
             seccomp: self.seccomp.get(&selection, &capabilities)?.to_vec(),
         };
         match engine.exec(container.id(), spec).await {

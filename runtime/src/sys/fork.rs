@@ -1,6 +1,6 @@
 //! clone3(2) as a fork with flags.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::checked;
 
@@ -32,26 +32,45 @@ pub enum Forked {
 /// # Errors
 /// Of clone3(2).
 pub fn fork(flags: i32) -> rustix::io::Result<Forked> {
+    clone(flags, None)
+}
+
+/// As [`fork`], the child being born in the cgroup of this directory (v2): to move it
+/// there afterwards, the kernel waits until no processor is in an old fork any more,
+/// ten milliseconds or more.
+///
+/// # Errors
+/// Of clone3(2), or where there is none.
+pub fn fork_into(flags: i32, cgroup: BorrowedFd<'_>) -> rustix::io::Result<Forked> {
+    clone(flags, Some(cgroup))
+}
+
+fn clone(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> rustix::io::Result<Forked> {
     let mut pidfd: RawFd = -1;
     // A zeroed clone_args is valid: every field is an integer, 0 means unset.
-    let mut args = ClonePlain {
+    let mut args = CloneArgs {
         flags: flags as u32 as u64 | libc::CLONE_PIDFD as u64,
         pidfd: (&raw mut pidfd) as u64,
-        ..ClonePlain::default()
+        ..CloneArgs::default()
     };
+    let mut size = CLONE_ARGS_SIZE_VER0;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+        size = size_of::<CloneArgs>();
+    }
     // SIGCHLD with CLONE_PARENT is refused by the kernel: the signal is then the
     // one our own parent chose for us.
     if flags & libc::CLONE_PARENT == 0 {
         args.exit_signal = libc::SIGCHLD as u64;
     }
-    // SAFETY: args outlives the call and its size is passed; no CLONE_VM, so the
-    // child runs on a copy of this stack; pidfd points to a live RawFd.
-    let pid =
-        checked(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<ClonePlain>()) });
+    // SAFETY: args outlives the call and at most its size is passed; no CLONE_VM, so
+    // the child runs on a copy of this stack; pidfd points to a live RawFd.
+    let pid = checked(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) });
     let pid = match pid {
         // A stage forks under its container's filter, and the usual one knows
         // clone's flags, which clone3 hides behind a pointer.
-        Err(rustix::io::Errno::NOSYS) => old_clone(&args, &mut pidfd)?,
+        Err(rustix::io::Errno::NOSYS) if cgroup.is_none() => old_clone(&args, &mut pidfd)?,
         pid => pid?,
     };
     if pid == 0 {
@@ -66,7 +85,7 @@ pub fn fork(flags: i32) -> rustix::io::Result<Forked> {
 }
 
 /// The same by clone(2).
-fn old_clone(args: &ClonePlain, pidfd: &mut RawFd) -> rustix::io::Result<libc::c_long> {
+fn old_clone(args: &CloneArgs, pidfd: &mut RawFd) -> rustix::io::Result<libc::c_long> {
     let flags = args.flags | args.exit_signal;
     // SAFETY: as above; no stack is given, so the child runs on a copy of this
     // one. With CLONE_PIDFD the third argument takes the descriptor (x86-64,
@@ -74,10 +93,14 @@ fn old_clone(args: &ClonePlain, pidfd: &mut RawFd) -> rustix::io::Result<libc::c
     checked(unsafe { libc::syscall(libc::SYS_clone, flags, 0, std::ptr::from_mut(pidfd), 0, 0) })
 }
 
-/// `struct clone_args` of include/uapi/linux/sched.h, first version (64 bytes).
+/// include/uapi/linux/sched.h.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const CLONE_ARGS_SIZE_VER0: usize = 64;
+
+/// `struct clone_args` of include/uapi/linux/sched.h, third version (88 bytes).
 #[repr(C)]
 #[derive(Default)]
-struct ClonePlain {
+struct CloneArgs {
     flags: u64,
     pidfd: u64,
     child_tid: u64,
@@ -86,4 +109,7 @@ struct ClonePlain {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }

@@ -15,7 +15,7 @@ mod signal;
 mod watch;
 
 pub use bpf::attach_device_filter;
-pub use fork::{Child, Forked, fork};
+pub use fork::{Child, Forked, fork, fork_into};
 pub use mount::{MountAttr, set_mount_attr, unmount_detach};
 pub use packet::{Packet, receive, send};
 pub use process::{

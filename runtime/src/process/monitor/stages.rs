@@ -98,8 +98,10 @@ impl Monitor {
             fds,
             streams: pipes.as_ref().map(|p| p.theirs.each_ref().map(AsFd::as_fd)),
             channel: theirs.as_fd(),
+            cgroup: create.cgroup,
+            born: false,
         };
-        let child = fork_stage(flags, &stage)?;
+        let child = fork_stage(flags, stage)?;
         let key = self.key();
         let [stdin, stdout, stderr] = pipes.map(|p| p.ours).unwrap_or_default();
         if let Some((file, rotation)) = log {
@@ -226,8 +228,10 @@ impl Monitor {
             fds,
             streams: streams.map(|s| [s[0].as_fd(), s[1].as_fd(), s[2].as_fd()]),
             channel: theirs.as_fd(),
+            cgroup: exec.cgroup,
+            born: false,
         };
-        let process = fork_stage(0, &stage)?;
+        let process = fork_stage(0, stage)?;
         let what = What::Execution {
             container: exec.container,
             exec: exec.exec,
@@ -438,9 +442,21 @@ impl Monitor {
     }
 }
 
-fn fork_stage(flags: i32, stage: &Stage<'_>) -> Result<Child, Failure> {
-    match sys::fork(flags).at(Step::Fork)? {
-        Forked::Child => stage::main(stage),
+fn fork_stage(flags: i32, mut stage: Stage<'_>) -> Result<Child, Failure> {
+    let cgroup = stage.cgroup.and_then(|at| stage.fds.get(at as usize));
+    stage.born = cgroup.is_some();
+    let born = cgroup.map(|cgroup| sys::fork_into(flags, cgroup.as_fd()));
+    let forked = match born {
+        Some(Ok(forked)) => forked,
+        // The kernel can't, or won't for this cgroup: then the stage moves there itself, and
+        // says what is wrong with it.
+        Some(Err(_)) | None => {
+            stage.born = false;
+            sys::fork(flags).at(Step::Fork)?
+        }
+    };
+    match forked {
+        Forked::Child => stage::main(&stage),
         Forked::Parent(child) => Ok(child),
     }
 }

@@ -89,7 +89,8 @@ pub fn container(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, P
 fn prepare(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, Trouble> {
     let mut fds = Fds::default();
     let userns = host.userns.as_ref().map(|fd| fd.as_fd());
-    let cgroups = spec.cgroups.into_iter().map(|fd| fds.add(fd)).collect();
+    let cgroups = cgroups(spec.cgroups, &mut fds)?;
+    let cgroup = cgroups.directory;
     let oci = &spec.oci;
     let process = oci.process().clone().unwrap_or_default();
     let mut process = process::plan(&process, cgroups, spec.seccomp);
@@ -124,6 +125,7 @@ fn prepare(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, Trouble
         log: String::new(),
         log_max_size: 0,
         log_max_files: spec.io.log_max_files,
+        cgroup,
     };
     add_log(&spec.io, &mut request, &mut fds)?;
     request.plan = pack(&plan, &mut fds)?;
@@ -132,6 +134,21 @@ fn prepare(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, Trouble
         fds: fds.0,
         streams: Streams::default(),
     })
+}
+
+fn cgroups(from: Vec<OwnedFd>, fds: &mut Fds) -> Result<process::Cgroups, Trouble> {
+    let mut cgroups = process::Cgroups::default();
+    for fd in from {
+        let stat = rustix::fs::fstat(&fd).map_err(trouble("look at", "a cgroup"))?;
+        let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let position = fds.add(fd);
+        if directory {
+            cgroups.directory = Some(position);
+        } else {
+            cgroups.files.push(position);
+        }
+    }
+    Ok(cgroups)
 }
 
 fn pid_of(pid: &ContainerPid) -> (PidOf, String) {
@@ -247,7 +264,8 @@ pub fn exec(container: &str, spec: ExecSpec) -> Result<Prepared<Exec>, ProcessEr
 fn prepare_exec(container: &str, spec: ExecSpec) -> Result<Prepared<Exec>, Trouble> {
     let tty = spec.process.terminal().unwrap_or(false);
     let mut fds = Fds::default();
-    let cgroups = spec.cgroups.into_iter().map(|fd| fds.add(fd)).collect();
+    let cgroups = cgroups(spec.cgroups, &mut fds)?;
+    let cgroup = cgroups.directory;
     let plan = Plan {
         process: Some(process::plan(&spec.process, cgroups, spec.seccomp)),
         ..Plan::default()
@@ -264,6 +282,7 @@ fn prepare_exec(container: &str, spec: ExecSpec) -> Result<Prepared<Exec>, Troub
             exec: spec.id,
             plan: bytes,
             tty,
+            cgroup,
         },
         fds: theirs,
         streams,

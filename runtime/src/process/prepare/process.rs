@@ -4,10 +4,18 @@ use oci_spec::runtime::{Capabilities as Set, Capability, PosixRlimitType};
 
 use super::super::plan::{Capabilities, Process, Rlimit};
 
+/// Where the process belongs, as positions of descriptors.
+#[derive(Debug, Default)]
+pub struct Cgroups {
+    pub files: Vec<u32>,
+    /// The v2 one.
+    pub directory: Option<u32>,
+}
+
 /// umask of containers when the spec says none; runc libcontainer/standard_init_linux.go.
 const UMASK: u32 = 0o022;
 
-pub fn plan(oci: &oci_spec::runtime::Process, cgroups: Vec<u32>, seccomp: Vec<u8>) -> Process {
+pub fn plan(oci: &oci_spec::runtime::Process, cgroups: Cgroups, seccomp: Vec<u8>) -> Process {
     let user = oci.user();
     let size = oci.console_size();
     let dimension = |value: u64| u32::from(u16::try_from(value).unwrap_or_default());
@@ -35,7 +43,8 @@ pub fn plan(oci: &oci_spec::runtime::Process, cgroups: Vec<u32>, seccomp: Vec<u8
         width: size.as_ref().map_or(0, |size| dimension(size.width())),
         height: size.as_ref().map_or(0, |size| dimension(size.height())),
         seccomp,
-        cgroups,
+        cgroups: cgroups.files,
+        cgroup_v2: cgroups.directory,
     }
 }
 
@@ -139,7 +148,11 @@ mod tests {
 
     #[test]
     fn umask_is_the_usual_one_when_the_spec_says_none() {
-        let plan = plan(&oci_spec::runtime::Process::default(), vec![], vec![]);
+        let plan = plan(
+            &oci_spec::runtime::Process::default(),
+            Cgroups::default(),
+            vec![],
+        );
         assert_eq!(plan.umask, 0o022);
     }
 }

@@ -21,6 +21,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use prost::Message;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
@@ -69,6 +70,10 @@ pub struct Stage<'a> {
     pub streams: Option<[BorrowedFd<'a>; 3]>,
     /// To the monitor.
     pub channel: BorrowedFd<'a>,
+    /// Position of the cgroup that it is to be born in.
+    pub cgroup: Option<u32>,
+    /// It was born there.
+    pub born: bool,
 }
 
 /// Runs a stage in a process that was forked for it.
@@ -94,7 +99,7 @@ fn run(stage: &Stage<'_>) -> Result<Infallible, Failure> {
         .ok_or(Errno::BADMSG)
         .at(Step::ReadPlan)?;
     // Nothing that is made below shall have fewer rights than asked for.
-    rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(Mode::empty());
     sys::reset_all();
     sys::unblock_all();
     match stage.purpose {
@@ -202,6 +207,14 @@ fn as_host_root(stage: &Stage<'_>, process: &Process) -> Result<(), Failure> {
         let file = fd(stage, *cgroup, Step::JoinCgroup)?;
         rustix::io::write(file, b"0").at(Step::JoinCgroup)?;
     }
+    if let Some(directory) = process.cgroup_v2
+        && !stage.born
+    {
+        let directory = fd(stage, directory, Step::JoinCgroup)?;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory, "cgroup.procs", flags, Mode::empty());
+        rustix::io::write(file.at(Step::JoinCgroup)?, b"0").at(Step::JoinCgroup)?;
+    }
     identity::oom_score_adj(process)?;
     identity::labels(process)?;
     identity::rlimits(process)?;
@@ -302,12 +315,11 @@ fn own_null(stdin: BorrowedFd<'_>) -> Option<OwnedFd> {
     }
     let root = path::open_root().ok()?;
     let resolve = rustix::fs::ResolveFlags::IN_ROOT | rustix::fs::ResolveFlags::NO_SYMLINKS;
-    let found =
-        path::open_with(root.as_fd(), "/dev/null", rustix::fs::OFlags::PATH, resolve).ok()?;
+    let found = path::open_with(root.as_fd(), "/dev/null", OFlags::PATH, resolve).ok()?;
     if device(found.as_fd()) != Some(null) {
         return None;
     }
-    let flags = rustix::fs::OFlags::RDWR;
+    let flags = OFlags::RDWR;
     path::open_with(root.as_fd(), "/dev/null", flags, resolve).ok()
 }
 
