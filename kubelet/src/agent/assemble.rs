@@ -128,14 +128,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         root_dir: options.root_dir.clone(),
         pod_logs_root: config.pod_logs_dir.clone(),
     };
-    let evictor = Evictor::new(
-        engine.clone(),
-        cri.clone(),
-        events.clone(),
-        name,
-        places,
-        node.shortages(),
-    );
+    let evictor = Evictor::new(engine.clone(), cri.clone(), events.clone(), name, places);
     let static_pods = config
         .static_pod_path
         .as_ref()

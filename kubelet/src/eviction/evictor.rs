@@ -33,18 +33,16 @@ pub struct Evictor {
     events: Arc<dyn Recorder>,
     node_name: String,
     places: Places,
-    shortages: watch::Receiver<Vec<Shortage>>,
 }
 
 impl Evictor {
-    /// Acts on each measurement that `shortages` brings.
+    /// Does nothing before [`Evictor::run`].
     pub fn new(
         engine: Arc<Engine>,
         cri: Arc<dyn Cri>,
         events: Arc<dyn Recorder>,
         node_name: &str,
         places: Places,
-        shortages: watch::Receiver<Vec<Shortage>>,
     ) -> Self {
         Self {
             engine,
@@ -52,23 +50,25 @@ impl Evictor {
             events,
             node_name: node_name.to_owned(),
             places,
-            shortages,
         }
     }
 
-    /// Until `shutdown`.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    /// Acts on each measurement that `shortages` brings, until `shutdown`.
+    pub async fn run(
+        self,
+        mut shortages: watch::Receiver<Vec<Shortage>>,
+        shutdown: CancellationToken,
+    ) {
         loop {
             let measured = tokio::select! {
                 () = shutdown.cancelled() => return,
-                measured = self.shortages.changed() => measured,
+                measured = shortages.changed() => measured,
             };
             if measured.is_err() {
                 return;
             }
             // Memory first: its lack is felt first.
-            let worst = self
-                .shortages
+            let worst = shortages
                 .borrow_and_update()
                 .iter()
                 .min_by_key(|s| s.signal)
