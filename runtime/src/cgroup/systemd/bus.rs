@@ -17,6 +17,7 @@ const NAME: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 /// Ends of jobs that a waiter may be behind.
 const BACKLOG: usize = 1024;
 
@@ -52,6 +53,7 @@ pub enum Call {
     },
     Stop {
         unit: String,
+        answer: Answer<()>,
     },
 }
 
@@ -91,8 +93,10 @@ impl Bus {
                     .await;
                 let _ = answer.send(set.map_err(Box::new));
             }
-            // A unit that is not there is as good as stopped.
-            Call::Stop { unit } => drop(self.twice(|m| m.stop(unit.clone())).await),
+            Call::Stop { unit, answer } => {
+                let stopped = self.twice(|m| m.stop(unit.clone())).await;
+                let _ = answer.send(stopped.map_err(Box::new));
+            }
         }
     }
 
@@ -189,7 +193,10 @@ impl Manager {
     }
 
     async fn stop(self, unit: String) -> Result<(), BusError> {
-        self.call("StopUnit", &(unit.as_str(), "replace")).await?;
+        match self.call("StopUnit", &(unit.as_str(), "replace")).await {
+            Err(zbus::Error::MethodError(name, ..)) if name.as_str() == NO_SUCH_UNIT => {}
+            other => drop(other?),
+        }
         Ok(())
     }
 }

@@ -122,10 +122,15 @@ impl Systemd {
         }
     }
 
-    /// Stops a unit, in its own time.
+    /// Has a unit stopped, in its own time; that it was asked for is waited for, or
+    /// the end of this process would take the request along.
     pub fn stop(&self, unit: &str) {
-        let unit = unit.to_owned();
-        let _ = self.calls.send(Call::Stop { unit });
+        let name = unit.to_owned();
+        let asked = self.ask(unit, |answer| Call::Stop { unit: name, answer });
+        if let Err(error) = asked {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "a unit stays");
+        }
     }
 
     /// Whether a slice has seen an OOM kill that is nobody's yet. `own` is what a
