@@ -11,6 +11,7 @@
 //! - [`join`]: from a bootstrap token to a client certificate.
 //! - [`server`]: the kubelet API on port 10250.
 //! - [`play`]: the same engine with no API server.
+//! - [`proto`]: what plugins are spoken to with.
 //! - [`agent`]: all of it wired together.
 //!
 //! The runtime is known here only as [`cri_proto::Cri`].
@@ -26,6 +27,7 @@ pub mod node;
 pub mod objects;
 pub mod play;
 pub mod pod;
+pub mod proto;
 pub mod quantity;
 pub mod server;
 pub mod source;

@@ -1,0 +1,11 @@
+//! Compiles what plugins on the node are spoken to with, without a system protoc.
+
+/// Below `proto/`; each has a package of its own.
+const FILES: &[&str] = &["deviceplugin.proto", "podresources.proto", "dra.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! The gRPC of plugins on this node, generated from `proto/`.
+
+/// Device plugins.
+#[allow(clippy::all, rustdoc::all, unused_qualifications, missing_docs)]
+pub mod deviceplugin {
+    tonic::include_proto!("v1beta1");
+}
+
+/// Who was given what: for monitoring agents.
+#[allow(clippy::all, rustdoc::all, unused_qualifications, missing_docs)]
+pub mod podresources {
+    tonic::include_proto!("v1");
+}
+
+/// Dynamic resource allocation.
+#[allow(clippy::all, rustdoc::all, unused_qualifications, missing_docs)]
+pub mod dra {
+    tonic::include_proto!("k8s.io.kubelet.pkg.apis.dra.v1");
+}
