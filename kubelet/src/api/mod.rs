@@ -15,8 +15,22 @@ pub use endpoint::{Endpoint, EndpointError, TokenSource, Trust};
 pub use identity::{Identity, IdentityError, certified_key};
 pub use recorder::EventRecorder;
 
+use kube::runtime::watcher;
 use std::path::Path;
 use std::sync::Arc;
+
+/// A watch that begins with what the API server's cache holds.
+///
+/// Asked for the latest, the server waits until its cache has caught up with
+/// etcd: up to 100 ms while others write. Pages would mean the same, since the
+/// client leaves out `resourceVersion=0` beside a limit.
+#[must_use]
+pub fn from_cache() -> watcher::Config {
+    watcher::Config {
+        page_size: None,
+        ..watcher::Config::default().any_semantic()
+    }
+}
 
 /// The clients of one API server.
 ///

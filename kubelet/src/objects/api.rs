@@ -8,11 +8,12 @@ use super::watched::{Quick, Watchable, Watched};
 use super::{
     CertificateSpec, Credentials, ObjectError, ObjectRef, Objects, Token, TokenSpec, references,
 };
+use crate::api::from_cache;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::Api;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{Event, watcher};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -211,7 +212,7 @@ fn answer<K: Watchable>(
 }
 
 async fn follow_services(api: Api<Service>, publish: watch::Sender<Option<Services>>) {
-    let config = watcher::Config::default().any_semantic();
+    let config = from_cache();
     let mut events = watcher(api, config).backoff(Quick::default()).boxed();
     let mut known = BTreeMap::new();
     let mut listed = BTreeMap::new();

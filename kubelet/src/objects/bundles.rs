@@ -5,6 +5,7 @@
 
 use super::watched::{Quick, one_line};
 use super::{ObjectError, ObjectRef};
+use crate::api::from_cache;
 use futures::StreamExt as _;
 use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use kube::runtime::WatchStreamExt as _;
@@ -74,7 +75,7 @@ async fn follow(
     publish: watch::Sender<State>,
     changes: broadcast::Sender<ObjectRef>,
 ) {
-    let config = watcher::Config::default().any_semantic();
+    let config = from_cache();
     let mut events = watcher(api, config).backoff(Quick::default()).boxed();
     let mut known = BTreeMap::new();
     let mut listed = BTreeMap::new();

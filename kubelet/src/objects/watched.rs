@@ -1,5 +1,6 @@
 //! One object, watched by its name as the Node authorizer allows.
 
+use crate::api::from_cache;
 use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt as _;
@@ -115,7 +116,7 @@ async fn follow<K: Watchable>(
     changed: impl Fn(),
 ) {
     let only = format!("metadata.name={name}");
-    let config = watcher::Config::default().fields(&only).any_semantic();
+    let config = from_cache().fields(&only);
     let mut events = watcher(api, config).backoff(Quick::default()).boxed();
     let mut listed = None;
     while let Some(event) = events.next().await {
@@ -238,7 +239,7 @@ pub struct Quick {
     failed: Option<Instant>,
 }
 
-const FIRST_DELAY: Duration = Duration::from_millis(25);
+const FIRST_DELAY: Duration = Duration::from_millis(5);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 const FORGET_AFTER: Duration = Duration::from_secs(90);
 
