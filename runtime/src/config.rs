@@ -20,9 +20,9 @@ pub enum CgroupDriver {
 #[derive(Debug, Clone, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
 pub struct Config {
-    /// Images, layers, records that outlive a boot.
+    /// Images, containers' writable layers, addresses: what is large, or outlives a boot.
     pub root: PathBuf,
-    /// Sockets, pids, exit records: gone with a boot.
+    /// Sockets, and the records and files of pods: what is gone with a boot.
     pub state: PathBuf,
     /// Where CNI configuration is looked for; empty directory = built-in network.
     pub cni_conf_dir: PathBuf,
@@ -66,6 +66,7 @@ impl Config {
         image::Config {
             registry_config_dir: self.registry_config_dir.clone(),
             registries_file: self.registries_file.clone(),
+            held: self.state.join("held"),
             ..image::Config::new(self.root.join("images"))
         }
     }

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 pub struct Container {
     id: String,
     dir: PathBuf,
+    layer: PathBuf,
     /// The pod.
     pub sandbox: Arc<Sandbox>,
     /// As it was made; execs take its process for a model.
@@ -46,13 +47,19 @@ impl Identified for Container {
 }
 
 impl Container {
-    /// A container whose files are in `dir`.
+    /// A container whose records are in `dir` and whose writable layer is `layer`.
     #[must_use]
-    pub fn new(dir: PathBuf, sandbox: Arc<Sandbox>, spec: Spec, record: Record) -> Self {
+    pub fn new(
+        (dir, layer): (PathBuf, PathBuf),
+        sandbox: Arc<Sandbox>,
+        spec: Spec,
+        record: Record,
+    ) -> Self {
         let (ended, _) = watch::channel(record.state == State::Exited);
         Self {
             id: record.id.clone(),
             dir,
+            layer,
             sandbox,
             spec,
             record: Mutex::new(record),
@@ -85,10 +92,16 @@ impl Container {
         self.lock().state
     }
 
-    /// Its directory: records, writable layer.
+    /// The directory of its records.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The directory of its writable layer.
+    #[must_use]
+    pub fn layer(&self) -> &Path {
+        &self.layer
     }
 
     /// Changes the record: on disk first, then for everybody to see.

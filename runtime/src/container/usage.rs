@@ -26,7 +26,7 @@ impl Container {
         {
             return (bytes, inodes);
         }
-        let (bytes, inodes) = walk(self.dir().join("upper"));
+        let (bytes, inodes) = walk(self.layer().join("upper"));
         *usage = Some((Instant::now(), bytes, inodes));
         (bytes, inodes)
     }

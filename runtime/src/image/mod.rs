@@ -52,6 +52,8 @@ pub struct Config {
     pub registries_file: PathBuf,
     /// PEM files with certificate authorities trusted beside Mozilla's; missing ones are skipped.
     pub ca_bundles: Vec<PathBuf>,
+    /// What containers use is written down here; need not outlive a boot.
+    pub held: PathBuf,
     /// Archives put here are imported and pinned; `None` = nowhere.
     pub import_dir: Option<PathBuf>,
     /// Layers of one image downloaded at the same time.
@@ -63,6 +65,7 @@ impl Config {
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         Self {
+            held: root.join("held"),
             import_dir: Some(root.join("import")),
             root,
             registry_config_dir: defaults::REGISTRY_CONFIG_DIR.into(),

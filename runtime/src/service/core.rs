@@ -85,9 +85,15 @@ impl Core {
         all
     }
 
-    /// Where sandboxes' directories are.
+    /// Where sandboxes' directories are: records and small files that many pods would
+    /// otherwise make and delete on a disk, whose file system may be slow at it (ADR 11).
     pub(super) fn sandboxes_dir(&self) -> PathBuf {
-        self.config.root.join("sandboxes")
+        self.config.state.join("sandboxes")
+    }
+
+    /// Where containers' writable layers are.
+    pub(super) fn layers_dir(&self) -> PathBuf {
+        self.config.root.join("containers")
     }
 
     /// Where what is being deleted waits.
@@ -95,9 +101,9 @@ impl Core {
         self.config.root.join("trash")
     }
 
-    /// Takes a directory away at once and deletes it when there is time:
-    /// writable layers can be large.
-    pub(super) fn discard(&self, dir: &std::path::Path) {
+    /// Takes a writable layer away at once and deletes it when there is time: it can
+    /// be large.
+    pub(super) fn discard_layer(&self, dir: &std::path::Path) {
         let target = self.trash_dir().join(new_id());
         match std::fs::rename(dir, &target) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -111,9 +117,13 @@ impl Core {
     }
 }
 
-fn delete(dir: &std::path::Path) {
-    if let Err(error) = std::fs::remove_dir_all(dir) {
-        tracing::warn!(dir = %dir.display(), %error, "a directory is left to the next start");
+/// Deletes a directory; one that is not there is fine.
+pub(super) fn delete(dir: &std::path::Path) {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(dir = %dir.display(), %error, "a directory is left to the next start");
+        }
+        _ => {}
     }
 }
 

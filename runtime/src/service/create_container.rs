@@ -1,7 +1,7 @@
 //! CreateContainer.
 
 use super::VerbError;
-use super::core::{ContainerName, Core, blocking, new_id, now};
+use super::core::{ContainerName, Core, blocking, delete, new_id, now};
 use super::error::chain;
 use super::host_paths;
 use crate::cdi;
@@ -59,6 +59,7 @@ struct Prepared {
 struct Request {
     id: String,
     dir: PathBuf,
+    layer: PathBuf,
     config: ContainerConfig,
     pod: PodSandboxConfig,
     image: Arc<Image>,
@@ -91,6 +92,7 @@ async fn create(
     );
     let request = Request {
         dir: sandbox.containers_dir().join(&id),
+        layer: core.layers_dir().join(&id),
         image: resolve(core, &config)?,
         image_mounts: mounted_images(core, &config)?,
         pod: log_pod(sandbox, pod),
@@ -98,7 +100,6 @@ async fn create(
         id: id.clone(),
     };
     let container = async {
-        let dir = request.dir.clone();
         let prepared = {
             let (core, sandbox) = (core.clone(), sandbox.clone());
             let work = move || prepare(&core, &sandbox, request);
@@ -120,7 +121,7 @@ async fn create(
             Err(error) => Err(error),
         };
         if made.is_err() {
-            undo(core, sandbox, &id, &dir).await;
+            undo(core, sandbox, &id).await;
         }
         made
     }
@@ -224,6 +225,7 @@ fn prepare(
     rules.extend(cdi::apply(&mut plan.spec, &cdi)?);
     let filter = core.seccomp.get(&plan.seccomp, &plan.capabilities)?;
     make_dir(&request.dir)?;
+    make_dir(&request.layer)?;
     hold(core, &request)?;
     let record = record(sandbox, &request, asked, &plan, cgroup.clone());
     write(&request.dir, &plan.spec, &record)?;
@@ -236,7 +238,7 @@ fn prepare(
         oci: plan.spec.clone(),
         rootfs: Rootfs {
             layers: request.image.layers.clone(),
-            writable: request.dir.clone(),
+            writable: request.layer.clone(),
             read_only: security.readonly_rootfs,
         },
         io: io(core, &request.config, record.log_path.clone())?,
@@ -244,7 +246,8 @@ fn prepare(
         cgroups: core.cgroups.doors(&cgroup)?,
         seccomp: filter.to_vec(),
     };
-    let container = Container::new(request.dir, sandbox.clone(), plan.spec, record);
+    let dirs = (request.dir, request.layer);
+    let container = Container::new(dirs, sandbox.clone(), plan.spec, record);
     Ok(Prepared {
         container: Arc::new(container),
         engine,
@@ -397,7 +400,7 @@ fn io(
 }
 
 /// A container that could not be made leaves nothing.
-async fn undo(core: &Arc<Core>, sandbox: &Sandbox, id: &str, dir: &Path) {
+async fn undo(core: &Arc<Core>, sandbox: &Sandbox, id: &str) {
     if let Some(engine) = sandbox.engine() {
         let _ = engine.remove_container(id).await;
     }
@@ -407,5 +410,6 @@ async fn undo(core: &Arc<Core>, sandbox: &Sandbox, id: &str, dir: &Path) {
         tracing::warn!(container = id, error, "cgroup of a failed container stays");
     }
     core.release_layers(id);
-    core.discard(dir);
+    core.discard_layer(&core.layers_dir().join(id));
+    delete(&sandbox.containers_dir().join(id));
 }

@@ -42,8 +42,12 @@ pub enum OpenError {
 
 /// Opens the parts and goes on with what runs.
 pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
-    for dir in ["sandboxes", "trash"] {
-        private_dir(&config.root.join(dir))?;
+    for dir in [
+        config.root.join("containers"),
+        config.root.join("trash"),
+        config.state.join("sandboxes"),
+    ] {
+        private_dir(&dir)?;
     }
     let cgroups = Cgroups::open(&config.cgroup_root, config.cgroup_driver)?;
     let images = Store::open(config.images())?;

@@ -2,7 +2,7 @@
 //! sweeps what belongs to nobody.
 
 use super::VerbError;
-use super::core::{Core, now};
+use super::core::{Core, delete, now};
 use super::create_container::SPEC;
 use super::error::chain;
 use super::events::lost;
@@ -22,7 +22,7 @@ impl Core {
         let started = now();
         let mut found = Vec::new();
         for dir in entries(&self.sandboxes_dir()) {
-            match load(&dir) {
+            match load(&dir, &self.layers_dir()) {
                 Ok(sandbox) => found.push(sandbox),
                 Err(error) => {
                     tracing::error!(error, "a pod is taken down: its record can't be read");
@@ -112,7 +112,7 @@ impl Core {
             }
             self.release_layers(&name);
         }
-        self.discard(dir);
+        delete(dir);
     }
 
     async fn end_monitor(&self, id: &str) {
@@ -153,6 +153,12 @@ impl Core {
             .collect();
         if let Err(error) = self.network.gc(&valid).await {
             tracing::warn!(error = chain(&error), "the pod network was not cleaned");
+        }
+        for layer in entries(&self.layers_dir()) {
+            let id = layer.file_name().unwrap_or_default().to_string_lossy();
+            if self.containers.get(&id).is_none() {
+                self.discard_layer(&layer);
+            }
         }
         for dir in entries(&self.trash_dir()) {
             tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir));
@@ -195,7 +201,7 @@ struct Found {
     broken: bool,
 }
 
-fn load(dir: &Path) -> Result<Found, String> {
+fn load(dir: &Path, layers: &Path) -> Result<Found, String> {
     let record: Record = read_record(dir).map_err(|e| chain(&e))?;
     let sandbox = Arc::new(Sandbox::new(dir.to_owned(), record));
     let mut found = Found {
@@ -204,7 +210,7 @@ fn load(dir: &Path) -> Result<Found, String> {
         sandbox: sandbox.clone(),
     };
     for dir in entries(&sandbox.containers_dir()) {
-        match load_container(&dir, &sandbox) {
+        match load_container(&dir, layers, &sandbox) {
             Ok(container) => found.containers.push(Arc::new(container)),
             Err(error) => {
                 tracing::error!(
@@ -219,14 +225,15 @@ fn load(dir: &Path) -> Result<Found, String> {
     Ok(found)
 }
 
-fn load_container(dir: &Path, sandbox: &Arc<Sandbox>) -> Result<Container, String> {
+fn load_container(dir: &Path, layers: &Path, sandbox: &Arc<Sandbox>) -> Result<Container, String> {
     let record: ContainerRecord = read_record(dir).map_err(|e| chain(&e))?;
     let path = dir.join(SPEC);
     let text = std::fs::read(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
     let spec: Spec =
         serde_json::from_slice(&text).map_err(|e| format!("read {}: {e}", path.display()))?;
+    let layer = layers.join(&record.id);
     Ok(Container::new(
-        dir.to_owned(),
+        (dir.to_owned(), layer),
         sandbox.clone(),
         spec,
         record,

@@ -5,7 +5,7 @@
 //! apart as a stopped one is, now or at the next start.
 
 use super::VerbError;
-use super::core::{Core, SandboxName, blocking, new_id, now};
+use super::core::{Core, SandboxName, blocking, delete, new_id, now};
 use super::error::chain;
 use crate::cgroup::{CgroupError, CgroupPath, Limits};
 use crate::process::SandboxSpec;
@@ -16,7 +16,6 @@ use cri_proto::Status;
 use cri_proto::v1::{
     ContainerEventType, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse,
 };
-use std::path::PathBuf;
 use std::sync::Arc;
 use tracing::Instrument;
 
@@ -296,8 +295,7 @@ impl Core {
             return;
         }
         self.leave_cgroup(sandbox);
-        let dir: PathBuf = sandbox.dir().to_owned();
-        self.discard(&dir);
+        delete(sandbox.dir());
     }
 }
 

@@ -173,7 +173,7 @@ fn writable_layer(at: i64, container: &Container) -> FilesystemUsage {
     FilesystemUsage {
         timestamp: at,
         fs_id: Some(FilesystemIdentifier {
-            mountpoint: container.dir().display().to_string(),
+            mountpoint: container.layer().display().to_string(),
         }),
         used_bytes: value(bytes),
         inodes_used: value(inodes),

@@ -132,7 +132,8 @@ impl Core {
             .await?;
         self.containers.remove(container.id());
         self.release_layers(container.id());
-        self.discard(container.dir());
+        self.discard_layer(container.layer());
+        super::core::delete(container.dir());
         self.samples.forget(container.id());
         self.emit(
             ContainerEventType::ContainerDeletedEvent,

@@ -132,7 +132,7 @@ impl Core {
         }
         self.sandboxes.remove(sandbox.id());
         self.leave_cgroup(sandbox);
-        self.discard(sandbox.dir());
+        super::core::delete(sandbox.dir());
         self.samples.forget(sandbox.id());
         self.emit(
             ContainerEventType::ContainerDeletedEvent,

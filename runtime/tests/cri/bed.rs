@@ -206,7 +206,7 @@ impl Bed {
     fn pod_name(&self, pod: &str) -> String {
         let path = self
             .config
-            .root
+            .state
             .join("sandboxes")
             .join(pod)
             .join("hostname");
@@ -300,7 +300,7 @@ impl Bed {
     pub fn break_record(&self, pod: &str) {
         let record = self
             .config
-            .root
+            .state
             .join("sandboxes")
             .join(pod)
             .join("record.json");
@@ -336,9 +336,14 @@ impl Bed {
     /// Looks for what was left, then goes.
     pub async fn close(self) {
         assert!(self.pods().await.is_empty(), "pods are left");
-        for dir in ["sandboxes", "images/held"] {
-            let entries = std::fs::read_dir(self.config.root.join(dir)).expect(dir);
-            assert_eq!(entries.count(), 0, "{dir} is not empty");
+        let (root, state) = (&self.config.root, &self.config.state);
+        for dir in [
+            root.join("containers"),
+            state.join("sandboxes"),
+            state.join("held"),
+        ] {
+            let entries = std::fs::read_dir(&dir).expect("a directory");
+            assert_eq!(entries.count(), 0, "{} is not empty", dir.display());
         }
         let kubepods = cgroup_dirs(&self.config.cgroup_root)
             .into_iter()

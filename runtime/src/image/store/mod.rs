@@ -5,7 +5,7 @@
 //! root/images/<hex>.json       an image: names, configuration, keys of its layers
 //! root/layers/<key>/diff       an extracted layer
 //! root/layers/<key>/layer.json its size and origin
-//! root/held/<owner>.json       layers that a container uses
+//! held/<owner>.json            layers that a container uses ([`Config::held`])
 //! root/import/                archives to import (where it is not elsewhere)
 //! root/tmp/                    what is in the making or being deleted
 //! ```

@@ -36,7 +36,7 @@ impl Store {
     /// When the directories can't be made or listed, or another process has
     /// the store open.
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
-        let layout = Layout::below(&config.root);
+        let layout = Layout::of(&config);
         layout.make()?;
         let lock = lock(&layout)?;
         let shared = Arc::new(Shared {
@@ -78,12 +78,13 @@ impl Store {
 }
 
 impl Layout {
-    fn below(root: &Path) -> Self {
+    fn of(config: &Config) -> Self {
+        let root = &config.root;
         Self {
             root: root.to_owned(),
             images: root.join("images"),
             layers: root.join("layers"),
-            held: root.join("held"),
+            held: config.held.clone(),
             tmp: root.join("tmp"),
         }
     }

@@ -236,10 +236,10 @@ fn limits(samples: &mut Samples, record: &Record, stats: &Stats) {
 }
 
 fn file_system(samples: &mut Samples, container: &Container) {
-    let Ok(fs) = rustix::fs::statvfs(container.dir()) else {
+    let Ok(fs) = rustix::fs::statvfs(container.layer()) else {
         return;
     };
-    let device = container.dir().display().to_string();
+    let device = container.layer().display().to_string();
     let labels = [device.as_str()];
     let (used, _) = container.writable_usage();
     samples.add_with("container_fs_inodes_free", &labels, fs.f_ffree);
