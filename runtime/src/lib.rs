@@ -19,6 +19,7 @@ pub mod cgroup;
 pub mod config;
 pub mod container;
 pub mod image;
+mod lock;
 pub mod process;
 pub mod sandbox;
 pub mod seccomp;

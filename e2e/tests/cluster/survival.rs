@@ -239,6 +239,10 @@ fn agent(t: &Space) -> Result<Process> {
         .context("the agent was never started")
 }
 
+pub fn agent_lives(t: &Space) -> Result<bool> {
+    Ok(agent(t)?.is_alive())
+}
+
 pub fn kill_agent(t: &Space) -> Result<()> {
     let agent = agent(t)?;
     ensure!(agent.is_alive(), "the agent is dead already");

@@ -1,6 +1,7 @@
 //! Listens, speaks TLS, hands requests to the routes.
 
 use super::authn::PeerChain;
+use super::listen::listen;
 use super::routes::{State, router};
 use super::tls::{self, Serving, ServingError};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -48,10 +49,8 @@ impl Server {
         serving: Arc<Serving>,
         state: Arc<State>,
     ) -> Result<Server, ServerError> {
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|source| ServerError::Bind { address, source })?;
         Ok(Server {
-            listener,
+            listener: listen(address).await?,
             acceptor: TlsAcceptor::from(Arc::new(tls::config(serving)?)),
             state,
         })

@@ -1,10 +1,10 @@
 //! `http://127.0.0.1:10248/healthz`: for kubeadm and node-problem-detector.
 
 use super::accept::ServerError;
+use super::listen::listen;
 use axum::Router;
 use axum::routing::get;
 use std::net::SocketAddr;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Serves until `shutdown`. Whoever answers at all is alive.
@@ -15,8 +15,7 @@ pub async fn serve_healthz(
     address: SocketAddr,
     shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
-    let bind = |source| ServerError::Bind { address, source };
-    let listener = TcpListener::bind(address).await.map_err(bind)?;
+    let listener = listen(address).await?;
     let ok = || async { "ok" };
     let router = Router::new()
         .route("/healthz", get(ok))
@@ -24,5 +23,5 @@ pub async fn serve_healthz(
     axum::serve(listener, router)
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
-        .map_err(bind)
+        .map_err(|source| ServerError::Bind { address, source })
 }

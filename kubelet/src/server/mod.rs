@@ -10,6 +10,7 @@ pub mod authz;
 mod debug;
 mod guard;
 mod healthz;
+mod listen;
 mod logs;
 mod metrics;
 mod node_logs;

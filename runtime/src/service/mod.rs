@@ -47,7 +47,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Runtime {
     core: Arc<Core>,
-    _lock: open::StateLock,
+    _lock: crate::lock::PidLock,
 }
 
 impl Runtime {
@@ -57,7 +57,7 @@ impl Runtime {
     /// When another agent controls the folder, or a part could not be opened.
     /// Records that can't be read are reported and take down only their own pod.
     pub async fn open(config: Config) -> Result<Arc<Self>, OpenError> {
-        let lock = open::StateLock::take(&config.state)?;
+        let lock = open::control(&config.state)?;
         let core = open::core(config).await?;
         Ok(Arc::new(Self { core, _lock: lock }))
     }

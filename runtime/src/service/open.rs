@@ -7,12 +7,11 @@ use super::{events, host, runtime_info, streams};
 use crate::Config;
 use crate::cgroup::{CgroupError, Cgroups};
 use crate::image::{self, Store};
+use crate::lock::{LockError, PidLock};
 use crate::process::{Engine, EngineConfig, ProcessError};
 use crate::streaming;
 use cni::network::{Builtin, Network, NetworkConfig};
-use std::fs::{File, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -123,66 +122,18 @@ fn private_dir(dir: &Path) -> Result<(), OpenError> {
         })
 }
 
-/// The lock that makes this process the state folder's one controlling agent.
-#[derive(Debug)]
-pub(super) struct StateLock {
-    _file: File,
-}
-
-impl StateLock {
-    /// Locks `agent.lock` in `state`, writing our pid into it for others to name.
-    pub(super) fn take(state: &Path) -> Result<Self, OpenError> {
-        let path = state.join("agent.lock");
-        let at = |source| OpenError::Lock {
-            path: path.clone(),
-            source,
-        };
-        std::fs::create_dir_all(state).map_err(at)?;
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(at)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::Error(source)) => return Err(at(source)),
-            Err(TryLockError::WouldBlock) => return Err(in_use(&mut file, state)),
-        }
-        file.set_len(0).map_err(at)?;
-        file.rewind().map_err(at)?;
-        write!(file, "{}", std::process::id()).map_err(at)?;
-        Ok(Self { _file: file })
-    }
-}
-
-fn in_use(file: &mut File, state: &Path) -> OpenError {
-    let mut pid = String::new();
-    let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
-    let comm = std::fs::read_to_string(format!("/proc/{}/comm", pid.trim())).unwrap_or_default();
-    OpenError::InUse {
+/// Makes this process the state folder's one controlling agent.
+pub(super) fn control(state: &Path) -> Result<PidLock, OpenError> {
+    std::fs::create_dir_all(state).map_err(|source| OpenError::Lock {
         path: state.to_owned(),
-        holder: if known {
-            format!("{} ({})", pid.trim(), comm.trim())
-        } else {
-            "unknown".to_owned()
+        source,
+    })?;
+    let path = state.join("agent.lock");
+    PidLock::take(&path).map_err(|error| match error {
+        LockError::Held(holder) => OpenError::InUse {
+            path: state.to_owned(),
+            holder,
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lock_names_its_holder_when_taken_twice() {
-        let dir = std::env::temp_dir().join(format!("lighter-lock-{}", std::process::id()));
-        let first = StateLock::take(&dir).expect("free folder");
-        let second = StateLock::take(&dir).expect_err("held folder");
-        drop(first);
-        let _ = std::fs::remove_dir_all(&dir);
-        assert!(second.to_string().contains(&std::process::id().to_string()));
-    }
+        LockError::Io(source) => OpenError::Lock { path, source },
+    })
 }

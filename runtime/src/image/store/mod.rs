@@ -25,7 +25,6 @@ use super::record::{ImageRecord, LayerRecord};
 use super::registry::Clients;
 use super::{Config, FsUsage, Image};
 use state::State;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -36,7 +35,7 @@ pub struct Store {
     pub(super) pulls: Pulls,
     pub(super) clients: Clients,
     shared: Arc<Shared>,
-    _lock: File,
+    _lock: crate::lock::PidLock,
     import_watch: OnceLock<Watch>,
 }
 

@@ -8,9 +8,8 @@ use crate::image::pull::Pulls;
 use crate::image::record::{ImageRecord, LayerRecord};
 use crate::image::registry::Clients;
 use crate::image::{Config, Image, disk};
-use rustix::fs::FlockOperation;
+use crate::lock::{LockError, PidLock};
 use serde::de::DeserializeOwned;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -21,8 +20,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 pub enum OpenError {
     #[error("make the image store {path}")]
     Make { path: PathBuf, source: io::Error },
-    #[error("the image store {path} is in use by another process; stop it, or choose another root")]
-    InUse { path: PathBuf },
+    #[error(
+        "the image store {path} is in use by process {holder}; stop it, or choose another root"
+    )]
+    InUse { path: PathBuf, holder: String },
     #[error("read the image store {path}")]
     Read { path: PathBuf, source: io::Error },
 }
@@ -106,24 +107,15 @@ impl Layout {
     }
 }
 
-fn lock(layout: &Layout) -> Result<File, OpenError> {
+fn lock(layout: &Layout) -> Result<PidLock, OpenError> {
     let path = layout.root.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
-    let file = file.map_err(|source| OpenError::Make { path, source })?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse {
+    PidLock::take(&path).map_err(|error| match error {
+        LockError::Held(holder) => OpenError::InUse {
             path: layout.root.clone(),
-        }),
-        Err(errno) => Err(OpenError::Read {
-            path: layout.root.clone(),
-            source: errno.into(),
-        }),
-    }
+            holder,
+        },
+        LockError::Io(source) => OpenError::Make { path, source },
+    })
 }
 
 /// Deleting what a killed process left may take long; a start does not wait.
