@@ -76,6 +76,18 @@ pub const E2E_TEST: Peer = Peer {
     test: true,
     ..K8S
 };
+/// A device plugin of ours.
+pub const DEVICE_PLUGIN: Peer = Peer {
+    name: "device-plugin",
+    package: "./deviceplugin",
+    ..K8S
+};
+/// Upstream's DRA driver for tests.
+pub const DRA_DRIVER: Peer = Peer {
+    name: "dra-test-driver",
+    package: "k8s.io/kubernetes/test/e2e/dra/test-driver",
+    ..K8S
+};
 pub const GINKGO: Peer = Peer {
     name: "ginkgo",
     package: "github.com/onsi/ginkgo/v2/ginkgo",
@@ -174,7 +186,7 @@ pub const STOCK_NODE: [Peer; 8] = [
 ];
 
 /// Everything `bed build --all` makes.
-pub const OTHERS: [Peer; 12] = [
+pub const OTHERS: [Peer; 14] = [
     KUBE,
     KUBE_PROXY,
     COREDNS,
@@ -187,6 +199,8 @@ pub const OTHERS: [Peer; 12] = [
     E2E_TEST,
     ETCD,
     SAMPLE_API_SERVER,
+    DEVICE_PLUGIN,
+    DRA_DRIVER,
 ];
 
 /// The path of the peer's program, built if this content was never built before.
@@ -264,12 +278,15 @@ fn key(sources: &Path, peer: &Peer) -> Result<String> {
     let source =
         fs::read(dir.join(first)).with_context(|| format!("read {}", dir.join(first).display()))?;
     let flags = format!("{peer:?}");
-    Ok(cache::key(&[
-        &source,
-        &read("go.sum"),
-        &read("main.go"),
-        flags.as_bytes(),
-    ]))
+    // A package of ours, beside the module's own program.
+    let package = peer
+        .package
+        .strip_prefix("./")
+        .map(|p| read(&format!("{p}/main.go")));
+    let mut inputs = vec![source, read("go.sum"), read("main.go"), flags.into_bytes()];
+    inputs.extend(package);
+    let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+    Ok(cache::key(&inputs))
 }
 
 #[cfg(test)]

@@ -135,6 +135,7 @@ pub async fn run(
         let wanted = serving::Wanted::new(&options, &clients, &parts, serving);
         tasks.spawn(wanted.run(shutdown.clone()));
     }
+    tasks.spawn(parts.allocations.devices.clone().serve(shutdown.clone()));
     tasks.spawn(parts.keeper.run(shutdown.clone()));
     tasks.spawn(parts.evictor.run(parts.node.shortages(), shutdown.clone()));
     tasks.spawn(parts.mirrors.clone().run(shutdown.clone()));

@@ -7,6 +7,7 @@
 //! - [`objects`]: ConfigMaps, Secrets, tokens and services that pods refer to.
 //! - [`volume`]: every volume kind, prepared on the host and kept up to date.
 //! - [`node`]: the Node object, its Lease and conditions.
+//! - [`allocation`]: what a pod is given that others can't have: of [`device`] plugins.
 //! - [`eviction`]: who has to go when the node runs short.
 //! - [`join`]: from a bootstrap token to a client certificate.
 //! - [`server`]: the kubelet API on port 10250.
@@ -17,9 +18,11 @@
 //! The runtime is known here only as [`cri_proto::Cri`].
 
 pub mod agent;
+pub mod allocation;
 pub mod api;
 pub mod config;
 pub mod defaults;
+pub mod device;
 pub mod event;
 pub mod eviction;
 pub mod join;
@@ -30,6 +33,8 @@ pub mod pod;
 pub mod proto;
 pub mod quantity;
 pub mod server;
+pub mod socket;
 pub mod source;
 pub mod status;
+pub mod topology;
 pub mod volume;

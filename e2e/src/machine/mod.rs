@@ -39,8 +39,9 @@ impl Process {
 fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    // A zombie has ended: nobody can talk to it any more.
-    (fields.next()? != "Z").then_some(())?;
+    // A zombie has ended: nobody can talk to it any more, once its threads have ended too.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    (fields.next()? != "Z" || threads > 1).then_some(())?;
     fields.nth(18)?.parse().ok()
 }
 

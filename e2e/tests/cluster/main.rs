@@ -9,6 +9,7 @@ mod basics;
 mod bed;
 mod commands;
 mod containers;
+mod devices;
 mod eviction;
 mod kit;
 mod lifecycle;
@@ -38,6 +39,7 @@ fn all() -> Vec<Test> {
         bad_input::TESTS,
         survival::TESTS,
         eviction::TESTS,
+        devices::TESTS,
         commands::TESTS,
         bed::TESTS,
     ]

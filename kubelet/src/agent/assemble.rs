@@ -1,8 +1,10 @@
 //! Makes the parts of a node from its settings.
 
 use super::AgentOptions;
+use crate::allocation::Allocations;
 use crate::api::{Clients, EventRecorder};
 use crate::config::Config;
+use crate::device::Devices;
 use crate::event::Recorder;
 use crate::eviction::{Evictor, Places};
 use crate::node::machine::Machine;
@@ -31,6 +33,7 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     pub mirrors: Arc<Mirrors>,
     pub evictor: Evictor,
+    pub allocations: Arc<Allocations>,
     pub api_pods: ApiPods,
     pub static_pods: Option<StaticPods>,
     pub server: Arc<State>,
@@ -103,8 +106,9 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         config.event_record_qps,
         config.event_burst,
     );
+    let allocations = Allocations::new(&options.root_dir);
     let (keeper, node) = Keeper::new(
-        keeper_options(options, clients, &fixed),
+        keeper_options(options, clients, &fixed, allocations.devices.clone()),
         cri.clone(),
         events.clone(),
     );
@@ -119,6 +123,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         cri: cri.clone(),
         volumes,
         objects,
+        allocations: allocations.clone(),
         events: events.clone(),
         status: ApiStatus::new(clients.writes()),
         node: node_facts(options, &fixed, node.clone()),
@@ -141,13 +146,19 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         static_pods,
         mirrors,
         evictor,
+        allocations,
         server: server_state(options, clients, cri, engine.clone()),
         engine,
         events,
     }
 }
 
-fn keeper_options(options: &AgentOptions, clients: &Clients, fixed: &Fixed) -> KeeperOptions {
+fn keeper_options(
+    options: &AgentOptions,
+    clients: &Clients,
+    fixed: &Fixed,
+    devices: Arc<Devices>,
+) -> KeeperOptions {
     let config = options.config.config.clone();
     KeeperOptions {
         registration: Registration {
@@ -159,6 +170,7 @@ fn keeper_options(options: &AgentOptions, clients: &Clients, fixed: &Fixed) -> K
             controller_attach: config.enable_controller_attach_detach,
         },
         fixed: fixed.clone(),
+        devices,
         config,
         root_dir: options.root_dir.clone(),
         writes: clients.writes(),

@@ -10,6 +10,7 @@ use super::status::{Fixed, RuntimeSays};
 use super::{csinode, disk, lease, machine, patch, status};
 use crate::config::Config;
 use crate::defaults;
+use crate::device::Devices;
 use crate::event::{EventType, Recorder};
 use crate::join::report::reason;
 use crate::pod::NodeLabels;
@@ -31,6 +32,8 @@ pub struct KeeperOptions {
     pub registration: Registration,
     /// What does not change of its status.
     pub fixed: Fixed,
+    /// What device plugins offer.
+    pub devices: Arc<Devices>,
     /// Settings.
     pub config: Config,
     /// `/var/lib/kubelet`: nodefs.
@@ -159,10 +162,12 @@ impl Keeper {
         let api: Api<Node> = Api::all(self.options.watches.clone());
         let nodes = watcher::watch_object(api, &name).default_backoff();
         futures::pin_mut!(nodes);
+        let mut devices = self.options.devices.changes();
         let mut wait = Duration::ZERO;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = self.report().await,
+                Ok(()) = devices.changed() => wait = self.report().await,
                 Some(seen) = nodes.next() => if self.seen(seen).await {
                     wait = self.report().await;
                 },
@@ -352,7 +357,9 @@ impl Keeper {
         self.shortages.send_replace(short);
         let now = jiff::Timestamp::now();
         let conditions = conditions::decide(&seen, &self.pressure, known, now);
-        (status::build(&self.options.fixed, &says, conditions), seen)
+        let mut status = status::build(&self.options.fixed, &says, conditions);
+        status::add_resources(&mut status, self.options.devices.capacity());
+        (status, seen)
     }
 
     async fn ask_runtime(&self) -> (RuntimeSays, Result<v1::RuntimeStatus, String>) {

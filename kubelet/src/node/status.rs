@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
     NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::net::IpAddr;
 
 /// What does not change while the agent runs.
@@ -50,6 +51,16 @@ pub fn build(fixed: &Fixed, runtime: &RuntimeSays, conditions: Vec<NodeCondition
         node_info: Some(node_info(fixed, runtime)),
         runtime_handlers: Some(handlers(&runtime.handlers)),
         ..NodeStatus::default()
+    }
+}
+
+/// Resources that come and go: name, capacity, allocatable.
+pub fn add_resources(status: &mut NodeStatus, resources: Vec<(String, Quantity, Quantity)>) {
+    for (name, capacity, allocatable) in resources {
+        let all = status.capacity.get_or_insert_default();
+        all.insert(name.clone(), capacity);
+        let left = status.allocatable.get_or_insert_default();
+        left.insert(name, allocatable);
     }
 }
 

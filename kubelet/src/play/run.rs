@@ -2,6 +2,7 @@
 
 use super::terminal::{Stages, Terminal};
 use super::{Manifest, ManifestError, existing, host, load, logs, progress::Stage};
+use crate::allocation::Allocations;
 use crate::objects::FileObjects;
 use crate::pod::{CgroupDriver, Deps, Engine, NodeFacts, Options};
 use crate::source::{PodUpdate, Source};
@@ -246,6 +247,7 @@ fn start(
         cri,
         volumes: Volumes::new(config, objects.clone(), terminal.clone()),
         objects,
+        allocations: Allocations::none(),
         events: terminal.clone(),
         status: terminal.clone(),
         node: node(options),

@@ -86,6 +86,7 @@ impl Engine {
             () = self.follow_runtime() => {}
             () = self.relist() => {}
             () = self.follow_objects() => {}
+            () = self.follow_devices() => {}
         }
         self.workers().clear();
     }
@@ -266,6 +267,7 @@ impl Engine {
             self.end_orphan(start, uid, seen);
         }
         let known = self.workers().keys().cloned().collect();
+        self.deps().allocations.keep_only(&known);
         for uid in self.deps().volumes.orphans(&known).await {
             tracing::info!(pod = %uid, "removed the folder of a pod that is no more");
         }
@@ -343,6 +345,23 @@ impl Engine {
                 }
             }
             Err(error) => tracing::warn!(%error, "list pods of the runtime"),
+        }
+    }
+
+    /// A device that fails, or is well again, is told of in its pod's status.
+    async fn follow_devices(&self) {
+        use tokio::sync::broadcast::error::RecvError;
+        let mut unwell = self.deps().allocations.devices.unwell();
+        loop {
+            let pods = match unwell.recv().await {
+                Ok(pods) => pods,
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => std::future::pending().await,
+            };
+            let workers = self.workers();
+            for worker in pods.iter().filter_map(|uid| workers.get(uid)) {
+                let _ = worker.send(Mail::Nudge);
+            }
         }
     }
 

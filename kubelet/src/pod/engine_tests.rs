@@ -410,6 +410,7 @@ impl World {
             cri: cri.clone(),
             volumes: Volumes::new(config, objects.clone(), heard.clone()),
             objects: objects.clone(),
+            allocations: crate::allocation::Allocations::none(),
             events: heard.clone(),
             status: Arc::new(Sink(sender)),
             node: NodeFacts {

@@ -142,6 +142,8 @@ pub struct Observed {
     pub busy: BTreeSet<Work>,
     /// Work whose last try failed.
     pub failed: BTreeMap<Work, Failure>,
+    /// It wants devices and has not got them yet.
+    pub unallocated: bool,
     /// Volumes are mounted and kept up to date.
     pub volumes: bool,
     /// Images by container name.

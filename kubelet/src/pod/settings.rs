@@ -1,5 +1,6 @@
 //! What the engine is made of and told once.
 
+use crate::allocation::Allocations;
 use crate::event::Recorder;
 use crate::objects::Objects;
 use crate::source::Source;
@@ -22,6 +23,8 @@ pub struct Deps {
     pub volumes: Arc<Volumes>,
     /// ConfigMaps, Secrets, Services.
     pub objects: Arc<dyn Objects>,
+    /// Devices of plugins.
+    pub allocations: Arc<Allocations>,
     /// Where events go.
     pub events: Arc<dyn Recorder>,
     /// Who is told of statuses.

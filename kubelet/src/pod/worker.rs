@@ -110,6 +110,13 @@ impl Worker {
             finished: false,
         };
         worker.take_in(seen);
+        // What runs has what it wants.
+        worker.seen.unallocated = worker.seen.sandboxes.is_empty()
+            && worker
+                .executor
+                .deps()
+                .allocations
+                .concerns(&worker.want.pod);
         worker.adopt_readiness();
         let pod = &worker.want.pod;
         let (namespace, name) = (spec::namespace(pod), spec::name(pod));
@@ -379,6 +386,15 @@ impl Worker {
             }
             // Given up, not failed.
             Err(failed) if failed.reason == ABANDONED => {}
+            // No other try: the pod belongs to a node that has room for it.
+            Err(failed) if work == Work::Allocate => {
+                let verdict = lifecycle::Verdict {
+                    reason: failed.reason.to_owned(),
+                    message: failed.message,
+                    grace: None,
+                };
+                self.want.verdict.get_or_insert(verdict);
+            }
             Err(failed) => {
                 let count = self.seen.failed.get(&work).map_or(0, |f| f.count) + 1;
                 let failure = Failure {
@@ -407,6 +423,7 @@ impl Worker {
             Report::Done => {}
         }
         match effect {
+            Effect::Allocate => self.seen.unallocated = false,
             Effect::StopSandbox { id } => drop(self.seen.stopped.insert(id.clone())),
             Effect::RemoveContainer { id } => self.seen.forget_container(id),
             Effect::RemoveSandbox { id } => self.seen.forget_sandbox(id),
@@ -477,15 +494,20 @@ impl Worker {
                 observed_generation: self.want.pod.metadata.generation,
                 ..status.clone()
             },
-            _ => status::build(&Look {
-                want: &self.want,
-                state: &self.state,
-                seen: &self.seen,
-                node: &self.executor.deps().node,
-                runtime: &self.runtime,
-                before: self.published.as_ref(),
-                now,
-            }),
+            _ => {
+                let mut status = status::build(&Look {
+                    want: &self.want,
+                    state: &self.state,
+                    seen: &self.seen,
+                    node: &self.executor.deps().node,
+                    runtime: &self.runtime,
+                    before: self.published.as_ref(),
+                    now,
+                });
+                let allocations = &self.executor.deps().allocations;
+                allocations.annotate(uid(&self.want.pod), &mut status);
+                status
+            }
         };
         self.frozen |= over;
         self.registry

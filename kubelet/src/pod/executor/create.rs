@@ -83,7 +83,9 @@ impl Executor {
         attempt: u32,
     ) -> Result<v1::ContainerConfig, Failed> {
         let deps = &self.deps;
-        let env = self.environment(context, wanted).await?;
+        let given = deps.allocations.given(&context.pod, &wanted.name).await;
+        let given = given.map_err(|status| config_error(status.message()))?;
+        let env = given.with_envs(self.environment(context, wanted).await?);
         let map: BTreeMap<String, String> = env.iter().cloned().collect();
         let userns = self.user_namespace(context)?;
         let facts = self.facts(context, userns.as_ref());
@@ -99,7 +101,7 @@ impl Executor {
         let Some(image) = context.images.get(&wanted.name) else {
             return Err(Failed::new(CREATE, "the image is not ready"));
         };
-        container::config(ContainerContext {
+        let config = container::config(ContainerContext {
             pod: &context.pod,
             container: wanted,
             attempt,
@@ -111,8 +113,10 @@ impl Executor {
             target: target(context, &wanted.name),
             node: &deps.node,
             options: &deps.options,
-        })
-        .map_err(config_error)
+        });
+        let mut config = config.map_err(config_error)?;
+        given.apply(&mut config);
+        Ok(config)
     }
 
     fn facts(&self, context: &Context, userns: Option<&v1::UserNamespace>) -> PodFacts {

@@ -176,6 +176,7 @@ impl Executor {
             | Effect::RemoveContainer { .. }
             | Effect::RemoveSandbox { .. } => Some(one),
             Effect::Abandon
+            | Effect::Allocate
             | Effect::MountVolumes
             | Effect::EnsureImage { .. }
             | Effect::StartContainer { .. }
@@ -191,6 +192,7 @@ impl Executor {
             Effect::Abandon | Effect::ReportBackOff { .. } | Effect::ReportPullBackOff { .. } => {
                 Ok(Report::Done)
             }
+            Effect::Allocate => self.allocate(context).await,
             Effect::MountVolumes => self.mount(context).await,
             Effect::RunSandbox { attempt, because } => {
                 self.run_sandbox(context, *attempt, because.as_deref())
@@ -234,6 +236,17 @@ impl Executor {
         Subject::new(pod.clone(), self.deps.events.clone())
     }
 
+    /// A pod that can't have what it wants has failed, and is told so.
+    async fn allocate(&self, context: &Context) -> Result<Report, Failed> {
+        let given = self.deps.allocations.allocate(&context.pod).await;
+        given.map(|()| Report::Done).map_err(|refused| {
+            let subject = self.subject(&context.pod);
+            subject.warning(refused.reason, &refused.message);
+            let message = format!("Pod was rejected: {}", refused.message);
+            Failed::new(refused.reason, message)
+        })
+    }
+
     async fn mount(&self, context: &Context) -> Result<Report, Failed> {
         let subject = self.subject(&context.pod);
         let mount = self.deps.volumes.mount(&context.pod);
@@ -250,6 +263,7 @@ impl Executor {
 
     async fn unmount(&self, context: &Context) -> Result<Report, Failed> {
         let uid = spec::uid(&context.pod);
+        self.deps.allocations.release(uid);
         match self.deps.volumes.unmount(uid).await {
             Ok(()) => {
                 self.deps.objects.unregister(uid);

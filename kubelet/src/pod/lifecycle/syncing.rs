@@ -8,8 +8,12 @@ use crate::pod::observed::{ContainerSeen, Observed, Run};
 use crate::pod::spec::{ephemeral_as_container, hash};
 use k8s_openapi::api::core::v1::{Container, Probe};
 
-/// Volumes, sandbox and images at once, then containers in their order.
+/// Volumes, sandbox and images at once, then containers in their order. Before
+/// any of it the pod gets its devices: without them it fails.
 pub(super) fn plan(plan: &mut Plan<'_>) {
+    if plan.seen.unallocated {
+        return plan.request(Effect::Allocate);
+    }
     if !plan.seen.volumes {
         plan.request(Effect::MountVolumes);
     }

@@ -97,6 +97,8 @@ pub struct WorkerState {
 /// Identity of a piece of work: never done twice at once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Work {
+    /// Give the pod its devices.
+    Allocate,
     /// Mount volumes.
     Volumes,
     /// Run a sandbox.
@@ -137,6 +139,8 @@ pub enum StopReason {
 pub enum Effect {
     /// Give up what is only for starting: pulls, mounts that wait, hooks.
     Abandon,
+    /// Give the pod what others can't have at the same time.
+    Allocate,
     MountVolumes,
     RunSandbox {
         attempt: u32,
@@ -190,6 +194,7 @@ impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (verb, container) = match self {
             Effect::Abandon => ("Abandon", ""),
+            Effect::Allocate => ("Allocate", ""),
             Effect::MountVolumes => ("MountVolumes", ""),
             Effect::RunSandbox { .. } => ("RunSandbox", ""),
             Effect::EnsureImage { container, .. } => ("EnsureImage", container.as_str()),
@@ -216,6 +221,7 @@ impl Effect {
             Effect::Abandon | Effect::ReportBackOff { .. } | Effect::ReportPullBackOff { .. } => {
                 return None;
             }
+            Effect::Allocate => Work::Allocate,
             Effect::MountVolumes => Work::Volumes,
             Effect::RunSandbox { .. } => Work::Sandbox,
             Effect::EnsureImage { container, .. } => Work::Image(container.clone()),

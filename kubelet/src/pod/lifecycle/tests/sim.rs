@@ -169,6 +169,7 @@ impl Sim {
         };
         match effect {
             Effect::Abandon => "abandon".into(),
+            Effect::Allocate => "allocate".into(),
             Effect::MountVolumes => "mount".into(),
             Effect::RunSandbox { attempt, .. } => format!("sandbox#{attempt}"),
             Effect::EnsureImage { container, attempt } => format!("image {container}#{attempt}"),
@@ -205,6 +206,7 @@ impl Sim {
                     .into_iter()
                     .for_each(|f| f.reason = "ImagePullBackOff".into());
             }
+            Effect::Allocate => self.seen.unallocated = false,
             Effect::MountVolumes => self.seen.volumes = true,
             Effect::RunSandbox { attempt, .. } => {
                 let sandbox = SandboxSeen {

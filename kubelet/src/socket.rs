@@ -1,0 +1,71 @@
+//! gRPC over unix sockets of this node.
+
+use hyper_util::rt::TokioIo;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tonic::transport::{Channel, Endpoint};
+
+/// kubernetes v1.37 pkg/kubelet/cm/devicemanager/plugin/v1beta1/client.go `dial`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Nothing answers on a plugin's socket.
+#[derive(Debug, thiserror::Error)]
+#[error("connect to {path}")]
+pub struct ConnectError {
+    path: PathBuf,
+    source: tonic::transport::Error,
+}
+
+/// A socket of ours could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("bind {path}")]
+pub struct BindError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// Connects to whoever serves a socket.
+///
+/// # Errors
+/// When nobody does, or does not answer in time.
+pub async fn connect(path: &Path) -> Result<Channel, ConnectError> {
+    let to = path.to_owned();
+    // Go's servers look at the authority, and refuse an encoded path.
+    Endpoint::from_static("http://localhost")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_with_connector(tower::service_fn(move |_| {
+            let to = to.clone();
+            async move { UnixStream::connect(to).await.map(TokioIo::new) }
+        }))
+        .await
+        .map_err(|source| ConnectError {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Makes a socket, with its folder, in place of one that an earlier agent left.
+///
+/// # Errors
+/// When the folder or the socket can't be made.
+pub fn bind(path: &Path, folder_mode: u32) -> Result<UnixListener, BindError> {
+    let failed = |source| BindError {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(dir) = path.parent()
+        && !dir.exists()
+    {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let mode = std::fs::Permissions::from_mode(folder_mode);
+        std::fs::set_permissions(dir, mode).map_err(failed)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    UnixListener::bind(path).map_err(failed)
+}
