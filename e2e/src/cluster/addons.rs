@@ -1,8 +1,15 @@
 //! What a cluster runs on its nodes: kube-proxy and CoreDNS, from `deploy/manifests`.
 
 use super::{Bed, Cluster};
+use crate::machine::network;
+use crate::progress;
 use anyhow::{Context, Result};
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// One after the other: CoreDNS without kube-proxy can't reach the API server, and backs off.
 pub fn apply(bed: &Bed, cluster: &Cluster) -> Result<()> {
@@ -22,6 +29,24 @@ pub fn apply(bed: &Bed, cluster: &Cluster) -> Result<()> {
                 "--timeout=120s",
             ])
             .with_context(|| why(cluster))?;
+        // It is rolled out before it has written its rules; whoever connects too early
+        // waits half a minute for an answer that never comes.
+        wait_services(cluster)?;
+    }
+    Ok(())
+}
+
+/// Until every node reaches the API server by its Service.
+fn wait_services(cluster: &Cluster) -> Result<()> {
+    let path = "jsonpath={.spec.clusterIP}";
+    let ip = cluster.kubectl(&["get", "service", "kubernetes", "-o", path])?;
+    let address: SocketAddr = format!("{}:443", ip.trim()).parse()?;
+    for node in &cluster.nodes {
+        network::inside(&node.machine, || {
+            progress::wait_for("Services on the node", LIMIT, || {
+                Ok(TcpStream::connect_timeout(&address, PAUSE).ok().map(drop))
+            })
+        })?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod kit;
 mod lifecycle;
 mod network;
 mod probes;
+mod resize;
 mod streams;
 mod survival;
 mod volumes;
@@ -40,6 +41,7 @@ fn all() -> Vec<Test> {
         survival::TESTS,
         eviction::TESTS,
         devices::TESTS,
+        resize::TESTS,
         commands::TESTS,
         bed::TESTS,
     ]

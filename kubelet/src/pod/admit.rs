@@ -27,11 +27,7 @@ pub fn settled(pod: &Pod) -> bool {
 /// Why the node won't take it; `None` if it will.
 #[must_use]
 pub fn check(pod: &Pod, others: &[Known], node: &NodeFacts, options: &Options) -> Option<Verdict> {
-    let active: Vec<&Pod> = others
-        .iter()
-        .filter(|k| uid(&k.pod) != uid(pod) && !over(k))
-        .map(|k| k.pod.as_ref())
-        .collect();
+    let active = active(pod, others);
     // Static pods are not asked: nobody could put them elsewhere.
     let bound = !is_static(pod);
     (bound && active.len() >= options.max_pods)
@@ -100,6 +96,22 @@ fn rejected(reason: &str, message: String) -> Verdict {
         message,
         grace: None,
     }
+}
+
+/// Why a pod has no room beside the others of its node, whatever it has now.
+#[must_use]
+pub fn room_beside(pod: &Pod, others: &[Known], node: &NodeFacts) -> Option<Verdict> {
+    room(pod, &active(pod, others), node)
+}
+
+/// The other pods that are not over.
+fn active<'a>(pod: &Pod, others: &'a [Known]) -> Vec<&'a Pod> {
+    let beside = |k: &&Known| uid(&k.pod) != uid(pod) && !over(k);
+    others
+        .iter()
+        .filter(beside)
+        .map(|k| k.pod.as_ref())
+        .collect()
 }
 
 fn room(pod: &Pod, active: &[&Pod], node: &NodeFacts) -> Option<Verdict> {

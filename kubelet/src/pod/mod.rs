@@ -15,6 +15,7 @@ mod probe;
 mod prober;
 mod registry;
 mod replacing;
+pub mod resize;
 mod settings;
 pub mod spec;
 mod subject;

@@ -1,8 +1,10 @@
 //! What is known of a pod: what the runtime says, what was done for it, what failed.
 
 use super::lifecycle::Work;
+use super::resize::{Granted, Pending};
 use super::spec::security::ImageUser;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A sandbox as the runtime reports it.
@@ -142,6 +144,12 @@ pub struct Observed {
     pub busy: BTreeSet<Work>,
     /// Work whose last try failed.
     pub failed: BTreeMap<Work, Failure>,
+    /// What containers were given, by id; nothing where it is not known.
+    pub applied: BTreeMap<String, ResourceRequirements>,
+    /// What its cgroup was made for, once there is one.
+    pub pod_applied: Option<Granted>,
+    /// A resize that is not granted.
+    pub pending: Option<Pending>,
     /// It wants devices and has not got them yet.
     pub unallocated: bool,
     /// Volumes are mounted and kept up to date.
@@ -226,6 +234,7 @@ impl Observed {
     pub fn forget_container(&mut self, id: &str) {
         self.containers.retain(|c| c.id != id);
         self.probes.remove(id);
+        self.applied.remove(id);
     }
 
     /// A sandbox and its containers are gone from the runtime.

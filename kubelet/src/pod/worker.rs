@@ -10,6 +10,7 @@ use super::observed::{ContainerSeen, Failure, Observed, Verdicts};
 use super::prober::{Prober, Verdict};
 use super::registry::{Entry, Registry};
 use super::replacing::Replacing;
+use super::resize::{self, Granted, Refusal};
 use super::spec::{self, uid};
 use super::subject::Subject;
 use crate::event::EventType;
@@ -47,7 +48,12 @@ pub struct Worker {
     executor: Arc<Executor>,
     registry: Arc<Registry>,
     runtime: Arc<str>,
+    /// Asks for what was granted, whatever the newest object asks for.
     want: Desired,
+    asked: Arc<Pod>,
+    granted: Granted,
+    /// What containers are being made with, by name.
+    making: Granted,
     state: WorkerState,
     seen: Observed,
     born: HashMap<String, Instant>,
@@ -64,6 +70,9 @@ pub struct Worker {
     frozen: bool,
     finished: bool,
 }
+
+/// How often a resize is asked for again that others leave no room for.
+const RESIZE_RETRY: Duration = Duration::from_secs(5);
 
 /// Where a worker's news come from.
 struct Inbox {
@@ -91,6 +100,9 @@ impl Worker {
         };
         let mut worker = Self {
             state: begin(&want),
+            asked: want.pod.clone(),
+            granted: resize::remembered(&want.pod),
+            making: Granted::new(),
             executor,
             registry,
             runtime,
@@ -110,6 +122,8 @@ impl Worker {
             finished: false,
         };
         worker.take_in(seen);
+        worker.adopt_resources();
+        worker.settle_resources();
         // What runs has what it wants.
         worker.seen.unallocated = worker.seen.sandboxes.is_empty()
             && worker
@@ -181,6 +195,7 @@ impl Worker {
     /// Decides, begins what was decided, and publishes how it stands.
     fn step(&mut self) -> Option<Timestamp> {
         let now = Timestamp::now();
+        let again = self.retry_resize(now);
         let Decision {
             next,
             effects,
@@ -203,7 +218,7 @@ impl Worker {
         if held.is_none() {
             self.publish(now);
         }
-        held.into_iter().chain(wake_at).min()
+        held.into_iter().chain(wake_at).chain(again).min()
     }
 
     fn begin(&mut self, effect: Effect, now: Timestamp) {
@@ -214,6 +229,12 @@ impl Worker {
                 reason: StopReason::DefinitionChanged,
                 ..
             } => self.replacing.begin(container, id, now),
+            Effect::RunSandbox { .. } => self.seen.pod_applied = Some(self.granted.clone()),
+            Effect::CreateContainer { container, .. } => {
+                if let Some(resources) = self.granted.get(container) {
+                    self.making.insert(container.clone(), resources.clone());
+                }
+            }
             Effect::Abandon => return self.abandon.cancel(),
             Effect::ReportBackOff { container, .. } => return self.report_back_off(container),
             Effect::ReportPullBackOff { container } => return self.report_pull(container),
@@ -241,6 +262,7 @@ impl Worker {
             sandbox: self.seen.sandbox().cloned(),
             images: self.seen.images.clone(),
             ids,
+            seen: Arc::new(self.seen.clone()),
             pre_stopped: self.pre_stopped.clone(),
             progress: self.progress.clone(),
             abandon: self.abandon.clone(),
@@ -274,9 +296,11 @@ impl Worker {
             verdict,
             ..want
         };
+        self.asked = self.want.pod.clone();
         if changed || remount {
             self.retry_soon();
         }
+        self.settle_resources();
         // What ends needs nothing new, and has given back what it needed.
         if self.state.stage != Stage::Syncing {
             return;
@@ -293,7 +317,7 @@ impl Worker {
     /// Failures that a change elsewhere may have mended are tried again at once.
     fn retry_soon(&mut self) {
         self.seen.failed.retain(|work, failure| match work {
-            Work::Volumes | Work::Sandbox => false,
+            Work::Volumes | Work::Sandbox | Work::Resize => false,
             Work::Create(_) => failure.reason != "CreateContainerConfigError",
             _ => true,
         });
@@ -373,6 +397,58 @@ impl Worker {
         }
     }
 
+    /// What ran before this agent's time has what the API server says it has.
+    fn adopt_resources(&mut self) {
+        if self.seen.sandbox().is_some() {
+            self.seen.pod_applied = Some(self.granted.clone());
+        }
+        for container in self.seen.containers.iter().filter(|c| c.running()) {
+            if let Some(resources) = self.granted.get(&container.name) {
+                let applied = &mut self.seen.applied;
+                applied.insert(container.id.clone(), resources.clone());
+            }
+        }
+    }
+
+    /// Grants what the newest object asks for, or has the pod keep what it has.
+    fn settle_resources(&mut self) {
+        let ending = self.state.stage != Stage::Syncing;
+        if ending || !resize::differs(&self.asked, &self.granted) {
+            self.granted = resize::of(&self.asked);
+            self.seen.pending = None;
+            return self.want.pod = self.asked.clone();
+        }
+        let (others, node) = (self.registry.all(), &self.executor.deps().node);
+        match resize::judge(&self.asked, &others, node) {
+            None => {
+                self.granted = resize::of(&self.asked);
+                self.seen.pending = None;
+                self.want.pod = self.asked.clone();
+                let message = resize::told("started", &self.asked, None);
+                self.subject().normal("ResizeStarted", &message);
+            }
+            Some(pending) => {
+                self.want.pod = Arc::new(resize::with(&self.asked, &self.granted));
+                if self.seen.pending.as_ref() != Some(&pending) {
+                    let name = pending.refusal.name();
+                    let message = Some(pending.message.as_str());
+                    let message = resize::told(name, &self.asked, message);
+                    self.subject().warning(&format!("Resize{name}"), &message);
+                }
+                self.seen.pending = Some(pending);
+            }
+        }
+    }
+
+    /// Asks again for what had to wait for others; answers when next.
+    fn retry_resize(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let waits = |p: &resize::Pending| p.refusal == Refusal::Deferred;
+        self.seen.pending.as_ref().filter(|p| waits(p))?;
+        self.settle_resources();
+        self.seen.pending.as_ref().filter(|p| waits(p))?;
+        now.checked_add(RESIZE_RETRY).ok()
+    }
+
     fn settle(&mut self, done: Option<(Effect, Result<Report, Failed>)>) {
         let Some((effect, result)) = done else {
             return;
@@ -419,7 +495,20 @@ impl Worker {
                 self.seen.see_sandbox(sandbox);
             }
             Report::Image(container, image) => drop(self.seen.images.insert(container, image)),
-            Report::Container(container) => self.see(*container),
+            Report::Container(container) => {
+                if let Effect::CreateContainer {
+                    container: name, ..
+                } = effect
+                    && let Some(resources) = self.making.remove(name)
+                {
+                    self.seen.applied.insert(container.id.clone(), resources);
+                }
+                self.see(*container);
+            }
+            Report::Resized(given, pod) => {
+                self.seen.applied.extend(given);
+                self.seen.pod_applied = Some(pod);
+            }
             Report::Done => {}
         }
         match effect {

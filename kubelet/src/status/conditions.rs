@@ -2,9 +2,15 @@
 
 use super::pod::{Look, seconds};
 use crate::eviction::EVICTED;
-use crate::pod::lifecycle::{Why, restartable_init};
+use crate::pod::lifecycle::{Why, Work, restartable_init};
+use crate::pod::resize;
 use crate::pod::spec::host_network;
-use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition, PodSpec};
+
+/// Conditions that are taken away when they are not so any more.
+pub(super) const PASSING: [&str; 2] = [RESIZE_PENDING, RESIZE_IN_PROGRESS];
+const RESIZE_PENDING: &str = "PodResizePending";
+const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// What conditions are drawn from.
 pub(super) struct Facts<'a> {
@@ -49,6 +55,8 @@ pub(super) fn build(look: &Look<'_>, spec: &PodSpec, facts: &Facts<'_>) -> Vec<P
     if of_api(look, "PodScheduled").is_none() {
         found.push(condition(look, "PodScheduled", Finding::yes()));
     }
+    found.extend(resize_pending(look));
+    found.extend(resize_in_progress(look));
     if let Some(Why::Rejected(verdict)) = look.why()
         && verdict.reason == EVICTED
         && !facts.app.is_empty()
@@ -61,6 +69,43 @@ pub(super) fn build(look: &Look<'_>, spec: &PodSpec, facts: &Facts<'_>) -> Vec<P
         found.push(condition(look, "DisruptionTarget", ended));
     }
     found
+}
+
+/// There only while it is so.
+fn resize_pending(look: &Look<'_>) -> Option<PodCondition> {
+    let pending = look
+        .seen
+        .pending
+        .as_ref()
+        .filter(|_| look.why().is_none())?;
+    let waits = Finding {
+        reason: Some(pending.refusal.name()),
+        message: Some(pending.message.clone()),
+        ..Finding::yes()
+    };
+    Some(PodCondition {
+        observed_generation: pending.generation,
+        ..condition(look, RESIZE_PENDING, waits)
+    })
+}
+
+/// There only while it is so; with the reason `Error` when the last try failed.
+fn resize_in_progress(look: &Look<'_>) -> Option<PodCondition> {
+    let due = |c: &Container| {
+        let newest = look.seen.newest(&c.name).filter(|c| c.running());
+        newest.is_some_and(|found| resize::due(c, look.seen.applied.get(&found.id)))
+    };
+    let due = resize::resizable(look.pod()).any(due) || resize::cgroup_due(look.pod(), look.seen);
+    let runs = look.why().is_none() && due;
+    let failure = look.seen.failed.get(&Work::Resize);
+    runs.then(|| {
+        let on = Finding {
+            reason: failure.map(|_| "Error"),
+            message: failure.map(|f| f.message.clone()),
+            ..Finding::yes()
+        };
+        condition(look, RESIZE_IN_PROGRESS, on)
+    })
 }
 
 /// Texts: kubernetes v1.37 pkg/kubelet/types/constants.go.

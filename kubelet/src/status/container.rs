@@ -47,7 +47,10 @@ pub(super) fn status(
         container_id: newest.map(|c| id(look, c)),
         state: Some(state),
         last_state: Some(last),
-        resources: up.and(container.resources.clone()),
+        resources: up.and_then(|c| {
+            let applied = look.seen.applied.get(&c.id);
+            applied.or(container.resources.as_ref()).cloned()
+        }),
         allocated_resources: up
             .and(container.resources.as_ref())
             .and_then(|r| r.requests.clone()),

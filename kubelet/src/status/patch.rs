@@ -1,5 +1,6 @@
 //! The smallest strategic-merge patch from what the API server has. Pure.
 
+use super::conditions::PASSING;
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
@@ -95,6 +96,12 @@ fn conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
         }
         changed.push(condition);
     }
+    for kind in PASSING {
+        let has = |list: &[Value]| list.iter().any(|c| c["type"] == kind);
+        if has(before) && !has(after.as_array().unwrap_or(&empty)) {
+            changed.push(json!({ "type": kind, "$patch": "delete" }));
+        }
+    }
     (!changed.is_empty()).then_some(Value::Array(changed))
 }
 
@@ -134,6 +141,16 @@ mod tests {
             {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
         ]);
         assert_eq!(patch(theirs, ours), None);
+    }
+
+    #[test]
+    fn condition_of_a_resize_is_taken_away_and_others_are_left() {
+        let old = json!({"conditions": [
+            {"type": "PodResizeInProgress", "status": "True"}, {"type": "theirs", "status": "True"}
+        ]});
+        let sent = patch(old, json!({"conditions": []}));
+        let gone = json!({"type": "PodResizeInProgress", "$patch": "delete"});
+        assert_eq!(sent, Some(json!({"conditions": [gone]})));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod create;
 mod image;
 mod logs;
+mod resize;
 mod sandbox;
 mod stop;
 mod userns;
@@ -14,14 +15,15 @@ pub use userns::UserNamespaces;
 use super::Deps;
 use super::lifecycle::Effect;
 use super::observe::{self, PodSeen};
-use super::observed::{ContainerSeen, ImageReady, SandboxSeen};
+use super::observed::{ContainerSeen, ImageReady, Observed, SandboxSeen};
 use super::probe::Target;
+use super::resize::Granted;
 use super::spec;
 use super::subject::Subject;
 use crate::event::EventType;
 use crate::volume::PodVolumes;
 use cri_proto::{Status, v1};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -41,6 +43,8 @@ pub struct Context {
     pub images: BTreeMap<String, ImageReady>,
     /// Ids of the newest containers, by name.
     pub ids: BTreeMap<String, String>,
+    /// Everything known of it.
+    pub seen: Arc<Observed>,
     /// Containers whose preStop hook was begun.
     pub pre_stopped: Arc<Mutex<BTreeSet<String>>>,
     /// What is seen before an effect is over.
@@ -90,6 +94,8 @@ pub enum Report {
     Sandbox(SandboxSeen),
     Image(String, ImageReady),
     Container(Box<ContainerSeen>),
+    /// Containers by id, and what the pod's cgroup is for.
+    Resized(Vec<(String, ResourceRequirements)>, Granted),
 }
 
 /// Why an effect failed: reason and message as the API shows them.
@@ -173,6 +179,7 @@ impl Executor {
         match effect {
             Effect::RunSandbox { .. } | Effect::StopSandbox { .. } => Some(one.saturating_mul(2)),
             Effect::CreateContainer { .. }
+            | Effect::Resize
             | Effect::RemoveContainer { .. }
             | Effect::RemoveSandbox { .. } => Some(one),
             Effect::Abandon
@@ -207,6 +214,7 @@ impl Executor {
                 sandbox,
                 ..
             } => self.create(context, container, *attempt, sandbox).await,
+            Effect::Resize => self.resize(context).await,
             Effect::StartContainer { container, id } => self.start(context, container, id).await,
             Effect::StopContainer {
                 container,

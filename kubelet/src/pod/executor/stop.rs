@@ -94,6 +94,7 @@ fn killing(name: &str, reason: &StopReason) -> String {
         StopReason::DefinitionChanged => {
             format!("Container {name} definition changed, will be restarted")
         }
+        StopReason::Resized => format!("Container {name} resize requires restart"),
         StopReason::LivenessFailed => {
             format!("Container {name} failed liveness probe, will be restarted")
         }

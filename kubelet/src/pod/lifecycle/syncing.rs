@@ -5,6 +5,7 @@ use super::restart::app_restarts;
 use super::types::{Effect, StopReason, Work};
 use super::{gc, init};
 use crate::pod::observed::{ContainerSeen, Observed, Run};
+use crate::pod::resize;
 use crate::pod::spec::{ephemeral_as_container, hash};
 use k8s_openapi::api::core::v1::{Container, Probe};
 
@@ -23,6 +24,7 @@ pub(super) fn plan(plan: &mut Plan<'_>) {
     }
     if init::plan(plan, ready.as_deref()) {
         app_containers(plan);
+        resize(plan);
         if ready.is_some() {
             ephemeral_containers(plan);
         }
@@ -93,7 +95,9 @@ fn app_container(plan: &mut Plan<'_>, container: &Container) {
         // Made for a sandbox that died before it was started.
         Run::Created => first_start(plan, container),
         Run::Running { .. } => check_running(plan, container, newest),
-        Run::Exited(_) if redefined(container, newest) => {
+        // The pod's cgroup has room for it first.
+        Run::Exited(_) if resized(plan, container, newest) && crowded(plan) => {}
+        Run::Exited(_) if redefined(container, newest) || resized(plan, container, newest) => {
             let attempt = plan.next_attempt(&container.name);
             plan.start(container, attempt);
         }
@@ -102,6 +106,25 @@ fn app_container(plan: &mut Plan<'_>, container: &Container) {
         }
         Run::Exited(_) => {}
     }
+}
+
+/// What runs with other resources than it was granted gets these, unless it has to
+/// be started anew for them.
+fn resize(plan: &mut Plan<'_>) {
+    let (pod, seen) = (&plan.want.pod, plan.seen);
+    let running = resize::resizable(pod).any(|c| resize::running_due(c, seen));
+    if running || resize::cgroup_due(pod, seen) {
+        plan.request(Effect::Resize);
+    }
+}
+
+/// It has to be started anew to get the resources it was granted.
+fn resized(plan: &Plan<'_>, container: &Container, seen: &ContainerSeen) -> bool {
+    resize::restarts(container, plan.seen.applied.get(&seen.id))
+}
+
+fn crowded(plan: &Plan<'_>) -> bool {
+    resize::cgroup_due(&plan.want.pod, plan.seen)
 }
 
 fn current(seen: &Observed, container: &ContainerSeen) -> bool {
@@ -141,6 +164,8 @@ pub(super) fn check_running(plan: &mut Plan<'_>, container: &Container, seen: &C
     let verdicts = plan.seen.probes.get(&seen.id).copied().unwrap_or_default();
     let (reason, probe) = if redefined(container, seen) {
         (StopReason::DefinitionChanged, None)
+    } else if resized(plan, container, seen) {
+        (StopReason::Resized, None)
     } else if plan.seen.failed.contains_key(&Work::Start(seen.id.clone())) {
         (StopReason::PostStartFailed, None)
     } else if verdicts.startup == Some(false) {

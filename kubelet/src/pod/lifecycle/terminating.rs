@@ -84,6 +84,7 @@ fn arriving(plan: &Plan<'_>) -> bool {
     plan.seen.busy.iter().any(|work| match work {
         Work::Allocate | Work::Sandbox | Work::Create(_) | Work::Start(_) | Work::Volumes => true,
         Work::Image(_)
+        | Work::Resize
         | Work::Stop(..)
         | Work::StopSandbox(_)
         | Work::RemoveContainer(_)

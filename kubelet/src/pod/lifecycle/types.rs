@@ -109,6 +109,8 @@ pub enum Work {
     Create(String),
     /// Start a container, by id, and run its postStart hook.
     Start(String),
+    /// Give running containers the resources they were granted.
+    Resize,
     /// Stop a container, by id, until a moment.
     Stop(String, Timestamp),
     /// Give a sandbox's network back.
@@ -127,6 +129,7 @@ pub enum Work {
 pub enum StopReason {
     PodEnds,
     DefinitionChanged,
+    Resized,
     LivenessFailed,
     StartupFailed,
     PostStartFailed,
@@ -161,6 +164,8 @@ pub enum Effect {
         container: String,
         id: String,
     },
+    /// Give running containers the resources they were granted.
+    Resize,
     StopContainer {
         container: String,
         id: String,
@@ -200,6 +205,7 @@ impl fmt::Display for Effect {
             Effect::EnsureImage { container, .. } => ("EnsureImage", container.as_str()),
             Effect::CreateContainer { container, .. } => ("CreateContainer", container.as_str()),
             Effect::StartContainer { container, .. } => ("StartContainer", container.as_str()),
+            Effect::Resize => ("Resize", ""),
             Effect::StopContainer { container, .. } => ("StopContainer", container.as_str()),
             Effect::StopSandbox { .. } => ("StopSandbox", ""),
             Effect::RemoveContainer { .. } => ("RemoveContainer", ""),
@@ -227,6 +233,7 @@ impl Effect {
             Effect::EnsureImage { container, .. } => Work::Image(container.clone()),
             Effect::CreateContainer { container, .. } => Work::Create(container.clone()),
             Effect::StartContainer { id, .. } => Work::Start(id.clone()),
+            Effect::Resize => Work::Resize,
             Effect::StopContainer { id, until, .. } => Work::Stop(id.clone(), *until),
             Effect::StopSandbox { id } => Work::StopSandbox(id.clone()),
             Effect::RemoveContainer { id } => Work::RemoveContainer(id.clone()),

@@ -163,7 +163,9 @@ fn is_directory(tree: &OwnedFd) -> rustix::io::Result<bool> {
     Ok(FileType::from_raw_mode(mode) == FileType::Directory)
 }
 
-/// The host's cgroup v1 hierarchies; none on a host that has only v2.
+/// The host's cgroup v1 hierarchies; none on a host that has only v2. The v2 hierarchy of
+/// a hybrid host is not shown: programs would take its limits for theirs, and runc shows
+/// none.
 fn hierarchies() -> Vec<KeyValue> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     parse_hierarchies(&text)
@@ -181,7 +183,6 @@ fn parse_hierarchies(mountinfo: &str) -> Vec<KeyValue> {
         "seclabel",
     ];
     let mut found = Vec::new();
-    let mut unified = None;
     for line in mountinfo.lines() {
         let Some((before, after)) = line.split_once(" - ") else {
             continue;
@@ -194,27 +195,14 @@ fn parse_hierarchies(mountinfo: &str) -> Vec<KeyValue> {
         let path = before.split(' ').nth(4).unwrap_or_default();
         let key = path.rsplit('/').next().unwrap_or_default().to_owned();
         let below = path.starts_with("/sys/fs/cgroup/");
-        match fstype {
-            "cgroup" if below => {
-                let kept = options
-                    .split(',')
-                    .filter(|o| !OTHERS.contains(o) && !o.starts_with("release_agent="));
-                let value = kept.collect::<Vec<_>>().join(",");
-                found.push(KeyValue { key, value });
-            }
-            "cgroup2" if below => {
-                unified = Some(KeyValue {
-                    key,
-                    value: String::new(),
-                })
-            }
-            _ => {}
+        if fstype == "cgroup" && below {
+            let kept = options
+                .split(',')
+                .filter(|o| !OTHERS.contains(o) && !o.starts_with("release_agent="));
+            let value = kept.collect::<Vec<_>>().join(",");
+            found.push(KeyValue { key, value });
         }
     }
-    if found.is_empty() {
-        return found;
-    }
-    found.extend(unified);
     found.dedup_by(|a, b| a.key == b.key);
     found
 }
@@ -238,11 +226,7 @@ mod tests {
             .into_iter()
             .map(|h| (h.key, h.value))
             .collect();
-        let expected = [
-            ("cpu,cpuacct", "cpu,cpuacct"),
-            ("systemd", "name=systemd"),
-            ("unified", ""),
-        ];
+        let expected = [("cpu,cpuacct", "cpu,cpuacct"), ("systemd", "name=systemd")];
         assert_eq!(found, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
 }

@@ -88,6 +88,30 @@ fn changed_image_restarts_the_container_in_place_without_back_off() {
 }
 
 #[test]
+fn resize_goes_by_without_a_restart_unless_the_container_wants_one() {
+    let of = |name: &str, policy: &str| {
+        json!({
+            "name": name, "image": "i", "resources": {"requests": {"cpu": "1"}},
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]
+        })
+    };
+    let mut sim = Sim::running(json!({
+        "containers": [of("a", "NotRequired"), of("b", "RestartContainer")]
+    }));
+    assert_eq!(sim.says(), Vec::<String>::new());
+    sim.edit(|pod| {
+        for container in &mut pod.spec.get_or_insert_default().containers {
+            let resources = json!({"requests": {"cpu": "2"}});
+            container.resources = serde_json::from_value(resources).ok();
+        }
+    });
+    let told = sim.rest();
+    assert_eq!(told[0], "stop b#0 in 30s: Resized");
+    assert!(told.contains(&"resize".to_owned()), "{told:?}");
+    assert_eq!(starts(&told), ["b#1"]);
+}
+
+#[test]
 fn failed_liveness_probe_stops_and_restarts_only_that_container() {
     let mut sim = Sim::running(json!({
         "containers": containers(&["a", "b"]), "terminationGracePeriodSeconds": 5

@@ -170,6 +170,7 @@ impl Sim {
         match effect {
             Effect::Abandon => "abandon".into(),
             Effect::Allocate => "allocate".into(),
+            Effect::Resize => "resize".into(),
             Effect::MountVolumes => "mount".into(),
             Effect::RunSandbox { attempt, .. } => format!("sandbox#{attempt}"),
             Effect::EnsureImage { container, attempt } => format!("image {container}#{attempt}"),
@@ -207,8 +208,22 @@ impl Sim {
                     .for_each(|f| f.reason = "ImagePullBackOff".into());
             }
             Effect::Allocate => self.seen.unallocated = false,
+            Effect::Resize => {
+                let pod = self.want.pod.clone();
+                let cgroup = crate::pod::resize::for_cgroup(&pod, &self.seen);
+                self.seen.pod_applied = Some(crate::pod::resize::of(&cgroup));
+                let due = crate::pod::resize::resizable(&pod);
+                let due: Vec<_> = due
+                    .filter(|c| crate::pod::resize::running_due(c, &self.seen))
+                    .collect();
+                for container in due {
+                    let newest = self.seen.newest(&container.name).map(|c| c.id.clone());
+                    self.give(newest.unwrap_or_default(), container);
+                }
+            }
             Effect::MountVolumes => self.seen.volumes = true,
             Effect::RunSandbox { attempt, .. } => {
+                self.seen.pod_applied = Some(crate::pod::resize::of(&self.want.pod));
                 let sandbox = SandboxSeen {
                     id: self.fresh("s"),
                     attempt: *attempt,
@@ -259,6 +274,8 @@ impl Sim {
 
     fn create(&mut self, name: &str, attempt: u32, sandbox: &str) {
         let container = self.container(name);
+        let next = format!("c{}", self.made + 1);
+        self.give(next, &container);
         let seen = ContainerSeen {
             id: self.fresh("c"),
             sandbox: sandbox.to_owned(),
@@ -273,6 +290,11 @@ impl Sim {
             log_path: String::new(),
         };
         self.seen.see_container(seen);
+    }
+
+    fn give(&mut self, id: String, container: &k8s_openapi::api::core::v1::Container) {
+        let resources = container.resources.clone().unwrap_or_default();
+        self.seen.applied.insert(id, resources);
     }
 
     fn start(&mut self, id: &str) {

@@ -1,0 +1,131 @@
+//! Cpu and memory of pods that run, changed.
+
+use crate::kit::{FOREVER, Space, condition, pod, same, with, with_main};
+use crate::survival::{kill_agent, start_agent};
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+crate::tests!(
+    resize_reaches_the_running_container_and_its_pods_cgroup,
+    resize_restarts_only_the_container_that_asks_for_it,
+    resize_that_the_node_has_no_room_for_waits_and_says_why,
+    resize_that_was_refused_stays_so_when_the_agent_is_killed: alone,
+);
+
+const MEMORY: &str =
+    "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+
+fn resources(cpu: &str, memory: &str) -> Value {
+    let list = json!({ "cpu": cpu, "memory": memory });
+    json!({ "requests": list, "limits": list })
+}
+
+fn sized(name: &str, cpu: &str, memory: &str) -> Value {
+    let resources = resources(cpu, memory);
+    with_main(pod(name, FOREVER), json!({ "resources": resources }))
+}
+
+fn resize(t: &Space, name: &str, resources: Value) -> Result<()> {
+    let container = json!({ "name": "main", "resources": resources });
+    let patch = json!({ "spec": { "containers": [container] } }).to_string();
+    t.kubectl(&["patch", "pod", name, "--subresource=resize", "-p", &patch])?;
+    Ok(())
+}
+
+fn main(pod: &Value) -> &Value {
+    &pod["status"]["containerStatuses"][0]
+}
+
+/// All is as the newest object asks.
+fn settled(pod: &Value) -> bool {
+    pod["status"]["observedGeneration"] == pod["metadata"]["generation"]
+        && main(pod)["resources"] == pod["spec"]["containers"][0]["resources"]
+        && condition(pod, "PodResizeInProgress").is_none()
+        && condition(pod, "PodResizePending").is_none()
+        && condition(pod, "Ready") == Some("True")
+}
+
+fn resize_reaches_the_running_container_and_its_pods_cgroup(t: &Space) -> Result<()> {
+    t.run(&sized("grows", "100m", "64Mi"))?;
+    let id = main(&t.pod("grows")?)["containerID"].clone();
+    resize(t, "grows", resources("200m", "96Mi"))?;
+    t.wait("grows", "resized", settled)?;
+    same(t.sh("grows", MEMORY)?.trim(), "100663296")?;
+    resize(t, "grows", resources("50m", "32Mi"))?;
+    t.wait("grows", "resized again", settled)?;
+    same(t.sh("grows", MEMORY)?.trim(), "33554432")?;
+    let now = t.pod("grows")?;
+    same(&main(&now)["containerID"], &id)?;
+    same(&main(&now)["restartCount"], &json!(0))?;
+    let requests = &now["spec"]["containers"][0]["resources"]["requests"];
+    same(&main(&now)["allocatedResources"], requests)?;
+    t.wait_event("grows", &["ResizeCompleted", "Pod resize completed"])
+}
+
+fn resize_restarts_only_the_container_that_asks_for_it(t: &Space) -> Result<()> {
+    let policy = json!([{ "resourceName": "memory", "restartPolicy": "RestartContainer" }]);
+    let mut pod = with_main(
+        sized("again", "100m", "64Mi"),
+        json!({ "resizePolicy": policy }),
+    );
+    // Its end must not take the whole grace period.
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(1);
+    t.run(&pod)?;
+    resize(t, "again", resources("150m", "64Mi"))?;
+    t.wait("again", "resized", settled)?;
+    same(&main(&t.pod("again")?)["restartCount"], &json!(0))?;
+    resize(t, "again", resources("150m", "80Mi"))?;
+    t.wait("again", "restarted", |p| {
+        settled(p) && main(p)["restartCount"] == 1
+    })?;
+    same(t.sh("again", MEMORY)?.trim(), "83886080")
+}
+
+fn resize_that_the_node_has_no_room_for_waits_and_says_why(t: &Space) -> Result<()> {
+    t.run(&sized("waits", "100m", "64Mi"))?;
+    refuse(t)?;
+    let pod = t.pod("waits")?;
+    let why = pod["status"]["conditions"].as_array().cloned();
+    let why = why.unwrap_or_default();
+    let pending = why.iter().find(|c| c["type"] == "PodResizePending");
+    let message = pending.map(|c| c["message"].to_string());
+    let message = message.unwrap_or_default();
+    ensure!(message.contains("enough resource: cpu"), "{message}");
+    same(
+        &main(&pod)["allocatedResources"],
+        &json!({ "cpu": "100m", "memory": "64Mi" }),
+    )?;
+    same(t.sh("waits", MEMORY)?.trim(), "67108864")?;
+    t.wait_event("waits", &["ResizeDeferred", "enough resource"])?;
+    resize(t, "waits", resources("200m", "64Mi"))?;
+    t.wait("waits", "resized", settled)
+}
+
+/// All that the node has: others have some of it. (Of more the API server says so itself.)
+fn refuse(t: &Space) -> Result<()> {
+    let path = "jsonpath={.status.allocatable.cpu}";
+    let all = t.kubectl(&["get", "node", &t.node().name, "-o", path])?;
+    resize(t, "waits", resources(all.trim(), "64Mi"))?;
+    t.wait("waits", "refused", |p| {
+        condition(p, "PodResizePending") == Some("True")
+    })
+}
+
+fn resize_that_was_refused_stays_so_when_the_agent_is_killed(t: &Space) -> Result<()> {
+    t.run(&sized("waits", "100m", "64Mi"))?;
+    let id = main(&t.pod("waits")?)["containerID"].clone();
+    refuse(t)?;
+    kill_agent(t)?;
+    start_agent(t)?;
+    // A pod that comes up shows that the new agent is at work.
+    // Past the scheduler, for which the refused one's wish counts.
+    let later = json!({ "nodeName": t.node().name });
+    t.run(&with(sized("later", "10m", "16Mi"), later))?;
+    let pod = t.pod("waits")?;
+    same(condition(&pod, "PodResizePending"), Some("True"))?;
+    same(&main(&pod)["containerID"], &id)?;
+    same(
+        &main(&pod)["allocatedResources"],
+        &json!({ "cpu": "100m", "memory": "64Mi" }),
+    )
+}

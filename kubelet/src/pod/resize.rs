@@ -1,0 +1,332 @@
+//! In-place resize: what a pod is granted of the cpu and memory it asks for. Pure.
+//!
+//! Three things may differ: what the newest object asks for, what the node has
+//! granted, and what the runtime was told (`Observed::applied`). A pod is
+//! handled as if it asked for what it was granted; what is not granted is a
+//! [`Pending`] beside it.
+
+use super::lifecycle::restartable_init;
+use super::observed::Observed;
+use super::spec::quantity::amount;
+use super::spec::resources::asked;
+use super::{Known, NodeFacts, admit};
+use crate::quantity::Amount;
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// Resources by container; the pod's own stand under the empty name.
+pub type Granted = BTreeMap<String, ResourceRequirements>;
+
+/// What can be resized.
+const KINDS: [&str; 2] = ["cpu", "memory"];
+
+/// Why a resize is not granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not now: others have what it would need.
+    Deferred,
+    /// Not ever: the node is too small.
+    Infeasible,
+}
+
+impl Refusal {
+    /// `reason` of the condition PodResizePending.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::Deferred => "Deferred",
+            Refusal::Infeasible => "Infeasible",
+        }
+    }
+}
+
+/// A resize that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// For how long.
+    pub refusal: Refusal,
+    /// For people.
+    pub message: String,
+    /// `metadata.generation` of the object that asks.
+    pub generation: Option<i64>,
+}
+
+/// What an object asks for.
+#[must_use]
+pub fn of(pod: &Pod) -> Granted {
+    let own = pod.spec.as_ref().and_then(|s| s.resources.clone());
+    let mut all: Granted = own.into_iter().map(|r| (String::new(), r)).collect();
+    for container in containers(pod) {
+        let resources = container.resources.clone().unwrap_or_default();
+        all.insert(container.name.clone(), resources);
+    }
+    all
+}
+
+/// What was granted before this agent's time, as the API server remembers it.
+/// Containers of which it remembers nothing have what they ask for.
+#[must_use]
+pub fn remembered(pod: &Pod) -> Granted {
+    let mut all = of(pod);
+    let status = pod.status.as_ref();
+    let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses]);
+    for container in lists.into_iter().flatten().flatten().flatten() {
+        if let (Some(_), Some(resources)) = (&container.container_id, &container.resources) {
+            all.insert(container.name.clone(), resources.clone());
+        }
+    }
+    all
+}
+
+/// The object, asking for what was granted; the rest of it is as new.
+#[must_use]
+pub fn with(pod: &Pod, granted: &Granted) -> Pod {
+    let mut pod = pod.clone();
+    let Some(spec) = pod.spec.as_mut() else {
+        return pod;
+    };
+    if let Some(own) = granted.get("") {
+        spec.resources = Some(merged(spec.resources.as_ref(), own));
+    }
+    let init = spec.init_containers.iter_mut().flatten();
+    for container in init.chain(&mut spec.containers) {
+        if let Some(own) = granted.get(&container.name) {
+            container.resources = Some(merged(container.resources.as_ref(), own));
+        }
+    }
+    pod
+}
+
+/// `new`, but for cpu and memory, which are `old`'s.
+fn merged(new: Option<&ResourceRequirements>, old: &ResourceRequirements) -> ResourceRequirements {
+    let mut result = new.cloned().unwrap_or_default();
+    for kind in KINDS {
+        let pairs = [
+            (&mut result.requests, &old.requests),
+            (&mut result.limits, &old.limits),
+        ];
+        for (into, from) in pairs {
+            match from.as_ref().and_then(|list| list.get(kind)) {
+                Some(quantity) => {
+                    let list = into.get_or_insert_default();
+                    list.insert(kind.to_owned(), quantity.clone());
+                }
+                None => {
+                    if let Some(list) = into.as_mut() {
+                        list.remove(kind);
+                    }
+                }
+            }
+        }
+    }
+    result
+}
+
+/// Whether the pod asks for other cpu or memory than it was granted.
+#[must_use]
+pub fn differs(pod: &Pod, granted: &Granted) -> bool {
+    let wanted = of(pod);
+    let none = ResourceRequirements::default();
+    wanted.iter().any(|(name, new)| {
+        let old = granted.get(name).unwrap_or(&none);
+        KINDS.iter().any(|kind| changes(kind, new, old))
+    })
+}
+
+/// Whether a container that runs with `applied` is to be given something else.
+#[must_use]
+pub fn due(container: &Container, applied: Option<&ResourceRequirements>) -> bool {
+    let new = container.resources.clone().unwrap_or_default();
+    applied.is_some_and(|old| KINDS.iter().any(|kind| changes(kind, &new, old)))
+}
+
+/// Whether it must be started anew to get it: its `resizePolicy` says so of what changes.
+#[must_use]
+pub fn restarts(container: &Container, applied: Option<&ResourceRequirements>) -> bool {
+    let Some(old) = applied else { return false };
+    let new = container.resources.clone().unwrap_or_default();
+    let policies = container.resize_policy.iter().flatten();
+    let mut demanding = policies.filter(|p| p.restart_policy == "RestartContainer");
+    demanding.any(|p| changes(&p.resource_name, &new, old))
+}
+
+fn changes(kind: &str, new: &ResourceRequirements, old: &ResourceRequirements) -> bool {
+    amount(new.requests.as_ref(), kind) != amount(old.requests.as_ref(), kind)
+        || amount(new.limits.as_ref(), kind) != amount(old.limits.as_ref(), kind)
+}
+
+/// Why the node does not grant what a pod asks for now; `None` if it does.
+///
+/// Texts: kubernetes v1.37 pkg/kubelet/allocation/allocation_manager.go and
+/// pkg/kubelet/lifecycle/predicate.go.
+#[must_use]
+pub fn judge(pod: &Pod, others: &[Known], node: &NodeFacts) -> Option<Pending> {
+    let pending = |refusal, message| Pending {
+        refusal,
+        message,
+        generation: pod.metadata.generation,
+    };
+    let spec = pod.spec.as_ref()?;
+    for kind in KINDS {
+        let capacity = amount(Some(&node.allocatable), kind).unwrap_or_default();
+        let wanted = asked(spec, kind);
+        if wanted > capacity {
+            let unit = |a: Amount| if kind == "cpu" { a.millis() } else { a.units() };
+            let message = format!(
+                "Node didn't have enough capacity: {kind}, requested: {}, capacity: {}",
+                unit(wanted),
+                unit(capacity)
+            );
+            return Some(pending(Refusal::Infeasible, message));
+        }
+    }
+    let verdict = admit::room_beside(pod, others, node)?;
+    Some(pending(Refusal::Deferred, verdict.message))
+}
+
+/// The object as its cgroup is to be now: what runs on until it is started anew still
+/// has what it had.
+#[must_use]
+pub fn for_cgroup(pod: &Pod, seen: &Observed) -> Pod {
+    let holds = |c: &Container| {
+        let newest = seen.newest(&c.name).filter(|n| n.running())?;
+        let applied = seen.applied.get(&newest.id)?;
+        restarts(c, Some(applied)).then(|| (c.name.clone(), applied.clone()))
+    };
+    with(pod, &resizable(pod).filter_map(holds).collect())
+}
+
+/// Whether the pod's cgroup is to be given something else.
+#[must_use]
+pub fn cgroup_due(pod: &Pod, seen: &Observed) -> bool {
+    let differs = |old| differs(&for_cgroup(pod, seen), old);
+    seen.pod_applied.as_ref().is_some_and(differs)
+}
+
+/// Whether a container that runs is to be given something else as it runs.
+#[must_use]
+pub fn running_due(container: &Container, seen: &Observed) -> bool {
+    let newest = seen.newest(&container.name).filter(|c| c.running());
+    newest.is_some_and(|found| {
+        let applied = seen.applied.get(&found.id);
+        due(container, applied) && !restarts(container, applied)
+    })
+}
+
+/// What an Event says of a resize. Shape: kubernetes v1.37 pkg/kubelet/events/resize.go.
+#[must_use]
+pub fn told(what: &str, pod: &Pod, error: Option<&str>) -> String {
+    let of = |list: &[Container]| -> Vec<serde_json::Value> {
+        let one = |c: &Container| json!({ "name": c.name, "resources": c.resources });
+        list.iter().map(one).collect()
+    };
+    let mut summary = serde_json::Map::new();
+    if let Some(spec) = &pod.spec {
+        if let Some(init) = spec.init_containers.as_ref().filter(|i| !i.is_empty()) {
+            summary.insert("initContainers".into(), of(init).into());
+        }
+        summary.insert("containers".into(), of(&spec.containers).into());
+    }
+    summary.insert("generation".into(), pod.metadata.generation.into());
+    if let Some(error) = error {
+        summary.insert("error".into(), error.into());
+    }
+    format!("Pod resize {what}: {}", serde_json::Value::from(summary))
+}
+
+fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    let spec = pod.spec.iter();
+    spec.flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers))
+}
+
+/// Those that a resize reaches while they run: app containers and sidecars.
+pub fn resizable(pod: &Pod) -> impl Iterator<Item = &Container> {
+    let spec = pod.spec.iter();
+    spec.flat_map(|s| {
+        let init = s.init_containers.iter().flatten();
+        init.filter(|c| restartable_init(c)).chain(&s.containers)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(cpu: &str, policy: &str) -> Pod {
+        let resources = json!({ "requests": { "cpu": cpu, "x/y": "1" } });
+        let resize = json!([{ "resourceName": "cpu", "restartPolicy": policy }]);
+        serde_json::from_value(json!({
+            "metadata": { "generation": 3, "uid": "u" },
+            "spec": { "containers": [
+                { "name": "a", "resources": resources, "resizePolicy": resize }
+            ] }
+        }))
+        .unwrap()
+    }
+
+    fn node(cpu: &str) -> NodeFacts {
+        let mut node = crate::pod::spec::testing::node();
+        let quantity = |q: &str| k8s_openapi::apimachinery::pkg::api::resource::Quantity(q.into());
+        node.allocatable = [("cpu".to_owned(), quantity(cpu))].into();
+        node.allocatable.insert("memory".into(), quantity("1Gi"));
+        node
+    }
+
+    #[test]
+    fn pod_asks_for_what_it_was_granted_and_keeps_all_else() {
+        let (old, new) = (pod("1", "NotRequired"), pod("2", "NotRequired"));
+        let granted = of(&old);
+        assert!(differs(&new, &granted) && !differs(&old, &granted));
+        let same = pod("1000m", "NotRequired");
+        assert!(!differs(&same, &granted), "the same amount in other words");
+        let held = with(&new, &granted);
+        let requests = |p: &Pod| {
+            let first = p.spec.as_ref().map(|s| s.containers[0].clone());
+            first.and_then(|c| c.resources).and_then(|r| r.requests)
+        };
+        assert_eq!(requests(&held), requests(&old));
+        assert_eq!(held.metadata.generation, Some(3));
+    }
+
+    #[test]
+    fn only_a_policy_of_what_changes_starts_a_container_anew() {
+        let container = |p: &Pod| p.spec.as_ref().unwrap().containers[0].clone();
+        let old = container(&pod("1", "RestartContainer"));
+        let applied = old.resources.as_ref();
+        let (must, need_not) = (pod("2", "RestartContainer"), pod("2", "NotRequired"));
+        assert!(due(&container(&must), applied) && restarts(&container(&must), applied));
+        assert!(due(&container(&need_not), applied) && !restarts(&container(&need_not), applied));
+        assert!(!due(&old, applied) && !restarts(&old, applied));
+        assert!(!due(&container(&must), None), "nothing is known of it");
+    }
+
+    #[test]
+    fn resize_is_infeasible_beyond_the_node_and_deferred_beside_others() {
+        let other = Known {
+            pod: std::sync::Arc::new(Pod {
+                metadata: Default::default(),
+                ..pod("1500m", "NotRequired")
+            }),
+            status: Default::default(),
+        };
+        let wants = pod("1", "NotRequired");
+        let refusal = |others: &[Known], cpu| judge(&wants, others, &node(cpu)).map(|p| p.refusal);
+        assert_eq!(refusal(&[], "2"), None);
+        assert_eq!(refusal(&[], "500m"), Some(Refusal::Infeasible));
+        assert_eq!(refusal(&[other], "2"), Some(Refusal::Deferred));
+    }
+
+    #[test]
+    fn what_the_api_remembers_was_granted() {
+        let mut new = pod("2", "NotRequired");
+        new.status = serde_json::from_value(json!({ "containerStatuses": [{
+            "name": "a", "containerID": "x://1", "image": "", "imageID": "", "ready": true,
+            "restartCount": 0, "resources": { "requests": { "cpu": "1" } }
+        }] }))
+        .unwrap();
+        assert!(differs(&new, &remembered(&new)));
+        new.status = None;
+        assert!(!differs(&new, &remembered(&new)));
+    }
+}
