@@ -43,7 +43,11 @@ pub struct Control {
 /// When the socket can't be made.
 pub fn serve(path: &Path, control: Control) -> anyhow::Result<JoinHandle<()>> {
     let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)
+    // With somebody else's runtime nobody has made the folder yet.
+    let listener = path
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| UnixListener::bind(path))
         .and_then(|listener| {
             let mode = std::fs::Permissions::from_mode(0o600);
             std::fs::set_permissions(path, mode).map(|()| listener)

@@ -4,7 +4,7 @@
 use super::pods::SLEEP;
 use crate::cgroup;
 use crate::cri::Stand;
-use crate::node::Kind;
+use crate::node::Maker;
 use anyhow::{Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,9 +37,9 @@ impl Traces {
     /// As it is now, with no pod.
     pub fn of(stand: &Stand) -> Result<Self> {
         let machine = &stand.machine;
-        let addresses = match stand.kind {
-            Kind::Lighter => "/var/lib/lighter/network",
-            Kind::Stock => "/var/lib/cni/networks",
+        let addresses = match stand.kind.runtime() {
+            Maker::Lighter => "/var/lib/lighter/network",
+            Maker::Stock => "/var/lib/cni/networks",
         };
         let mut traces = Self {
             holder: machine.holder.pid,

@@ -10,7 +10,7 @@ mod runtime;
 use crate::cluster::{Bed, down, registry};
 use crate::image::Image;
 use crate::machine::{Machine, network};
-use crate::node::Kind;
+use crate::node::{Kind, Maker};
 use crate::{cache, cluster, command, peer, requirement};
 use anyhow::{Context, Result};
 use std::fs;
@@ -67,7 +67,7 @@ impl Stand {
 
     /// What `--runtime-endpoint` is given.
     pub fn endpoint(&self) -> String {
-        format!("unix://{}", runtime::socket(self.kind))
+        format!("unix://{}", self.kind.socket())
     }
 
     /// Starts our runtime again, whose predecessor has ended; returns at once.
@@ -77,7 +77,7 @@ impl Stand {
 
     /// The runtime's socket as the host sees it.
     pub fn socket(&self) -> PathBuf {
-        self.machine.path(runtime::socket(self.kind))
+        self.machine.path(self.kind.socket())
     }
 
     /// crictl on the stand's machine.
@@ -87,7 +87,7 @@ impl Stand {
 
     /// Ends everything on the machine; nothing of it stays.
     pub fn down(self) -> Result<()> {
-        if self.kind == Kind::Stock {
+        if self.kind.runtime() == Maker::Stock {
             // containerd puts containers outside the machine's cgroup, where nobody else finds them.
             command::run(
                 self.crictl()

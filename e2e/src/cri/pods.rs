@@ -2,7 +2,7 @@
 
 use super::Stand;
 use crate::image::catalog;
-use crate::node::Kind;
+use crate::node::Maker;
 use anyhow::{Context, Result, ensure};
 use cri_proto::Cri;
 use cri_proto::v1::*;
@@ -27,9 +27,9 @@ impl Pods {
     pub async fn connect(stand: &Stand) -> Result<Self> {
         let cri = cri_proto::connect(&stand.socket().to_string_lossy()).await?;
         // Ours has the machine's cgroup for its root; containerd counts from the host's.
-        let cgroup_parent = match stand.kind {
-            Kind::Lighter => "/bench".to_owned(),
-            Kind::Stock => format!("/{}/bench", stand.machine.cgroup),
+        let cgroup_parent = match stand.kind.runtime() {
+            Maker::Lighter => "/bench".to_owned(),
+            Maker::Stock => format!("/{}/bench", stand.machine.cgroup),
         };
         Ok(Self { cri, cgroup_parent })
     }

@@ -3,7 +3,7 @@
 use super::Stand;
 use crate::cluster::{Bed, registry};
 use crate::image::catalog;
-use crate::node::{Kind, lighter, stock};
+use crate::node::{Maker, lighter, stock};
 use crate::progress;
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -13,18 +13,11 @@ use std::time::Duration;
 /// Pods' addresses; nobody else is on the machine's network.
 const POD_CIDR: &str = "10.88.0.0/16";
 
-pub fn socket(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Lighter => "/run/lighter/cri.sock",
-        Kind::Stock => stock::SOCKET,
-    }
-}
-
 pub fn start(bed: &Bed, stand: &Stand, program: Option<&Path>) -> Result<()> {
     registry::configure_mirrors(&stand.machine, "/etc/containerd/certs.d")?;
-    match stand.kind {
-        Kind::Lighter => ours(bed, stand, program),
-        Kind::Stock => containerd(bed, stand),
+    match stand.kind.runtime() {
+        Maker::Lighter => ours(bed, stand, program),
+        Maker::Stock => containerd(bed, stand),
     }
 }
 
@@ -65,7 +58,7 @@ fn serve(stand: &Stand, program: &str, flags: &[String]) -> Result<()> {
         if !process.is_alive() {
             bail!("{}", stand.machine.last_words(program));
         }
-        if !stand.machine.path(socket(stand.kind)).exists() {
+        if !stand.machine.path(stand.kind.socket()).exists() {
             return Ok(None);
         }
         let answer = stand.crictl().arg("version").output()?;

@@ -1,5 +1,6 @@
 //! A node of ours: `lighter join`, then `lighter agent`.
 
+use super::{Kind, Maker};
 use crate::cluster::{Bed, Cluster, registry};
 use crate::machine::Machine;
 use crate::progress;
@@ -7,22 +8,39 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub fn join(bed: &Bed, cluster: &mut Cluster, index: usize, program: Option<&Path>) -> Result<()> {
-    let machine = cluster.nodes[index].machine.clone();
-    machine.install(&program_path(bed, program)?, "lighter")?;
+pub const SOCKET: &str = "/run/lighter/cri.sock";
+
+pub fn join(cluster: &mut Cluster, index: usize) -> Result<()> {
+    let (kind, machine) = (
+        cluster.nodes[index].kind,
+        cluster.nodes[index].machine.clone(),
+    );
     registry::configure_mirrors(&machine, "/etc/lighter/certs.d")?;
-    registry::configure_mirrors(&machine, "/etc/containerd/certs.d")?;
     let mut words = vec!["join"];
     words.extend(cluster.join.iter().map(String::as_str));
     words.extend(["--node-name", &machine.name]);
     machine.run("lighter", &words)?;
-    start_agent(cluster, &machine)?;
+    start_agent(cluster, kind, &machine)?;
     wait_registered(cluster, &machine)
 }
 
-/// Starts the agent; also used to start it again after it was killed.
-pub fn start_agent(cluster: &mut Cluster, machine: &Machine) -> Result<()> {
+/// Only the CRI socket, for a kubelet of somebody else's.
+pub fn start_runtime(cluster: &mut Cluster, machine: &Machine) -> Result<()> {
     let flags = vec![
+        "runtime".to_owned(),
+        format!("--cgroup-root=/{}", machine.cgroup),
+    ];
+    let mut command = machine.command("lighter");
+    let process = machine.start_command("runtime", command.args(&flags))?;
+    cluster.record(&machine.name, "runtime", process)?;
+    progress::wait_for("lighter runtime", Duration::from_secs(20), || {
+        Ok(machine.path(SOCKET).exists().then_some(()))
+    })
+}
+
+/// Starts the agent; also used to start it again after it was killed.
+pub fn start_agent(cluster: &mut Cluster, kind: Kind, machine: &Machine) -> Result<()> {
+    let mut flags = vec![
         "agent".to_owned(),
         "--config=/var/lib/kubelet/config.yaml".into(),
         "--kubeconfig=/etc/kubernetes/kubelet.conf".into(),
@@ -30,6 +48,12 @@ pub fn start_agent(cluster: &mut Cluster, machine: &Machine) -> Result<()> {
         format!("--hostname-override={}", machine.name),
         format!("--cgroup-root=/{}", machine.cgroup),
     ];
+    if kind.runtime() == Maker::Stock {
+        flags.push(format!(
+            "--container-runtime-endpoint=unix://{}",
+            kind.socket()
+        ));
+    }
     let process = machine.start("lighter", &flags)?;
     cluster.record(&machine.name, "agent", process)
 }

@@ -3,8 +3,8 @@
 pub mod lighter;
 pub mod stock;
 
-use crate::cluster::{Bed, Cluster, addons};
-use crate::machine::network;
+use crate::cluster::{Bed, Cluster, addons, registry};
+use crate::machine::{Machine, network};
 use crate::{peer, progress};
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,45 @@ pub enum Kind {
     Lighter,
     /// kubelet, containerd, runc and the reference CNI plugins.
     Stock,
+    /// The stock kubelet on our runtime's socket.
+    #[value(name = "kubelet+lighter")]
+    #[serde(rename = "kubelet+lighter")]
+    KubeletLighter,
+    /// Our kubelet on containerd's socket.
+    #[value(name = "lighter+containerd")]
+    #[serde(rename = "lighter+containerd")]
+    LighterContainerd,
+}
+
+/// Who made one half of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    Lighter,
+    Stock,
+}
+
+impl Kind {
+    pub fn kubelet(self) -> Maker {
+        match self {
+            Kind::Lighter | Kind::LighterContainerd => Maker::Lighter,
+            Kind::Stock | Kind::KubeletLighter => Maker::Stock,
+        }
+    }
+
+    pub fn runtime(self) -> Maker {
+        match self {
+            Kind::Lighter | Kind::KubeletLighter => Maker::Lighter,
+            Kind::Stock | Kind::LighterContainerd => Maker::Stock,
+        }
+    }
+
+    /// The runtime's socket on the node.
+    pub fn socket(self) -> &'static str {
+        match self.runtime() {
+            Maker::Lighter => lighter::SOCKET,
+            Maker::Stock => stock::SOCKET,
+        }
+    }
 }
 
 impl std::fmt::Display for Kind {
@@ -25,6 +64,8 @@ impl std::fmt::Display for Kind {
         f.write_str(match self {
             Kind::Lighter => "lighter",
             Kind::Stock => "stock",
+            Kind::KubeletLighter => "kubelet+lighter",
+            Kind::LighterContainerd => "lighter+containerd",
         })
     }
 }
@@ -32,7 +73,7 @@ impl std::fmt::Display for Kind {
 /// Builds what a cluster with such nodes runs.
 pub fn build_peers(bed: &Bed, kind: Kind) -> Result<()> {
     peer::path(&bed.cache, &bed.peers(), &peer::KUBE)?;
-    if kind == Kind::Stock {
+    if kind.runtime() == Maker::Stock {
         for peer in &peer::STOCK_NODE {
             peer::path(&bed.cache, &bed.peers(), peer)?;
         }
@@ -42,9 +83,43 @@ pub fn build_peers(bed: &Bed, kind: Kind) -> Result<()> {
 
 /// Starts the node's services and has it join; returns when its Node object exists.
 pub fn join(bed: &Bed, cluster: &mut Cluster, index: usize, lighter: Option<&Path>) -> Result<()> {
-    match cluster.nodes[index].kind {
-        Kind::Lighter => lighter::join(bed, cluster, index, lighter),
-        Kind::Stock => stock::join(bed, cluster, index),
+    let (kind, machine) = (
+        cluster.nodes[index].kind,
+        cluster.nodes[index].machine.clone(),
+    );
+    registry::configure_mirrors(&machine, "/etc/containerd/certs.d")?;
+    if kind != Kind::Stock {
+        machine.install(&lighter::program_path(bed, lighter)?, "lighter")?;
+    }
+    match (kind.kubelet(), kind.runtime()) {
+        // Both in one process.
+        (Maker::Lighter, Maker::Lighter) => {}
+        (_, Maker::Lighter) => lighter::start_runtime(cluster, &machine)?,
+        (_, Maker::Stock) => stock::start_runtime(bed, cluster, &machine)?,
+    }
+    match kind.kubelet() {
+        Maker::Lighter => lighter::join(cluster, index)?,
+        Maker::Stock => stock::join(bed, cluster, index)?,
+    }
+    if kind.runtime() == Maker::Stock {
+        stock::give_network(cluster, &machine)?;
+    }
+    Ok(())
+}
+
+/// Starts the kubelet of a node again; also used to start it first.
+pub fn start_kubelet(cluster: &mut Cluster, kind: Kind, machine: &Machine) -> Result<()> {
+    match kind.kubelet() {
+        Maker::Lighter => lighter::start_agent(cluster, kind, machine),
+        Maker::Stock => stock::start_kubelet(cluster, kind, machine),
+    }
+}
+
+/// What the process of [`start_kubelet`] is recorded as.
+pub fn kubelet_service(kind: Kind) -> &'static str {
+    match kind.kubelet() {
+        Maker::Lighter => "agent",
+        Maker::Stock => "kubelet",
     }
 }
 

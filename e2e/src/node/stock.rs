@@ -1,6 +1,7 @@
 //! The stock node: kubelet + containerd + runc + reference CNI plugins, joined by kubeadm.
 
-use crate::cluster::{Bed, Cluster, registry};
+use super::Kind;
+use crate::cluster::{Bed, Cluster};
 use crate::machine::Machine;
 use crate::{peer, progress};
 use anyhow::{Result, bail};
@@ -10,16 +11,26 @@ use std::time::Duration;
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
 pub fn join(bed: &Bed, cluster: &mut Cluster, index: usize) -> Result<()> {
-    let machine = cluster.nodes[index].machine.clone();
+    let (kind, machine) = (
+        cluster.nodes[index].kind,
+        cluster.nodes[index].machine.clone(),
+    );
     install_kubelet(bed, &machine)?;
-    install_runtime(bed, &machine)?;
-    registry::configure_mirrors(&machine, "/etc/containerd/certs.d")?;
+    kubeadm_join(cluster, kind, &machine)
+}
+
+/// containerd with runc.
+pub fn start_runtime(bed: &Bed, cluster: &mut Cluster, machine: &Machine) -> Result<()> {
+    install_runtime(bed, machine)?;
     let containerd = machine.start("containerd", &[])?;
     cluster.record(&machine.name, "containerd", containerd)?;
     progress::wait_for("containerd", Duration::from_secs(20), || {
         Ok(machine.path(SOCKET).exists().then_some(()))
-    })?;
-    kubeadm_join(cluster, &machine)?;
+    })
+}
+
+/// Its own podCIDR for the reference plugins, as soon as the node has one.
+pub fn give_network(cluster: &Cluster, machine: &Machine) -> Result<()> {
     let cidr = super::pod_cidr(cluster, &machine.name)?;
     machine.write("/etc/cni/net.d/10-bridge.conflist", &conflist(&cidr))
 }
@@ -49,13 +60,13 @@ pub fn install_runtime(bed: &Bed, machine: &Machine) -> Result<()> {
 
 /// kubeadm writes the kubelet's files, then waits for its health port; no init system is there
 /// to start it, so the bed does as soon as the files stand.
-fn kubeadm_join(cluster: &mut Cluster, machine: &Machine) -> Result<()> {
+fn kubeadm_join(cluster: &mut Cluster, kind: Kind, machine: &Machine) -> Result<()> {
     let mut join: Command = machine.command("kubeadm");
     join.arg("join").args(&cluster.join).args([
         "--node-name",
         &machine.name,
         "--cri-socket",
-        &format!("unix://{SOCKET}"),
+        &format!("unix://{}", kind.socket()),
         "--ignore-preflight-errors=all",
     ]);
     let mut join = machine.spawn("kubeadm", &mut join)?;
@@ -73,7 +84,7 @@ fn kubeadm_join(cluster: &mut Cluster, machine: &Machine) -> Result<()> {
             Ok(files.iter().all(|f| machine.path(f).exists()).then_some(()))
         },
     )?;
-    start_kubelet(cluster, machine)?;
+    start_kubelet(cluster, kind, machine)?;
     if !join.wait()?.success() {
         bail!(
             "kubeadm join: {}; {}",
@@ -84,12 +95,12 @@ fn kubeadm_join(cluster: &mut Cluster, machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-pub fn start_kubelet(cluster: &mut Cluster, machine: &Machine) -> Result<()> {
+pub fn start_kubelet(cluster: &mut Cluster, kind: Kind, machine: &Machine) -> Result<()> {
     let flags = vec![
         "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf".to_owned(),
         "--kubeconfig=/etc/kubernetes/kubelet.conf".into(),
         "--config=/var/lib/kubelet/config.yaml".into(),
-        format!("--container-runtime-endpoint=unix://{SOCKET}"),
+        format!("--container-runtime-endpoint=unix://{}", kind.socket()),
         format!("--node-ip={}", machine.ip),
         format!("--hostname-override={}", machine.name),
         format!("--cgroup-root=/{}", machine.cgroup),

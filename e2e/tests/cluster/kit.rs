@@ -1,6 +1,7 @@
 //! What the tests say things with.
 
 use anyhow::{Result, anyhow, bail, ensure};
+use clap::ValueEnum as _;
 use e2e::cluster::{Bed, Cluster, addons, down, up};
 use e2e::image::catalog;
 use e2e::machine::Machine;
@@ -49,9 +50,10 @@ impl Suite {
     pub fn up() -> Result<Suite> {
         let bed = Bed::new(env!("CARGO_BIN_EXE_bed").into());
         let kind = match std::env::var("NODE").as_deref() {
-            Ok("stock") => Kind::Stock,
-            Ok("lighter") | Err(_) => Kind::Lighter,
-            Ok(other) => bail!("NODE={other}: lighter or stock"),
+            Err(_) => Kind::Lighter,
+            Ok(name) => Kind::from_str(name, false).map_err(|_| {
+                anyhow!("NODE={name}: lighter, stock, kubelet+lighter or lighter+containerd")
+            })?,
         };
         let (name, lock) = free_name(&bed, kind)?;
         let spaces = AtomicUsize::new(std::process::id() as usize * 1000);

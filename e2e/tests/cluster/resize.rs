@@ -121,8 +121,10 @@ fn resize_that_was_refused_stays_so_when_the_agent_is_killed(t: &Space) -> Resul
     // Past the scheduler, for which the refused one's wish counts.
     let later = json!({ "nodeName": t.node().name });
     t.run(&with(sized("later", "10m", "16Mi"), later))?;
+    t.wait("waits", "still refused", |p| {
+        condition(p, "PodResizePending") == Some("True")
+    })?;
     let pod = t.pod("waits")?;
-    same(condition(&pod, "PodResizePending"), Some("True"))?;
     same(&main(&pod)["containerID"], &id)?;
     same(
         &main(&pod)["allocatedResources"],

@@ -4,7 +4,7 @@ use crate::kit::{Space, condition, pod, restarts, same, status};
 use anyhow::{Context, Result, ensure};
 use e2e::http::{self, Request};
 use e2e::machine::{Process, network};
-use e2e::node::{self, Kind};
+use e2e::node;
 use e2e::{cluster::Cluster, progress};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -229,11 +229,7 @@ fn reload(t: &Space) -> Result<Cluster> {
 }
 
 fn agent(t: &Space) -> Result<Process> {
-    let service = if t.suite.kind() == Kind::Stock {
-        "kubelet"
-    } else {
-        "agent"
-    };
+    let service = node::kubelet_service(t.suite.kind());
     reload(t)?
         .service(&t.node().name, service)
         .context("the agent was never started")
@@ -254,10 +250,7 @@ pub fn kill_agent(t: &Space) -> Result<()> {
 
 pub fn start_agent(t: &Space) -> Result<()> {
     let mut cluster = reload(t)?;
-    match t.suite.kind() {
-        Kind::Stock => node::stock::start_kubelet(&mut cluster, t.node()),
-        Kind::Lighter => node::lighter::start_agent(&mut cluster, t.node()),
-    }
+    node::start_kubelet(&mut cluster, t.suite.kind(), t.node())
 }
 
 fn children(pid: i32) -> Vec<i32> {

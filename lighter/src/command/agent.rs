@@ -23,9 +23,13 @@ pub async fn run(args: AgentArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
     if let Some(id) = &args.provider_id {
         loaded.config.provider_id = Some(id.clone());
     }
+    let config = settings(&args.options)?;
+    // Ours counts names from the root that it was told; others count from the host's.
+    if args.container_runtime_endpoint.is_some() && !config.cgroup_root.is_empty() {
+        loaded.config.cgroup_root = Some(config.cgroup_root.clone());
+    }
     let down = signals::shutdown()?;
     let options = options(&args, loaded)?;
-    let config = settings(&args.options)?;
     match &args.container_runtime_endpoint {
         Some(endpoint) => {
             let cri = cri_proto::connect(endpoint).await?;

@@ -38,7 +38,7 @@ pub fn credentials(image: &Reference, secrets: &[Secret]) -> Vec<AuthConfig> {
     let all = secrets.iter().flat_map(entries);
     let mut found: Vec<(usize, AuthConfig)> = all
         .filter(|(server, _)| matches(server, &target))
-        .map(|(server, entry)| (strip(&server).len(), config(&server, entry)))
+        .map(|(server, entry)| (strip(&server).len(), config(entry)))
         .collect();
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
     found.into_iter().map(|(_, config)| config).collect()
@@ -57,7 +57,8 @@ fn entries(secret: &Secret) -> Vec<(String, Entry)> {
     read.unwrap_or_default().into_iter().collect()
 }
 
-fn config(server: &str, entry: Entry) -> AuthConfig {
+/// Without `server_address`, as upstream: containerd would not send them to a mirror.
+fn config(entry: Entry) -> AuthConfig {
     let decoded = STANDARD.decode(entry.auth.trim()).ok();
     let decoded = decoded
         .and_then(|b| String::from_utf8(b).ok())
@@ -73,7 +74,6 @@ fn config(server: &str, entry: Entry) -> AuthConfig {
     AuthConfig {
         username: either(entry.username, user),
         password: either(entry.password, password.trim_end_matches('\0')),
-        server_address: server.to_owned(),
         identity_token: entry.identity_token,
         registry_token: entry.registry_token,
         ..AuthConfig::default()
@@ -129,10 +129,10 @@ mod tests {
     use serde_json::json;
 
     fn secret(servers: &[&str]) -> Secret {
-        let auth = STANDARD.encode("me:pa:ss");
+        let auth = |server: &str| STANDARD.encode(format!("me:pa:ss@{server}"));
         let auths: BTreeMap<_, _> = servers
             .iter()
-            .map(|s| (*s, json!({"auth": auth})))
+            .map(|s| (*s, json!({"auth": auth(s)})))
             .collect();
         let config = STANDARD.encode(json!({"auths": auths}).to_string());
         serde_json::from_value(json!({"data": {".dockerconfigjson": config}})).unwrap_or_default()
@@ -143,7 +143,8 @@ mod tests {
         let found = reference
             .map(|r| credentials(&r, &[secret]))
             .unwrap_or_default();
-        found.into_iter().map(|a| a.server_address).collect()
+        let server = |a: AuthConfig| a.password.trim_start_matches("pa:ss@").to_owned();
+        found.into_iter().map(server).collect()
     }
 
     #[test]
@@ -169,7 +170,7 @@ mod tests {
         let first = found.unwrap_or_default().remove(0);
         assert_eq!(
             (first.username.as_str(), first.password.as_str()),
-            ("me", "pa:ss")
+            ("me", "pa:ss@r.io")
         );
     }
 }
