@@ -1,5 +1,8 @@
 //! One pod's task: decides, runs effects, publishes.
 
+mod publishing;
+mod resizing;
+
 use super::executor::{ABANDONED, Context, Executor, Failed, Report};
 use super::lifecycle::{
     self, Decision, Desired, ERR_IMAGE_PULL, Effect, Limits, Memory, Stage, StopReason, Work,
@@ -8,13 +11,12 @@ use super::lifecycle::{
 use super::observe::PodSeen;
 use super::observed::{ContainerSeen, Failure, Observed, Verdicts};
 use super::prober::{Prober, Verdict};
-use super::registry::{Entry, Registry};
+use super::registry::Registry;
 use super::replacing::Replacing;
-use super::resize::{self, Granted, Refusal};
+use super::resize::{self, Granted};
 use super::spec::{self, uid};
 use super::subject::Subject;
 use crate::event::EventType;
-use crate::status::{self, Look};
 use crate::volume::PodVolumes;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -70,9 +72,6 @@ pub struct Worker {
     frozen: bool,
     finished: bool,
 }
-
-/// How often a resize is asked for again that others leave no room for.
-const RESIZE_RETRY: Duration = Duration::from_secs(5);
 
 /// Where a worker's news come from.
 struct Inbox {
@@ -397,58 +396,6 @@ impl Worker {
         }
     }
 
-    /// What ran before this agent's time has what the API server says it has.
-    fn adopt_resources(&mut self) {
-        if self.seen.sandbox().is_some() {
-            self.seen.pod_applied = Some(self.granted.clone());
-        }
-        for container in self.seen.containers.iter().filter(|c| c.running()) {
-            if let Some(resources) = self.granted.get(&container.name) {
-                let applied = &mut self.seen.applied;
-                applied.insert(container.id.clone(), resources.clone());
-            }
-        }
-    }
-
-    /// Grants what the newest object asks for, or has the pod keep what it has.
-    fn settle_resources(&mut self) {
-        let ending = self.state.stage != Stage::Syncing;
-        if ending || !resize::differs(&self.asked, &self.granted) {
-            self.granted = resize::of(&self.asked);
-            self.seen.pending = None;
-            return self.want.pod = self.asked.clone();
-        }
-        let (others, node) = (self.registry.all(), &self.executor.deps().node);
-        match resize::judge(&self.asked, &others, node) {
-            None => {
-                self.granted = resize::of(&self.asked);
-                self.seen.pending = None;
-                self.want.pod = self.asked.clone();
-                let message = resize::told("started", &self.asked, None);
-                self.subject().normal("ResizeStarted", &message);
-            }
-            Some(pending) => {
-                self.want.pod = Arc::new(resize::with(&self.asked, &self.granted));
-                if self.seen.pending.as_ref() != Some(&pending) {
-                    let name = pending.refusal.name();
-                    let message = Some(pending.message.as_str());
-                    let message = resize::told(name, &self.asked, message);
-                    self.subject().warning(&format!("Resize{name}"), &message);
-                }
-                self.seen.pending = Some(pending);
-            }
-        }
-    }
-
-    /// Asks again for what had to wait for others; answers when next.
-    fn retry_resize(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let waits = |p: &resize::Pending| p.refusal == Refusal::Deferred;
-        self.seen.pending.as_ref().filter(|p| waits(p))?;
-        self.settle_resources();
-        self.seen.pending.as_ref().filter(|p| waits(p))?;
-        now.checked_add(RESIZE_RETRY).ok()
-    }
-
     fn settle(&mut self, done: Option<(Effect, Result<Report, Failed>)>) {
         let Some((effect, result)) = done else {
             return;
@@ -569,88 +516,6 @@ impl Worker {
             "Failed",
             "Error: ImagePullBackOff",
         );
-    }
-
-    /// Tells everyone how the pod stands. Once nothing runs any more the status
-    /// stays as it is, whatever is cleaned up after.
-    fn publish(&mut self, now: Timestamp) {
-        let over = matches!(
-            self.state.stage,
-            Stage::Terminated { .. } | Stage::Finished { .. }
-        );
-        let status = match &self.published {
-            Some(status) if self.frozen => PodStatus {
-                observed_generation: self.want.pod.metadata.generation,
-                ..status.clone()
-            },
-            _ => {
-                let mut status = status::build(&Look {
-                    want: &self.want,
-                    state: &self.state,
-                    seen: &self.seen,
-                    node: &self.executor.deps().node,
-                    runtime: &self.runtime,
-                    before: self.published.as_ref(),
-                    now,
-                });
-                let allocations = &self.executor.deps().allocations;
-                allocations.annotate(uid(&self.want.pod), &mut status);
-                status
-            }
-        };
-        self.frozen |= over;
-        self.registry
-            .put(uid(&self.want.pod), self.entry(status.clone()));
-        let finishes = matches!(self.state.stage, Stage::Finished { .. }) && !self.finished;
-        let same_pod = self
-            .told
-            .as_ref()
-            .is_some_and(|p| Arc::ptr_eq(p, &self.want.pod));
-        if same_pod && !finishes && self.published.as_ref() == Some(&status) {
-            return;
-        }
-        self.told = Some(self.want.pod.clone());
-        self.published = Some(status.clone());
-        let sink = &self.executor.deps().status;
-        match self.state.stage {
-            Stage::Finished { .. } => {
-                if !std::mem::replace(&mut self.finished, true) {
-                    self.executor.sweep(&self.want.pod);
-                }
-                if !self.want.removed {
-                    sink.finished(&self.want.pod, status);
-                }
-            }
-            Stage::Syncing | Stage::Terminating { .. } | Stage::Terminated { .. } => {
-                sink.publish(&self.want.pod, status);
-            }
-        }
-    }
-
-    fn entry(&self, status: PodStatus) -> Entry {
-        let of = |previous: bool| {
-            let names: BTreeSet<&str> = self
-                .seen
-                .containers
-                .iter()
-                .map(|c| c.name.as_str())
-                .collect();
-            let found = names.into_iter().filter_map(|name| {
-                let seen = match previous {
-                    true => self.seen.previous(name),
-                    false => self.seen.newest(name),
-                }?;
-                Some((name.to_owned(), seen.id.clone()))
-            });
-            found.collect()
-        };
-        Entry {
-            pod: self.want.pod.clone(),
-            status,
-            current: of(false),
-            previous: of(true),
-            sandbox: self.seen.ready_sandbox().map(|s| s.id.clone()),
-        }
     }
 }
 

@@ -1,0 +1,65 @@
+//! A worker's part in a resize: what is granted, and when it is asked for again.
+
+use super::Worker;
+use crate::pod::lifecycle::Stage;
+use crate::pod::resize::{self, Refusal};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a resize is asked for again that others leave no room for.
+const RETRY: Duration = Duration::from_secs(5);
+
+impl Worker {
+    /// What ran before this agent's time has what the API server says it has.
+    pub(super) fn adopt_resources(&mut self) {
+        if self.seen.sandbox().is_some() {
+            self.seen.pod_applied = Some(self.granted.clone());
+        }
+        for container in self.seen.containers.iter().filter(|c| c.running()) {
+            if let Some(resources) = self.granted.get(&container.name) {
+                let applied = &mut self.seen.applied;
+                applied.insert(container.id.clone(), resources.clone());
+            }
+        }
+    }
+
+    /// Grants what the newest object asks for, or has the pod keep what it has.
+    pub(super) fn settle_resources(&mut self) {
+        let ending = self.state.stage != Stage::Syncing;
+        if ending || !resize::differs(&self.asked, &self.granted) {
+            self.granted = resize::of(&self.asked);
+            self.seen.pending = None;
+            return self.want.pod = self.asked.clone();
+        }
+        let (others, node) = (self.registry.all(), &self.executor.deps().node);
+        match resize::judge(&self.asked, &others, node) {
+            None => {
+                self.granted = resize::of(&self.asked);
+                self.seen.pending = None;
+                self.want.pod = self.asked.clone();
+                let message = resize::told("started", &self.asked, None);
+                self.subject().normal("ResizeStarted", &message);
+            }
+            Some(pending) => {
+                self.want.pod = Arc::new(resize::with(&self.asked, &self.granted));
+                if self.seen.pending.as_ref() != Some(&pending) {
+                    let name = pending.refusal.name();
+                    let message = Some(pending.message.as_str());
+                    let message = resize::told(name, &self.asked, message);
+                    self.subject().warning(&format!("Resize{name}"), &message);
+                }
+                self.seen.pending = Some(pending);
+            }
+        }
+    }
+
+    /// Asks again for what had to wait for others; answers when next.
+    pub(super) fn retry_resize(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let waits = |p: &resize::Pending| p.refusal == Refusal::Deferred;
+        self.seen.pending.as_ref().filter(|p| waits(p))?;
+        self.settle_resources();
+        self.seen.pending.as_ref().filter(|p| waits(p))?;
+        now.checked_add(RETRY).ok()
+    }
+}
