@@ -82,12 +82,6 @@ pub const DEVICE_PLUGIN: Peer = Peer {
     package: "./deviceplugin",
     ..K8S
 };
-/// Upstream's DRA driver for tests.
-pub const DRA_DRIVER: Peer = Peer {
-    name: "dra-test-driver",
-    package: "k8s.io/kubernetes/test/e2e/dra/test-driver",
-    ..K8S
-};
 pub const GINKGO: Peer = Peer {
     name: "ginkgo",
     package: "github.com/onsi/ginkgo/v2/ginkgo",
@@ -186,7 +180,7 @@ pub const STOCK_NODE: [Peer; 8] = [
 ];
 
 /// Everything `bed build --all` makes.
-pub const OTHERS: [Peer; 14] = [
+pub const OTHERS: [Peer; 13] = [
     KUBE,
     KUBE_PROXY,
     COREDNS,
@@ -200,7 +194,6 @@ pub const OTHERS: [Peer; 14] = [
     ETCD,
     SAMPLE_API_SERVER,
     DEVICE_PLUGIN,
-    DRA_DRIVER,
 ];
 
 /// The path of the peer's program, built if this content was never built before.

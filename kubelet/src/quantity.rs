@@ -52,6 +52,17 @@ impl Amount {
         self.rounded_up_to(NANO / 1000)
     }
 
+    /// As upstream's messages about a resource count it: cpu in thousandths, all
+    /// else in whole units.
+    #[must_use]
+    pub fn counted(self, kind: &str) -> i64 {
+        if kind == "cpu" {
+            self.millis()
+        } else {
+            self.units()
+        }
+    }
+
     /// How many of `divisor` make this, rounded up; a divisor of zero counts as one.
     #[must_use]
     pub fn divided_by(self, divisor: Self) -> i64 {

@@ -13,27 +13,19 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// One after the other: CoreDNS without kube-proxy can't reach the API server, and backs off.
 pub fn apply(bed: &Bed, cluster: &Cluster) -> Result<()> {
-    let addons = [
-        ("kube-proxy.yaml", "daemonset/kube-proxy"),
-        ("coredns.yaml", "deployment/coredns"),
-    ];
-    for (file, workload) in addons {
-        apply_file(bed, cluster, file)?;
-        cluster
-            .kubectl(&[
-                "-n",
-                "kube-system",
-                "rollout",
-                "status",
-                workload,
-                "--timeout=120s",
-            ])
-            .with_context(|| why(cluster))?;
-        // It is rolled out before it has written its rules; whoever connects too early
-        // waits half a minute for an answer that never comes.
-        wait_services(cluster)?;
-    }
-    Ok(())
+    roll_out(bed, cluster, "kube-proxy.yaml", "daemonset/kube-proxy")?;
+    // It is rolled out before it has written its rules; whoever connects too early
+    // waits half a minute for an answer that never comes.
+    wait_services(cluster)?;
+    roll_out(bed, cluster, "coredns.yaml", "deployment/coredns")
+}
+
+fn roll_out(bed: &Bed, cluster: &Cluster, file: &str, workload: &str) -> Result<()> {
+    apply_file(bed, cluster, file)?;
+    let status = ["-n", "kube-system", "rollout", "status", workload];
+    let limit = ["--timeout=120s"];
+    let done = cluster.kubectl(&[&status[..], &limit].concat());
+    done.map(drop).with_context(|| why(cluster))
 }
 
 /// Until every node reaches the API server by its Service.

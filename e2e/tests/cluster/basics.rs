@@ -225,11 +225,7 @@ fn an_edited_static_pod_has_a_new_mirror_that_never_fails(t: &Space) -> Result<(
         "--no-headers",
     ])?;
     // It has begun: kubectl asks for the pod first, and gives up when there is none.
-    let limit = std::time::Duration::from_secs(20);
-    e2e::progress::wait_for("the watch", limit, || {
-        let seen = first.as_ref().is_some_and(|uid| watch.text().contains(uid));
-        Ok(seen.then_some(()))
-    })?;
+    watch.wait_text(first.as_deref().unwrap_or("(no uid)"))?;
     write("second")?;
     t.wait(&mirror, "another mirror, Running", |p| {
         uid(p).is_some() && uid(p) != first && phase(p) == "Running"

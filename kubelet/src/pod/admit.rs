@@ -127,8 +127,7 @@ fn room(pod: &Pod, active: &[&Pod], node: &NodeFacts) -> Option<Verdict> {
         let used = active.iter().fold(Amount::default(), |sum, p| sum + of(p));
         let wanted = of(pod);
         if wanted > Amount::default() && used + wanted > capacity {
-            let unit = |a: Amount| if kind == "cpu" { a.millis() } else { a.units() };
-            let (wanted, used, capacity) = (unit(wanted), unit(used), unit(capacity));
+            let [wanted, used, capacity] = [wanted, used, capacity].map(|a| a.counted(kind));
             let message = format!(
                 "Node didn't have enough resource: {kind}, requested: {wanted}, used: {used}, capacity: {capacity}"
             );

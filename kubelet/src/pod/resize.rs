@@ -10,7 +10,6 @@ use super::observed::Observed;
 use super::spec::quantity::amount;
 use super::spec::resources::asked;
 use super::{Known, NodeFacts, admit};
-use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -126,7 +125,10 @@ fn merged(new: Option<&ResourceRequirements>, old: &ResourceRequirements) -> Res
 /// Whether the pod asks for other cpu or memory than it was granted.
 #[must_use]
 pub fn differs(pod: &Pod, granted: &Granted) -> bool {
-    let wanted = of(pod);
+    differ(&of(pod), granted)
+}
+
+fn differ(wanted: &Granted, granted: &Granted) -> bool {
     let none = ResourceRequirements::default();
     wanted.iter().any(|(name, new)| {
         let old = granted.get(name).unwrap_or(&none);
@@ -135,8 +137,7 @@ pub fn differs(pod: &Pod, granted: &Granted) -> bool {
 }
 
 /// Whether a container that runs with `applied` is to be given something else.
-#[must_use]
-pub fn due(container: &Container, applied: Option<&ResourceRequirements>) -> bool {
+fn due(container: &Container, applied: Option<&ResourceRequirements>) -> bool {
     let new = container.resources.clone().unwrap_or_default();
     applied.is_some_and(|old| KINDS.iter().any(|kind| changes(kind, &new, old)))
 }
@@ -172,11 +173,10 @@ pub fn judge(pod: &Pod, others: &[Known], node: &NodeFacts) -> Option<Pending> {
         let capacity = amount(Some(&node.allocatable), kind).unwrap_or_default();
         let wanted = asked(spec, kind);
         if wanted > capacity {
-            let unit = |a: Amount| if kind == "cpu" { a.millis() } else { a.units() };
             let message = format!(
                 "Node didn't have enough capacity: {kind}, requested: {}, capacity: {}",
-                unit(wanted),
-                unit(capacity)
+                wanted.counted(kind),
+                capacity.counted(kind)
             );
             return Some(pending(Refusal::Infeasible, message));
         }
@@ -185,33 +185,45 @@ pub fn judge(pod: &Pod, others: &[Known], node: &NodeFacts) -> Option<Pending> {
     Some(pending(Refusal::Deferred, verdict.message))
 }
 
-/// The object as its cgroup is to be now: what runs on until it is started anew still
+/// What a container that runs was given.
+fn applied<'a>(container: &Container, seen: &'a Observed) -> Option<&'a ResourceRequirements> {
+    let newest = seen.newest(&container.name).filter(|c| c.running())?;
+    seen.applied.get(&newest.id)
+}
+
+/// What the pod's cgroup is to be for now: what runs on until it is started anew still
 /// has what it had.
 #[must_use]
-pub fn for_cgroup(pod: &Pod, seen: &Observed) -> Pod {
-    let holds = |c: &Container| {
-        let newest = seen.newest(&c.name).filter(|n| n.running())?;
-        let applied = seen.applied.get(&newest.id)?;
-        restarts(c, Some(applied)).then(|| (c.name.clone(), applied.clone()))
-    };
-    with(pod, &resizable(pod).filter_map(holds).collect())
+pub fn for_cgroup(pod: &Pod, seen: &Observed) -> Granted {
+    let mut all = of(pod);
+    for container in resizable(pod) {
+        let held = applied(container, seen);
+        if let Some(held) = held.filter(|_| restarts(container, held)) {
+            all.insert(container.name.clone(), held.clone());
+        }
+    }
+    all
 }
 
 /// Whether the pod's cgroup is to be given something else.
 #[must_use]
 pub fn cgroup_due(pod: &Pod, seen: &Observed) -> bool {
-    let differs = |old| differs(&for_cgroup(pod, seen), old);
-    seen.pod_applied.as_ref().is_some_and(differs)
+    let given = seen.pod_applied.as_ref();
+    given.is_some_and(|given| differ(&for_cgroup(pod, seen), given))
 }
 
 /// Whether a container that runs is to be given something else as it runs.
 #[must_use]
 pub fn running_due(container: &Container, seen: &Observed) -> bool {
-    let newest = seen.newest(&container.name).filter(|c| c.running());
-    newest.is_some_and(|found| {
-        let applied = seen.applied.get(&found.id);
-        due(container, applied) && !restarts(container, applied)
-    })
+    let applied = applied(container, seen);
+    due(container, applied) && !restarts(container, applied)
+}
+
+/// Whether something that runs, or the pod's cgroup, has not got yet what was granted.
+#[must_use]
+pub fn in_progress(pod: &Pod, seen: &Observed) -> bool {
+    let runs = resizable(pod).any(|c| due(c, applied(c, seen)));
+    runs || cgroup_due(pod, seen)
 }
 
 /// What an Event says of a resize. Shape: kubernetes v1.37 pkg/kubelet/events/resize.go.

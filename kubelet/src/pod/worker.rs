@@ -20,7 +20,7 @@ use crate::event::EventType;
 use crate::volume::PodVolumes;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -253,14 +253,9 @@ impl Worker {
     }
 
     fn context(&self) -> Context {
-        let newest = |c: &ContainerSeen| (c.name.clone(), c.id.clone());
-        let ids: BTreeMap<String, String> = self.seen.containers.iter().map(newest).collect();
         Context {
             pod: self.want.pod.clone(),
             volumes: self.volumes.clone(),
-            sandbox: self.seen.sandbox().cloned(),
-            images: self.seen.images.clone(),
-            ids,
             seen: Arc::new(self.seen.clone()),
             pre_stopped: self.pre_stopped.clone(),
             progress: self.progress.clone(),

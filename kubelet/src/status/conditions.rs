@@ -5,7 +5,7 @@ use crate::eviction::EVICTED;
 use crate::pod::lifecycle::{Why, Work, restartable_init};
 use crate::pod::resize;
 use crate::pod::spec::host_network;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition, PodSpec};
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodSpec};
 
 /// Conditions that are taken away when they are not so any more.
 pub(super) const PASSING: [&str; 2] = [RESIZE_PENDING, RESIZE_IN_PROGRESS];
@@ -91,12 +91,7 @@ fn resize_pending(look: &Look<'_>) -> Option<PodCondition> {
 
 /// There only while it is so; with the reason `Error` when the last try failed.
 fn resize_in_progress(look: &Look<'_>) -> Option<PodCondition> {
-    let due = |c: &Container| {
-        let newest = look.seen.newest(&c.name).filter(|c| c.running());
-        newest.is_some_and(|found| resize::due(c, look.seen.applied.get(&found.id)))
-    };
-    let due = resize::resizable(look.pod()).any(due) || resize::cgroup_due(look.pod(), look.seen);
-    let runs = look.why().is_none() && due;
+    let runs = look.why().is_none() && resize::in_progress(look.pod(), look.seen);
     let failure = look.seen.failed.get(&Work::Resize);
     runs.then(|| {
         let on = Finding {

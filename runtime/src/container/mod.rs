@@ -50,7 +50,8 @@ impl Container {
     /// A container whose records are in `dir` and whose writable layer is `layer`.
     #[must_use]
     pub fn new(
-        (dir, layer): (PathBuf, PathBuf),
+        dir: PathBuf,
+        layer: PathBuf,
         sandbox: Arc<Sandbox>,
         spec: Spec,
         record: Record,

@@ -246,8 +246,8 @@ fn prepare(
         cgroups: core.cgroups.doors(&cgroup)?,
         seccomp: filter.to_vec(),
     };
-    let dirs = (request.dir, request.layer);
-    let container = Container::new(dirs, sandbox.clone(), plan.spec, record);
+    let Request { dir, layer, .. } = request;
+    let container = Container::new(dir, layer, sandbox.clone(), plan.spec, record);
     Ok(Prepared {
         container: Arc::new(container),
         engine,

@@ -233,7 +233,8 @@ fn load_container(dir: &Path, layers: &Path, sandbox: &Arc<Sandbox>) -> Result<C
         serde_json::from_slice(&text).map_err(|e| format!("read {}: {e}", path.display()))?;
     let layer = layers.join(&record.id);
     Ok(Container::new(
-        (dir.to_owned(), layer),
+        dir.to_owned(),
+        layer,
         sandbox.clone(),
         spec,
         record,

@@ -63,7 +63,7 @@ impl Executor {
     ) -> Result<Report, Failed> {
         let wanted = context.container(name)?;
         let config = self.container_config(context, &wanted, attempt).await?;
-        let sandbox_attempt = context.sandbox.as_ref().map_or(0, |s| s.attempt);
+        let sandbox_attempt = context.seen.sandbox().map_or(0, |s| s.attempt);
         let request = v1::CreateContainerRequest {
             pod_sandbox_id: sandbox.to_owned(),
             config: Some(config),
@@ -98,7 +98,7 @@ impl Executor {
             facts: &facts,
         });
         let mounts = mounts.await.map_err(config_error)?;
-        let Some(image) = context.images.get(&wanted.name) else {
+        let Some(image) = context.seen.images.get(&wanted.name) else {
             return Err(Failed::new(CREATE, "the image is not ready"));
         };
         let config = container::config(ContainerContext {
@@ -176,5 +176,5 @@ fn target(context: &Context, name: &str) -> Option<String> {
     let mut ephemeral = spec.ephemeral_containers.iter().flatten();
     let own = ephemeral.find(|e| e.name == name)?;
     let target = own.target_container_name.as_deref()?;
-    context.ids.get(target).cloned()
+    context.seen.newest(target).map(|c| c.id.clone())
 }

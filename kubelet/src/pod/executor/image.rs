@@ -211,7 +211,7 @@ impl Executor {
         image: &str,
         auths: Vec<v1::AuthConfig>,
     ) -> Result<String, Status> {
-        let attempt = context.sandbox.as_ref().map_or(0, |s| s.attempt);
+        let attempt = context.seen.sandbox().map_or(0, |s| s.attempt);
         let sandbox_config = self.sandbox_config(context, attempt).ok();
         let mut last = Status::unknown("no credentials to try");
         let tries = match auths.is_empty() {

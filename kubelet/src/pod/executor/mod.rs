@@ -24,7 +24,7 @@ use crate::event::EventType;
 use crate::volume::PodVolumes;
 use cri_proto::{Status, v1};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
@@ -37,12 +37,6 @@ pub struct Context {
     pub pod: Arc<Pod>,
     /// Its volumes, once mounted.
     pub volumes: Arc<PodVolumes>,
-    /// The newest sandbox.
-    pub sandbox: Option<SandboxSeen>,
-    /// Images made ready, by container.
-    pub images: BTreeMap<String, ImageReady>,
-    /// Ids of the newest containers, by name.
-    pub ids: BTreeMap<String, String>,
     /// Everything known of it.
     pub seen: Arc<Observed>,
     /// Containers whose preStop hook was begun.
@@ -59,8 +53,8 @@ impl Context {
         if spec::host_network(&self.pod) {
             return deps.node.ips.iter().map(ToString::to_string).collect();
         }
-        self.sandbox
-            .as_ref()
+        self.seen
+            .sandbox()
             .map(|s| s.ips.clone())
             .unwrap_or_default()
     }
@@ -330,8 +324,8 @@ impl Executor {
 
     async fn look(&self, context: &Context, id: &str) -> Result<ContainerSeen, Failed> {
         let sandbox = context
-            .sandbox
-            .as_ref()
+            .seen
+            .sandbox()
             .map(|s| s.id.as_str())
             .unwrap_or_default();
         let found = observe::container_status(self.deps.cri.as_ref(), id, sandbox).await;

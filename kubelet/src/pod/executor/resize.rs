@@ -1,10 +1,10 @@
 //! Running containers given other resources, without a restart.
 
 use super::{Context, Executor, Failed, Report, rpc};
-use crate::pod::resize;
+use crate::pod::resize::{self, Granted};
 use crate::pod::spec::resources;
 use cri_proto::v1::{self, LinuxContainerResources};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod};
 use tonic::Code;
 
 const FAILED: &str = "ResizeError";
@@ -31,9 +31,8 @@ impl Executor {
     async fn try_resize(&self, context: &Context) -> Result<Report, Failed> {
         let (pod, seen) = (context.pod.as_ref(), &context.seen);
         let after = resize::for_cgroup(pod, seen);
-        let before = seen.pod_applied.as_ref().map(|old| resize::with(pod, old));
-        let new = self.of_pod(&after);
-        let old = before.map_or_else(|| new.clone(), |before| self.of_pod(&before));
+        let new = self.of_pod(pod, &after);
+        let old = self.of_pod(pod, seen.pod_applied.as_ref().unwrap_or(&after));
         self.update_sandbox(context, wider(&old, &new)).await?;
         let mut given = Vec::new();
         for container in resize::resizable(pod) {
@@ -47,12 +46,13 @@ impl Executor {
             given.push((newest.id.clone(), resources));
         }
         self.update_sandbox(context, new).await?;
-        Ok(Report::Resized(given, resize::of(&after)))
+        Ok(Report::Resized(given, after))
     }
 
-    fn of_pod(&self, pod: &Pod) -> LinuxContainerResources {
-        let none = PodSpec::default();
-        resources::of_pod(pod.spec.as_ref().unwrap_or(&none), &self.deps.options)
+    /// The pod's cgroup, if its containers had these.
+    fn of_pod(&self, pod: &Pod, granted: &Granted) -> LinuxContainerResources {
+        let spec = resize::with(pod, granted).spec.unwrap_or_default();
+        resources::of_pod(&spec, &self.deps.options)
     }
 
     async fn update_sandbox(
@@ -60,7 +60,7 @@ impl Executor {
         context: &Context,
         wanted: LinuxContainerResources,
     ) -> Result<(), Failed> {
-        let Some(sandbox) = &context.sandbox else {
+        let Some(sandbox) = context.seen.sandbox() else {
             return Ok(());
         };
         let request = v1::UpdatePodSandboxResourcesRequest {

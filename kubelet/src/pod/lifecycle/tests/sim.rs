@@ -211,7 +211,7 @@ impl Sim {
             Effect::Resize => {
                 let pod = self.want.pod.clone();
                 let cgroup = crate::pod::resize::for_cgroup(&pod, &self.seen);
-                self.seen.pod_applied = Some(crate::pod::resize::of(&cgroup));
+                self.seen.pod_applied = Some(cgroup);
                 let due = crate::pod::resize::resizable(&pod);
                 let due: Vec<_> = due
                     .filter(|c| crate::pod::resize::running_due(c, &self.seen))
