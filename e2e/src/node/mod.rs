@@ -123,6 +123,15 @@ pub fn kubelet_service(kind: Kind) -> &'static str {
     }
 }
 
+/// What the process that serves CRI is recorded as.
+pub fn runtime_service(kind: Kind) -> &'static str {
+    match (kind.kubelet(), kind.runtime()) {
+        (Maker::Lighter, Maker::Lighter) => kubelet_service(kind),
+        (Maker::Stock, Maker::Lighter) => "runtime",
+        (_, Maker::Stock) => "containerd",
+    }
+}
+
 /// The pod range the controller manager gave to a node, as soon as it has one.
 pub fn pod_cidr(cluster: &Cluster, node: &str) -> Result<String> {
     progress::wait_for(

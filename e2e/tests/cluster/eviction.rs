@@ -9,7 +9,7 @@ use std::fs;
 use std::time::Duration;
 
 crate::tests!(
-    a_node_short_of_memory_evicts_the_least_important_pod_and_refuses_more: alone: lighter_only,
+    a_node_short_of_memory_evicts_the_least_important_pod_and_refuses_more: alone: our_kubelet,
 );
 
 const CONFIG: &str = "/var/lib/kubelet/config.yaml";

@@ -5,7 +5,7 @@ use clap::ValueEnum as _;
 use e2e::cluster::{Bed, Cluster, addons, down, up};
 use e2e::image::catalog;
 use e2e::machine::Machine;
-use e2e::node::Kind;
+use e2e::node::{Kind, Maker};
 use e2e::{command, progress};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -19,8 +19,23 @@ pub struct Test {
     pub run: fn(&Space) -> Result<()>,
     /// Kills what others live on.
     pub alone: bool,
-    /// What it tests exists on a Lighter node only.
-    pub lighter_only: bool,
+    /// It tests what only our kubelet has.
+    pub our_kubelet: bool,
+    /// It tests what only our runtime has.
+    pub our_runtime: bool,
+}
+
+impl Test {
+    /// Why there is nothing to test on such a node.
+    pub fn not_for(&self, kind: Kind) -> Option<&'static str> {
+        if self.our_kubelet && kind.kubelet() != Maker::Lighter {
+            return Some("the kubelet is not ours");
+        }
+        if self.our_runtime && kind.runtime() != Maker::Lighter {
+            return Some("the runtime is not ours");
+        }
+        None
+    }
 }
 
 /// Lists tests by their functions' names.
@@ -30,7 +45,8 @@ macro_rules! tests {
         pub const TESTS: &[$crate::kit::Test] = &[$({
             #[allow(unused_mut)]
             let mut test = $crate::kit::Test {
-                name: stringify!($name), run: $name, alone: false, lighter_only: false,
+                name: stringify!($name), run: $name, alone: false,
+                our_kubelet: false, our_runtime: false,
             };
             $(test.$flag = true;)*
             test
@@ -97,9 +113,6 @@ impl Suite {
     }
 
     pub fn run(&self, test: &Test) -> Result<()> {
-        if test.lighter_only && self.kind() != Kind::Lighter {
-            return Ok(());
-        }
         let number = self.spaces.fetch_add(1, Ordering::Relaxed);
         let space = Space {
             suite: self,

@@ -85,10 +85,20 @@ fn main() -> ExitCode {
     }
 }
 
+fn split(tests: Vec<Test>, first: impl Fn(&Test) -> bool) -> (Vec<Test>, Vec<Test>) {
+    tests.into_iter().partition(|t| first(t))
+}
+
 /// Tests that may disturb others run alone, after the rest.
 fn run(tests: Vec<Test>) -> Result<bool> {
     let suite = Suite::up()?;
-    let (alone, together): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|t| t.alone);
+    let (tests, other) = split(tests, |t| t.not_for(suite.kind()).is_none());
+    let (alone, together) = split(tests, |t| t.alone);
+    for test in &other {
+        let why = test.not_for(suite.kind()).unwrap_or_default();
+        println!("test {} ... not run: {why}", test.name);
+    }
+    let count = alone.len() + together.len();
     let jobs = std::env::var("JOBS")
         .ok()
         .and_then(|j| j.parse().ok())
@@ -97,8 +107,11 @@ fn run(tests: Vec<Test>) -> Result<bool> {
     let mut failed = batch(&suite, together, jobs);
     failed.extend(batch(&suite, alone, 1));
     println!(
-        "cluster tests: {} failed, {:.0} s",
+        "cluster tests on {}: {} passed, {} failed, {} not run, {:.0} s",
+        suite.kind(),
+        count - failed.len(),
         failed.len(),
+        other.len(),
         start.elapsed().as_secs_f64()
     );
     for (name, error) in &failed {

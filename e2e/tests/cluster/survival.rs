@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 crate::tests!(
     a_killed_agent_loses_no_line_and_no_readiness: alone,
-    a_killed_spawner_is_not_noticed: alone: lighter_only,
-    a_killed_monitor_restarts_its_pod_alone: alone: lighter_only,
-    join_refuses_bad_tokens_and_pins_in_one_line: lighter_only,
+    a_killed_spawner_is_not_noticed: alone: our_runtime,
+    a_killed_monitor_restarts_its_pod_alone: alone: our_runtime,
+    join_refuses_bad_tokens_and_pins_in_one_line: our_kubelet,
 );
 
 /// Counts as fast as a busy server logs.
@@ -64,11 +64,11 @@ fn serves(t: &Space, name: &str, during: Duration) -> Result<()> {
 fn a_killed_spawner_is_not_noticed(t: &Space) -> Result<()> {
     t.run(&pod("b", COUNT))?;
     let before = Mark::of(t, "b")?;
-    let agent = agent(t)?;
-    let spawner = children(agent.pid)
+    let runtime = node::runtime_service(t.suite.kind());
+    let spawner = children(service(t, runtime)?.pid)
         .into_iter()
         .next()
-        .context("the agent has no spawner")?;
+        .context("the runtime has no spawner")?;
     kill(Pid::from_raw(spawner), Signal::SIGKILL)?;
     t.run(&pod("next", crate::kit::FOREVER))?;
     same(Mark::of(t, "b")?, before)?;
@@ -229,10 +229,12 @@ fn reload(t: &Space) -> Result<Cluster> {
 }
 
 fn agent(t: &Space) -> Result<Process> {
-    let service = node::kubelet_service(t.suite.kind());
-    reload(t)?
-        .service(&t.node().name, service)
-        .context("the agent was never started")
+    service(t, node::kubelet_service(t.suite.kind()))
+}
+
+fn service(t: &Space, name: &str) -> Result<Process> {
+    let found = reload(t)?.service(&t.node().name, name);
+    found.with_context(|| format!("{name} was never started"))
 }
 
 pub fn agent_lives(t: &Space) -> Result<bool> {
