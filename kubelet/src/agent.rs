@@ -13,6 +13,7 @@ pub use error::AgentError;
 
 use crate::config::Loaded;
 use crate::defaults;
+use crate::log_rotation::{self, LogRotation};
 use crate::node::NodeHandle;
 use crate::pod::Engine;
 use crate::server::{self, Server};
@@ -50,6 +51,8 @@ pub struct AgentOptions {
     pub container_links: PathBuf,
     /// `/var/log`, shown under `/logs/`.
     pub system_logs: PathBuf,
+    /// The runtime does not rotate logs by itself.
+    pub rotate_logs: bool,
 }
 
 impl AgentOptions {
@@ -66,6 +69,7 @@ impl AgentOptions {
             cert_dir: None,
             container_links: "/var/log/containers".into(),
             system_logs: "/var/log".into(),
+            rotate_logs: false,
         }
     }
 
@@ -134,6 +138,14 @@ pub async fn run(
     if config.server_tls_bootstrap {
         let wanted = serving::Wanted::new(&options, &clients, &parts, serving);
         tasks.spawn(wanted.run(shutdown.clone()));
+    }
+    if options.rotate_logs {
+        let limits = log_rotation::Limits {
+            max_size: config.container_log_max_size,
+            max_files: config.container_log_max_files,
+        };
+        let rotation = LogRotation::new(cri.clone(), limits);
+        tasks.spawn(rotation.run(shutdown.clone()));
     }
     tasks.spawn(parts.allocations.devices.clone().serve(shutdown.clone()));
     tasks.spawn(parts.keeper.run(shutdown.clone()));

@@ -67,6 +67,8 @@ pub const AUTHENTICATION_CACHE_TTL: Duration = Duration::from_secs(2 * 60);
 pub const CACHE_AUTHORIZED_TTL: Duration = Duration::from_secs(5 * 60);
 /// `Authorization.Webhook.CacheUnauthorizedTTL`.
 pub const CACHE_UNAUTHORIZED_TTL: Duration = Duration::from_secs(30);
+/// `ContainerLogMonitorInterval`.
+pub const LOG_MONITOR_INTERVAL: Duration = Duration::from_secs(10);
 /// `PodLogsDir`.
 pub const POD_LOGS_DIR: &str = "/var/log/pods";
 /// `FileCheckFrequency`.

@@ -9,6 +9,7 @@
 //! - [`node`]: the Node object, its Lease and conditions.
 //! - [`allocation`]: what a pod is given that others can't have: of [`device`] plugins.
 //! - [`eviction`]: who has to go when the node runs short.
+//! - [`log_rotation`]: for runtimes that leave it to the kubelet.
 //! - [`join`]: from a bootstrap token to a client certificate.
 //! - [`server`]: the kubelet API on port 10250.
 //! - [`play`]: the same engine with no API server.
@@ -26,6 +27,7 @@ pub mod device;
 pub mod event;
 pub mod eviction;
 pub mod join;
+pub mod log_rotation;
 pub mod node;
 pub mod objects;
 pub mod play;

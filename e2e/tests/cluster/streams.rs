@@ -4,7 +4,10 @@ use crate::kit::{FOREVER, Space, has, pod, same, with, with_main};
 use anyhow::{Result, ensure};
 use e2e::http::{self, Request};
 use e2e::machine::network;
+use e2e::progress;
 use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 crate::tests!(
     exec_returns_the_commands_exit_code_and_keeps_streams_apart,
@@ -15,6 +18,7 @@ crate::tests!(
     logs_previous_shows_the_last_run,
     logs_tail_and_since_cut,
     logs_carry_a_megabyte_whole,
+    a_large_log_is_rotated_and_no_line_is_lost,
     attach_reads_and_writes_the_running_process,
     cp_copies_both_ways,
     port_forward_reaches_the_pods_port,
@@ -123,6 +127,46 @@ fn logs_carry_a_megabyte_whole(t: &Space) -> Result<()> {
     same(text.lines().count(), 150_000)
 }
 
+fn a_large_log_is_rotated_and_no_line_is_lost(t: &Space) -> Result<()> {
+    // With time and stream before each line some 16 MB; containerLogMaxSize is 10Mi.
+    let script = "seq 1 300000; until [ -e /tmp/more ]; do sleep 0.1; done; \
+        seq 300001 300100; sleep 1000";
+    t.run(&pod("b", script))?;
+    let uid = t.pod("b")?["metadata"]["uid"].clone();
+    let uid = uid.as_str().unwrap_or_default();
+    let dir = t
+        .node()
+        .path(&format!("/var/log/pods/{}_b_{uid}/main", t.name));
+    // Kubelets look every ten seconds.
+    progress::wait_for("a rotated log", Duration::from_secs(40), || {
+        Ok((files_of(&dir)?.len() > 1).then_some(()))
+    })?;
+    t.sh("b", "touch /tmp/more")?;
+    t.wait_log("b", "\n300100\n")?;
+    let mut expected = 1;
+    for path in files_of(&dir)? {
+        for line in std::fs::read_to_string(&path)?.lines() {
+            let text = line.rsplit(' ').next().unwrap_or_default();
+            ensure!(
+                text == expected.to_string(),
+                "{text} for {expected} in {}",
+                path.display()
+            );
+            expected += 1;
+        }
+    }
+    same(expected, 300_101)
+}
+
+/// The logs of a container, the oldest first: the one being written has the shortest name.
+fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir)?.map(|e| Ok(e?.path()));
+    let mut all = entries.collect::<Result<Vec<PathBuf>>>()?;
+    all.sort();
+    all.rotate_left(1);
+    Ok(all)
+}
+
 fn attach_reads_and_writes_the_running_process(t: &Space) -> Result<()> {
     let echo = "while read line; do echo \"got $line\"; done; echo closed; sleep 1000";
     t.run(&with_main(
@@ -130,7 +174,7 @@ fn attach_reads_and_writes_the_running_process(t: &Space) -> Result<()> {
         json!({ "stdin": true, "stdinOnce": true }),
     ))?;
     let mut attach = t.background(&["attach", "-i", "b"])?;
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(700));
     attach.send("one\n")?;
     attach.wait_text("got one")?;
     attach.send("two\n")?;
@@ -188,8 +232,8 @@ fn debug_adds_a_container_that_sees_its_target(t: &Space) -> Result<()> {
         "-c",
         script,
     ])?;
-    let limit = std::time::Duration::from_secs(40);
-    e2e::progress::wait_for("log of the ephemeral container", limit, || {
+    let limit = Duration::from_secs(40);
+    progress::wait_for("log of the ephemeral container", limit, || {
         Ok(t.kubectl(&["logs", "b", "-c", "look"])
             .is_ok_and(|l| l.contains("seen"))
             .then_some(()))

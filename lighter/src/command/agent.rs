@@ -96,6 +96,7 @@ fn options(args: &AgentArgs, loaded: kubelet::config::Loaded) -> anyhow::Result<
         node_ips: args.node_ip.into_iter().collect(),
         node_labels: labels(&args.node_labels)?,
         root_dir: args.root_dir.clone(),
+        rotate_logs: args.container_runtime_endpoint.is_some(),
         ..AgentOptions::new(&node_name, loaded)
     })
 }
