@@ -16,6 +16,7 @@ mod lifecycle;
 mod network;
 mod probes;
 mod resize;
+mod storage;
 mod streams;
 mod survival;
 mod volumes;
@@ -42,6 +43,7 @@ fn all() -> Vec<Test> {
         eviction::TESTS,
         devices::TESTS,
         resize::TESTS,
+        storage::TESTS,
         commands::TESTS,
         bed::TESTS,
     ]

@@ -115,7 +115,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
     let mirrors = Mirrors::new(clients.writes(), name);
     let objects: Arc<dyn Objects> = ApiObjects::new(clients.watches(), clients.writes(), name);
     let volumes = Volumes::new(
-        volumes_config(options, &fixed),
+        volumes_config(options, &fixed, node.clone()),
         objects.clone(),
         events.clone(),
     );
@@ -178,12 +178,13 @@ fn keeper_options(
     }
 }
 
-fn volumes_config(options: &AgentOptions, fixed: &Fixed) -> VolumesConfig {
+fn volumes_config(options: &AgentOptions, fixed: &Fixed, node: NodeHandle) -> VolumesConfig {
     let config = &options.config.config;
     VolumesConfig {
         kubelet_root: options.root_dir.clone(),
         node_name: options.node_name.clone(),
         allocatable: fixed.allocatable.clone(),
+        node_labels: Arc::new(node),
         dns: DnsSettings {
             cluster_dns: config.cluster_dns.iter().map(ToString::to_string).collect(),
             cluster_domain: config.cluster_domain.trim_end_matches('.').to_owned(),

@@ -1,6 +1,7 @@
 //! The Node object, its Lease and its conditions.
 //!
 //! - [`machine`], [`address`]: what this host is.
+//! - [`selector`]: whether it is meant.
 //! - [`resources`], [`conditions`], [`status`]: what is said of it (pure).
 //! - [`register`], [`lease`], [`csinode`], [`Keeper`]: saying it.
 
@@ -15,6 +16,7 @@ mod name;
 mod patch;
 mod register;
 pub mod resources;
+pub mod selector;
 mod status;
 
 pub use conditions::Shortage;

@@ -4,13 +4,15 @@
 use super::bundles::{Bundles, TrustBundles};
 use super::certificates::Certificates;
 use super::tokens::Tokens;
-use super::watched::{Quick, Watchable, Watched};
+use super::watched::{Quick, Watchable, Watched, authorized, one_line};
 use super::{
     CertificateSpec, Credentials, ObjectError, ObjectRef, Objects, Token, TokenSpec, references,
 };
 use crate::api::from_cache;
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+};
 use kube::Api;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Event, watcher};
@@ -34,6 +36,7 @@ type Services = Arc<Vec<Arc<Service>>>;
 pub struct ApiObjects {
     watches: kube::Client,
     held: Mutex<Held>,
+    writes: kube::Client,
     tokens: Tokens,
     bundles: Bundles,
     certificates: Certificates,
@@ -64,7 +67,8 @@ impl ApiObjects {
             certificates: Certificates::new(watches.clone(), writes.clone(), node_name),
             watches,
             held: Mutex::default(),
-            tokens: Tokens::new(writes),
+            tokens: Tokens::new(writes.clone()),
+            writes,
             changes,
             services,
             services_by: Instant::now() + SERVICES_PATIENCE,
@@ -175,6 +179,19 @@ impl Objects for ApiObjects {
         self.bundles.all().await
     }
 
+    async fn claim(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<PersistentVolumeClaim>, ObjectError> {
+        let api = Api::namespaced(self.writes.clone(), namespace);
+        get(api, "persistentvolumeclaim", namespace, name).await
+    }
+
+    async fn persistent_volume(&self, name: &str) -> Result<Arc<PersistentVolume>, ObjectError> {
+        get(Api::all(self.writes.clone()), "persistentvolume", "", name).await
+    }
+
     async fn services(&self) -> Vec<Arc<Service>> {
         let mut services = self.services.clone();
         let listed = services.wait_for(Option::is_some);
@@ -185,6 +202,33 @@ impl Objects for ApiObjects {
 
     fn changes(&self) -> broadcast::Receiver<ObjectRef> {
         self.changes.subscribe()
+    }
+}
+
+/// Asks once, and again while the authorizer does not know the pod.
+async fn get<K>(
+    api: Api<K>,
+    kind: &'static str,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<K>, ObjectError>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    match authorized(|| api.get_opt(&name)).await {
+        Ok(Some(found)) => Ok(Arc::new(found)),
+        Ok(None) => Err(ObjectError::NotFound {
+            kind,
+            namespace,
+            name,
+        }),
+        Err(error) => Err(ObjectError::Unavailable {
+            kind,
+            namespace,
+            name,
+            reason: one_line(&error),
+        }),
     }
 }
 

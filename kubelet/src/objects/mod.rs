@@ -17,7 +17,9 @@ pub use file::FileObjects;
 pub use references::references;
 pub(crate) use watched::{Quick, one_line};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast;
@@ -159,10 +161,32 @@ pub trait Objects: Send + Sync + 'static {
     async fn certificate(&self, spec: &CertificateSpec) -> Result<Credentials, ObjectError>;
     /// Every ClusterTrustBundle, by name; waits for the first list.
     async fn trust_bundles(&self) -> Result<TrustBundles, ObjectError>;
+    /// A PersistentVolumeClaim as it is now: asked for each time, as the Node authorizer allows no
+    /// watch of it.
+    async fn claim(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<PersistentVolumeClaim>, ObjectError> {
+        Err(no_cluster("persistentvolumeclaim", namespace, name))
+    }
+    /// A PersistentVolume, as [`Objects::claim`].
+    async fn persistent_volume(&self, name: &str) -> Result<Arc<PersistentVolume>, ObjectError> {
+        Err(no_cluster("persistentvolume", "", name))
+    }
     /// Every Service with a clusterIP; waits for the first list, but only for
     /// some seconds after the start, because static pods must start without an
     /// API server.
     async fn services(&self) -> Vec<Arc<Service>>;
     /// Changes of registered objects from now on (a lagging reader re-reads all).
     fn changes(&self) -> broadcast::Receiver<ObjectRef>;
+}
+
+fn no_cluster(kind: &'static str, namespace: &str, name: &str) -> ObjectError {
+    ObjectError::Unavailable {
+        kind,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        reason: "it is an object of a cluster, and there is none".to_owned(),
+    }
 }

@@ -238,6 +238,7 @@ fn start(
         kubelet_root: options.kubelet_root.clone(),
         node_name: host::name(),
         allocatable: host::allocatable(),
+        node_labels: Arc::new(std::collections::BTreeMap::new()),
         dns: DnsSettings {
             resolv_conf: host::resolv_conf(&options.resolv_conf),
             ..DnsSettings::default()

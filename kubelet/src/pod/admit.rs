@@ -11,10 +11,9 @@ use super::spec::sandbox::host_ports;
 use super::spec::{host_network, uid};
 use super::{Known, NodeFacts, Options};
 use crate::eviction::{EVICTED, exempt};
+use crate::node::selector;
 use crate::quantity::Amount;
-use k8s_openapi::api::core::v1::{
-    ContainerPort, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
-};
+use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use std::collections::BTreeMap;
 
 /// The API server says that it is over, or on its way out: no question any more.
@@ -153,45 +152,12 @@ fn affinity(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<Verdict> {
         a.required_during_scheduling_ignored_during_execution
             .as_ref()
     });
-    if selected && required.is_none_or(|r| any_term(r, labels)) {
+    if selected && required.is_none_or(|r| selector::matches(r, labels)) {
         return None;
     }
     let message =
         "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
     Some(rejected("NodeAffinity", message.to_owned()))
-}
-
-fn any_term(selector: &NodeSelector, labels: &BTreeMap<String, String>) -> bool {
-    selector
-        .node_selector_terms
-        .iter()
-        .any(|term| term_matches(term, labels))
-}
-
-/// Terms by field (metadata.name) were the scheduler's to judge.
-fn term_matches(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>) -> bool {
-    let mut expressions = term.match_expressions.iter().flatten();
-    expressions.all(|e| expression(e, labels.get(&e.key)))
-}
-
-fn expression(wish: &NodeSelectorRequirement, value: Option<&String>) -> bool {
-    let listed = |v: &String| wish.values.as_ref().is_some_and(|all| all.contains(v));
-    let number = |text: &str| text.parse::<i64>().ok();
-    let bound = wish
-        .values
-        .as_ref()
-        .and_then(|v| v.first())
-        .and_then(|v| number(v));
-    let own = value.and_then(|v| number(v));
-    match wish.operator.as_str() {
-        "In" => value.is_some_and(listed),
-        "NotIn" => !value.is_some_and(listed),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => own.zip(bound).is_some_and(|(own, bound)| own > bound),
-        "Lt" => own.zip(bound).is_some_and(|(own, bound)| own < bound),
-        _ => false,
-    }
 }
 
 fn ports(pod: &Pod, active: &[&Pod]) -> Option<Verdict> {

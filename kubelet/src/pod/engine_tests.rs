@@ -403,6 +403,7 @@ impl World {
             kubelet_root: root.clone(),
             node_name: "n1".into(),
             allocatable: BTreeMap::new(),
+            node_labels: Arc::new(BTreeMap::new()),
             dns: DnsSettings::default(),
         };
         let (sender, status) = watch::channel((None, false));

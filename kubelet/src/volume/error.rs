@@ -39,6 +39,10 @@ pub enum VolumeReason {
     Trust { why: &'static str },
     #[error("volume kind {kind} is not supported by this node")]
     Unsupported { kind: &'static str },
+    #[error(transparent)]
+    Claim(#[from] ClaimReason),
+    #[error("mount option {option:?} means nothing to a bind mount")]
+    MountOption { option: String },
     #[error("{call} {}: {source}", path.display())]
     Io {
         call: &'static str,
@@ -47,10 +51,47 @@ pub enum VolumeReason {
     },
 }
 
+/// Why a claim does not give a pod its volume.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ClaimReason {
+    #[error("persistentvolumeclaim {claim:?} is not bound to a volume yet (phase {phase})")]
+    Unbound { claim: String, phase: String },
+    /// In upstream's words.
+    #[error("PVC is being deleted: persistentvolumeclaim {claim:?}")]
+    Deleting { claim: String },
+    #[error("PVC {claim:?} was not created for pod {pod:?} (pod is not owner)")]
+    Foreign { claim: String, pod: String },
+    #[error("persistentvolume {volume:?} is bound to another claim than {claim:?}")]
+    NotHolder { claim: String, volume: String },
+    #[error(
+        "NodeAffinity check failed for persistentvolume {volume:?} : no matching NodeSelectorTerms"
+    )]
+    Elsewhere { volume: String },
+    #[error("persistentvolume {volume:?} is of a kind that this node does not support")]
+    Unsupported { volume: String },
+    #[error("persistentvolume {volume:?} has mount options, and a hostPath takes none")]
+    NoOptions { volume: String },
+    #[error("volumeMode is {}: a container names the volume in the wrong list",
+        if *block { "Block, for volumeDevices" } else { "Filesystem, for volumeMounts" })]
+    Mode { block: bool },
+}
+
+impl ClaimReason {
+    /// Somebody is about to change it, without anything done here.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, ClaimReason::Unbound { .. })
+    }
+}
+
 /// Why the mounts of a container could not be had: `CreateContainerConfigError`.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum MountError {
+    #[error("volume {volume:?} is a block device and can't be mounted at {mount_path}")]
+    IsDevice { volume: String, mount_path: String },
+    #[error("volume {volume:?} is no block device for {device_path}")]
+    NoDevice { volume: String, device_path: String },
     #[error("no volume named {volume:?} for mount {mount_path}")]
     UnknownVolume { volume: String, mount_path: String },
     #[error("subPath {sub_path:?} of volume {volume:?}: {why}")]

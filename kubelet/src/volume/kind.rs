@@ -1,8 +1,9 @@
 //! Which kind a volume is.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, DownwardAPIVolumeSource, EmptyDirVolumeSource, HostPathVolumeSource,
-    ImageVolumeSource, ProjectedVolumeSource, SecretVolumeSource, Volume,
+    CSIVolumeSource, ConfigMapVolumeSource, DownwardAPIVolumeSource, EmptyDirVolumeSource,
+    HostPathVolumeSource, ImageVolumeSource, NFSVolumeSource, ProjectedVolumeSource,
+    SecretVolumeSource, Volume,
 };
 
 /// A volume's one source.
@@ -15,6 +16,10 @@ pub enum Kind<'a> {
     EmptyDir(&'a EmptyDirVolumeSource),
     HostPath(&'a HostPathVolumeSource),
     Image(&'a ImageVolumeSource),
+    /// A claim, or an ephemeral volume, which has one.
+    Claim,
+    Nfs(&'a NFSVolumeSource),
+    Csi(&'a CSIVolumeSource),
     /// Named as in the API.
     Unsupported(&'static str),
 }
@@ -49,15 +54,33 @@ impl<'a> Kind<'a> {
         if let Some(source) = &volume.image {
             return Kind::Image(source);
         }
+        if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+            return Kind::Claim;
+        }
+        if let Some(source) = &volume.nfs {
+            return Kind::Nfs(source);
+        }
+        if let Some(source) = &volume.csi {
+            return Kind::Csi(source);
+        }
         Self::unsupported(volume)
+    }
+
+    /// It is not made of what the pod itself says.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Kind::Claim | Kind::Nfs(_) | Kind::Csi(_))
+    }
+
+    /// It holds files that follow their objects.
+    pub fn has_files(self) -> bool {
+        matches!(
+            self,
+            Kind::ConfigMap(_) | Kind::Secret(_) | Kind::Downward(_) | Kind::Projected(_)
+        )
     }
 
     fn unsupported(volume: &Volume) -> Self {
         first_set! { volume:
-            persistent_volume_claim "persistentVolumeClaim",
-            csi "csi",
-            ephemeral "ephemeral",
-            nfs "nfs",
             iscsi "iscsi",
             fc "fc",
             // Never: CVE-2024-10220 and CVE-2025-1767 are what it is good for.
@@ -91,7 +114,9 @@ impl<'a> Kind<'a> {
             Kind::Downward(_) => Some("kubernetes.io~downward-api"),
             Kind::Projected(_) => Some("kubernetes.io~projected"),
             Kind::EmptyDir(_) => Some("kubernetes.io~empty-dir"),
-            Kind::HostPath(_) | Kind::Image(_) | Kind::Unsupported(_) => None,
+            Kind::Nfs(_) => Some("kubernetes.io~nfs"),
+            Kind::Csi(_) => Some("kubernetes.io~csi"),
+            Kind::HostPath(_) | Kind::Image(_) | Kind::Claim | Kind::Unsupported(_) => None,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Volumes: made on the host, seen in containers, updated live.
 //!
 //! [`Volumes`] is the door. `kind` says what a volume is, `payload` which files
-//! it holds, `plan` what has to be done on disk, and `disk` does it; `refresh`
-//! does it again when something changed. [`dns`], [`hostname`] and [`hosts`]
+//! it holds, `claim` and `persistent` what stands behind a claim, `plan` what has
+//! to be done on disk, and `disk` does it; `refresh` does it again when something
+//! changed. [`dns`], [`hostname`] and [`hosts`]
 //! are pure.
 
 use cri_proto::v1;
@@ -10,6 +11,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod claim;
 mod disk;
 pub mod dns;
 pub mod downward;
@@ -20,6 +22,7 @@ pub mod hosts;
 mod kind;
 mod mounts;
 mod payload;
+mod persistent;
 mod plan;
 mod refresh;
 mod subpath;
@@ -42,6 +45,13 @@ pub enum Prepared {
         /// The kubelet made it (so SELinux may relabel it, fsGroup applies).
         owned: bool,
         /// Its content is the kubelet's: containers never write to it.
+        read_only: bool,
+    },
+    /// A block device of the host.
+    Device {
+        /// Where.
+        path: PathBuf,
+        /// Containers may not write to it.
         read_only: bool,
     },
     /// An image volume: pulled by the pod's executor by the volume's

@@ -4,9 +4,9 @@
 
 use super::disk::make_dirs;
 use super::hosts;
-use super::{MountError, MountRequest, Prepared, expand, hostname, subpath};
+use super::{MountError, MountRequest, PodVolumes, Prepared, expand, hostname, subpath};
 use cri_proto::v1::{self, MountPropagation};
-use k8s_openapi::api::core::v1::VolumeMount;
+use k8s_openapi::api::core::v1::{Container, VolumeDevice, VolumeMount};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -48,6 +48,25 @@ pub fn of_container(
         mounts.push(of_file(request, &path, message_path));
     }
     Ok(mounts)
+}
+
+/// The block devices that a container names.
+/// Rule: kubernetes v1.37 pkg/kubelet/kubelet_pods.go `makeBlockVolumes`.
+pub fn devices(container: &Container, volumes: &PodVolumes) -> Result<Vec<v1::Device>, MountError> {
+    let wanted = container.volume_devices.iter().flatten();
+    let of = |device: &VolumeDevice| match volumes.get(&device.name) {
+        Some(Prepared::Device { path, read_only }) => Ok(v1::Device {
+            container_path: device.device_path.clone(),
+            // A runtime looks at the path itself, which may be a link.
+            host_path: text(&path.canonicalize().map_err(failed("resolve", path))?),
+            permissions: if *read_only { "r" } else { "mrw" }.to_owned(),
+        }),
+        _ => Err(MountError::NoDevice {
+            volume: device.name.clone(),
+            device_path: device.device_path.clone(),
+        }),
+    };
+    wanted.map(of).collect()
 }
 
 /// See [`super::Volumes::termination_log`].
@@ -94,6 +113,12 @@ fn of_volume(
                 "" => path.clone(),
                 sub => subpath::bind(path, Path::new(sub), &target)
                     .map_err(|failure| failure.in_mount(mount, request.container))?,
+            });
+        }
+        Prepared::Device { .. } => {
+            return Err(MountError::IsDevice {
+                volume: mount.name.clone(),
+                mount_path: mount.mount_path.clone(),
             });
         }
         Prepared::Image(spec) => {

@@ -1,13 +1,18 @@
 //! What has to be done on disk for each volume of a pod.
 
 use super::Prepared;
+use super::disk::attach::{self, Attached};
+use super::disk::ownership::Ownership;
 use super::disk::{atomic_writer, empty_dir, host_path, mountpoint};
 use super::error::VolumeReason;
 use super::kind::Kind;
 use super::payload::Files;
+use super::persistent::{Persistent, Source};
 use crate::quantity::Amount;
 use cri_proto::v1;
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    EmptyDirVolumeSource, HostPathVolumeSource, LocalVolumeSource, Pod, Volume,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +34,15 @@ pub enum Work {
         fs_group: Option<u32>,
     },
     /// Check, perhaps make.
-    HostPath { path: PathBuf, kind: String },
+    HostPath {
+        path: PathBuf,
+        kind: String,
+        read_only: bool,
+    },
+    /// Mount what lies elsewhere.
+    Attached(Attached),
+    /// Check.
+    Device { path: PathBuf, read_only: bool },
     /// The runtime does it.
     Image(v1::ImageSpec),
 }
@@ -49,15 +62,15 @@ impl Place<'_> {
         let kind = Kind::of(volume);
         match (kind, files) {
             (Kind::EmptyDir(source), _) => self.empty_dir(kind, volume, source),
-            (Kind::HostPath(source), _) => Ok(Work::HostPath {
-                path: PathBuf::from(&source.path),
-                kind: source.type_.clone().unwrap_or_default(),
-            }),
+            (Kind::HostPath(source), _) => Ok(host_path(source, false)),
             (Kind::Image(source), _) => Ok(Work::Image(v1::ImageSpec {
                 image: source.reference.clone().unwrap_or_default(),
                 user_specified_image: source.reference.clone().unwrap_or_default(),
                 ..v1::ImageSpec::default()
             })),
+            (Kind::Claim | Kind::Nfs(_) | Kind::Csi(_), _) => Err(VolumeReason::Unsupported {
+                kind: "of an unknown source",
+            }),
             (Kind::Unsupported(kind), _) => Err(VolumeReason::Unsupported { kind }),
             (_, files) => Ok(Work::Files {
                 dir: self.dir(kind, volume),
@@ -67,6 +80,51 @@ impl Place<'_> {
                 fs_group: self.fs_group(),
             }),
         }
+    }
+
+    /// The work for what was found elsewhere; `None` if a plugin does it.
+    pub fn foreign(&self, found: &Persistent) -> Option<Work> {
+        let (plugin, source, fs_type) = match &found.source {
+            Source::HostPath(source) if !found.block => {
+                return Some(host_path(source, found.read_only));
+            }
+            Source::HostPath(HostPathVolumeSource { path, .. })
+            | Source::Local(LocalVolumeSource { path, .. })
+                if found.block =>
+            {
+                return Some(Work::Device {
+                    path: path.into(),
+                    read_only: found.read_only,
+                });
+            }
+            Source::HostPath(_) | Source::Csi(_) | Source::Inline(_) => return None,
+            Source::Local(source) => ("kubernetes.io~local-volume", source.path.clone(), None),
+            Source::Nfs(nfs) => {
+                let source = format!("{}:{}", nfs.server, nfs.path);
+                ("kubernetes.io~nfs", source, Some("nfs"))
+            }
+        };
+        let read_only = found.read_only;
+        Some(Work::Attached(Attached {
+            source,
+            fs_type,
+            target: self.volumes_dir.join(plugin).join(&found.name),
+            options: found.mount_options.clone(),
+            read_only,
+            // NFS has owners of its own.
+            ownership: fs_type.map_or(self.ownership(read_only), |_| None),
+        }))
+    }
+
+    /// fsGroup of the pod, and how it is to be applied.
+    pub fn ownership(&self, read_only: bool) -> Option<Ownership> {
+        let context = self.pod.spec.as_ref()?.security_context.as_ref()?;
+        Some(Ownership {
+            gid: self.fs_group()?,
+            only_on_root_mismatch: context.fs_group_change_policy.as_deref()
+                == Some("OnRootMismatch"),
+            read_only,
+        })
     }
 
     fn empty_dir(
@@ -121,6 +179,14 @@ impl Place<'_> {
     }
 }
 
+fn host_path(source: &HostPathVolumeSource, read_only: bool) -> Work {
+    Work::HostPath {
+        path: PathBuf::from(&source.path),
+        kind: source.type_.clone().unwrap_or_default(),
+        read_only,
+    }
+}
+
 fn bytes(quantity: Option<&Quantity>) -> u64 {
     quantity.map_or(0, |q| u64::try_from(Amount::from(q).units()).unwrap_or(0))
 }
@@ -158,10 +224,21 @@ impl Work {
         match self {
             Work::Files { dir, .. } => ours(dir, true),
             Work::EmptyDir { dir, .. } => ours(dir, false),
-            Work::HostPath { path, .. } => Prepared::Path {
+            Work::HostPath {
+                path, read_only, ..
+            } => Prepared::Path {
                 path: path.clone(),
                 owned: false,
-                read_only: false,
+                read_only: *read_only,
+            },
+            Work::Attached(attached) => Prepared::Path {
+                path: attached.target.clone(),
+                owned: attached.fs_type.is_none(),
+                read_only: attached.read_only,
+            },
+            Work::Device { path, read_only } => Prepared::Device {
+                path: path.clone(),
+                read_only: *read_only,
             },
             Work::Image(spec) => Prepared::Image(spec.clone()),
         }
@@ -189,7 +266,9 @@ impl Work {
                 fs_group,
             } => empty_dir::in_memory(dir, *size, *fs_group),
             Work::EmptyDir { dir, fs_group, .. } => empty_dir::on_disk(dir, *fs_group),
-            Work::HostPath { path, kind } => host_path::prepare(path, kind),
+            Work::HostPath { path, kind, .. } => host_path::prepare(path, kind),
+            Work::Attached(attached) => attached.mount(),
+            Work::Device { path, .. } => attach::check_device(path),
             Work::Image(_) => Ok(()),
         }
     }
@@ -270,12 +349,9 @@ mod tests {
     #[test]
     fn unsupported_kinds_are_named() {
         let pod = json!({"spec": {"containers": []}});
-        let claim = json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}});
-        let refused = work(pod.clone(), claim).unwrap_err().to_string();
-        assert_eq!(
-            refused,
-            "volume kind persistentVolumeClaim is not supported by this node"
-        );
+        let iscsi = json!({"name": "v", "iscsi": {"targetPortal": "p", "iqn": "i", "lun": 0}});
+        let refused = work(pod.clone(), iscsi).unwrap_err().to_string();
+        assert_eq!(refused, "volume kind iscsi is not supported by this node");
         let git = json!({"name": "v", "gitRepo": {"repository": "r"}});
         assert!(work(pod, git).unwrap_err().to_string().contains("gitRepo"));
     }

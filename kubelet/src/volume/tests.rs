@@ -127,6 +127,7 @@ fn room(renew_in: SignedDuration) -> Room {
         kubelet_root: root.0.clone(),
         node_name: "n".into(),
         allocatable: BTreeMap::new(),
+        node_labels: Arc::new(BTreeMap::new()),
         dns: dns::DnsSettings::default(),
     };
     let volumes = Volumes::new(config, objects.clone(), Arc::new(Told(tell)));

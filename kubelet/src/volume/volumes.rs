@@ -5,13 +5,15 @@ use super::dns::{self, DnsSettings};
 use super::error::VolumeReason;
 use super::kind::Kind;
 use super::payload::{self, Origin, Payload};
+use super::persistent::Found;
 use super::plan::{Place, Work};
 use super::{MountError, MountRequest, PodVolumes, VolumeError, mounts, refresh};
 use crate::event::{EventType, Recorder};
 use crate::objects::{ObjectRef, Objects};
+use crate::pod::NodeLabels;
 use cri_proto::v1;
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Volume};
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,14 +30,16 @@ pub struct VolumesConfig {
     /// `status.allocatable` of the Node: what a resourceFieldRef without a
     /// limit means, and the bound of a memory emptyDir.
     pub allocatable: BTreeMap<String, Quantity>,
+    /// Of the Node as it is: local volumes belong to some nodes only.
+    pub node_labels: Arc<dyn NodeLabels>,
     /// DNS of pods.
     pub dns: DnsSettings,
 }
 
 /// Volumes of every pod on this node.
 pub struct Volumes {
-    config: VolumesConfig,
-    objects: Arc<dyn Objects>,
+    pub(super) config: VolumesConfig,
+    pub(super) objects: Arc<dyn Objects>,
     recorder: Arc<dyn Recorder>,
     pods: Mutex<BTreeMap<String, Arc<Mounted>>>,
     /// Told when a token may be due earlier than any before.
@@ -111,10 +115,12 @@ impl Volumes {
     /// next call goes on from there.
     pub async fn mount(&self, pod: &Arc<Pod>) -> Result<PodVolumes, VolumeError> {
         self.objects.register(pod);
+        let found = self.find(pod).await?;
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let (mounted, wanted) = self.hold(&uid).await;
         mounted.seen().pod = pod.clone();
-        let works = self.plan(&mounted, pod, |_| true).await?;
+        let mut works = self.plan(&mounted, pod, |kind| !kind.is_foreign()).await?;
+        works.extend(self.foreign(pod, &found)?);
         let prepared = works
             .iter()
             .map(|(name, work)| (name.clone(), work.prepared()))
@@ -189,6 +195,18 @@ impl Volumes {
         mounts::of_container(&request, &dir, &self.config.dns.cluster_domain)
     }
 
+    /// The block devices that a container is to have.
+    ///
+    /// # Errors
+    /// As [`Volumes::container_mounts`].
+    pub fn container_devices(
+        &self,
+        container: &Container,
+        volumes: &PodVolumes,
+    ) -> Result<Vec<v1::Device>, MountError> {
+        mounts::devices(container, volumes)
+    }
+
     /// The host's file behind a container's terminationMessagePath.
     #[must_use]
     pub fn termination_log(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
@@ -237,25 +255,43 @@ impl Volumes {
         pod: &Arc<Pod>,
         filter: fn(Kind<'_>) -> bool,
     ) -> Result<Vec<(String, Work)>, VolumeError> {
-        let spec = pod.spec.as_ref();
-        let volumes = spec.and_then(|s| s.volumes.as_deref()).unwrap_or_default();
-        let chosen: Vec<&Volume> = volumes.iter().filter(|v| filter(Kind::of(v))).collect();
+        let volumes = of(pod).iter();
+        let chosen: Vec<&Volume> = volumes.filter(|v| filter(Kind::of(v))).collect();
         let payloads = try_join_all(chosen.iter().map(|v| self.payload(pod, v))).await?;
         note(mounted, &payloads);
-        let volumes_dir = self
-            .pod_dir(pod.metadata.uid.as_deref().unwrap_or_default())
-            .join("volumes");
-        let place = Place {
-            pod,
-            volumes_dir: &volumes_dir,
-            allocatable: &self.config.allocatable,
-        };
+        let volumes_dir = self.volumes_dir(pod);
+        let place = self.place(pod, &volumes_dir);
         let works = chosen.into_iter().zip(payloads).map(|(volume, payload)| {
             let work = place.work(volume, payload.map(|p| p.files));
             work.map(|w| (volume.name.clone(), w))
                 .map_err(of_volume(&volume.name))
         });
         works.collect()
+    }
+
+    fn foreign(&self, pod: &Pod, found: &Found) -> Result<Vec<(String, Work)>, VolumeError> {
+        let volumes_dir = self.volumes_dir(pod);
+        let place = self.place(pod, &volumes_dir);
+        let works = found.iter().map(|(name, persistent)| {
+            let work = place
+                .foreign(persistent)
+                .ok_or(VolumeReason::Unsupported { kind: "csi" });
+            work.map(|w| (name.clone(), w)).map_err(of_volume(name))
+        });
+        works.collect()
+    }
+
+    fn volumes_dir(&self, pod: &Pod) -> PathBuf {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        self.pod_dir(uid).join("volumes")
+    }
+
+    fn place<'a>(&'a self, pod: &'a Pod, volumes_dir: &'a Path) -> Place<'a> {
+        Place {
+            pod,
+            volumes_dir,
+            allocatable: &self.config.allocatable,
+        }
     }
 
     async fn payload(&self, pod: &Pod, volume: &Volume) -> Result<Option<Payload>, VolumeError> {
@@ -292,9 +328,7 @@ impl Volumes {
             return Ok(());
         }
         let pod = mounted.seen().pod.clone();
-        let works = self.plan(mounted, &pod, |kind| {
-            kind.plugin_dir().is_some() && !matches!(kind, Kind::EmptyDir(_))
-        });
+        let works = self.plan(mounted, &pod, |kind| kind.has_files());
         apply(wanted, works.await?, |work| match work.still_mounted()? {
             true => work.apply(),
             false => Ok(()),
@@ -303,7 +337,12 @@ impl Volumes {
     }
 
     pub(super) fn complain(&self, mounted: &Mounted, error: &VolumeError) {
-        let about = reference(&mounted.seen().pod);
+        let pod = mounted.seen().pod.clone();
+        self.warn(&pod, error);
+    }
+
+    pub(super) fn warn(&self, pod: &Pod, error: &VolumeError) {
+        let about = reference(pod);
         let message = error.to_string();
         self.recorder
             .record(&about, EventType::Warning, "FailedMount", &message);
@@ -345,7 +384,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-fn of_volume(name: &str) -> impl FnOnce(VolumeReason) -> VolumeError {
+/// The pod's volumes.
+pub(super) fn of(pod: &Pod) -> &[Volume] {
+    let spec = pod.spec.as_ref();
+    spec.and_then(|s| s.volumes.as_deref()).unwrap_or_default()
+}
+
+pub(super) fn of_volume(name: &str) -> impl FnOnce(VolumeReason) -> VolumeError {
     move |reason| VolumeError {
         volume: name.to_owned(),
         reason,

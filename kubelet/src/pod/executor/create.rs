@@ -115,6 +115,8 @@ impl Executor {
             options: &deps.options,
         });
         let mut config = config.map_err(config_error)?;
+        let devices = deps.volumes.container_devices(wanted, &context.volumes);
+        config.devices.extend(devices.map_err(config_error)?);
         given.apply(&mut config);
         Ok(config)
     }

@@ -2,9 +2,11 @@
 //! the path it failed on.
 
 pub mod atomic_writer;
+pub mod attach;
 pub mod empty_dir;
 pub mod host_path;
 pub mod mountpoint;
+pub mod ownership;
 #[cfg(test)]
 pub mod scratch;
 pub mod tree;

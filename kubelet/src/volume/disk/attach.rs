@@ -1,0 +1,165 @@
+//! What lies elsewhere, mounted into the pod's folder.
+
+use super::ownership::Ownership;
+use super::{failed, make_dirs, mountpoint};
+use crate::volume::error::VolumeReason;
+use rustix::fs::{FileType, stat};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount_bind, mount_remount};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Something to be mounted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attached {
+    /// A path of the host, or what the file system calls it.
+    pub source: String,
+    /// Of a file system that has a mount(8) helper; a bind mount without.
+    pub fs_type: Option<&'static str>,
+    pub target: PathBuf,
+    pub options: Vec<String>,
+    pub read_only: bool,
+    pub ownership: Option<Ownership>,
+}
+
+impl Attached {
+    /// Mounts it unless it is; then its content is given to the group.
+    pub fn mount(&self) -> Result<(), VolumeReason> {
+        if mountpoint::is_mounted(&self.target)? {
+            return Ok(());
+        }
+        let bind = match self.fs_type {
+            None => Some(flags(&self.options, self.read_only)?),
+            Some(_) => None,
+        };
+        make_dirs(&self.target).map_err(failed("mkdir", &self.target))?;
+        let ownership = self.ownership.filter(|_| !self.read_only);
+        let Some(flags) = bind else {
+            self.by_helper()?;
+            return ownership.map_or(Ok(()), |o| o.apply(&self.target));
+        };
+        // Before it is mounted, which says that nothing is left to do.
+        if let Some(ownership) = ownership {
+            ownership.apply(Path::new(&self.source))?;
+        }
+        self.bind(flags)
+    }
+
+    fn bind(&self, flags: MountFlags) -> Result<(), VolumeReason> {
+        let source = Path::new(&self.source);
+        let seen = stat(source).map_err(failed("stat", source))?;
+        if FileType::from_raw_mode(seen.st_mode) != FileType::Directory {
+            return Err(failed("mount", source)(Errno::NOTDIR));
+        }
+        mount_bind(source, &self.target).map_err(failed("bind", source))?;
+        if flags.is_empty() {
+            return Ok(());
+        }
+        let flags = flags | MountFlags::BIND;
+        mount_remount(&self.target, flags, "").map_err(|errno| {
+            let _ = mountpoint::unmount_all(&self.target);
+            failed("remount", &self.target)(errno)
+        })
+    }
+
+    fn by_helper(&self) -> Result<(), VolumeReason> {
+        let mut options = self.options.clone();
+        if self.read_only {
+            options.push("ro".to_owned());
+        }
+        let mut mount = Command::new("mount");
+        mount.args(["-t", self.fs_type.unwrap_or_default()]);
+        if !options.is_empty() {
+            mount.args(["-o", &options.join(",")]);
+        }
+        mount.arg(&self.source).arg(&self.target);
+        let ended = mount.stdin(Stdio::null()).output();
+        let ended = ended.map_err(failed("run mount for", &self.target))?;
+        if ended.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
+        let said = io::Error::other(format!("{}: {said}", ended.status));
+        Err(failed("mount(8) on", &self.target)(said))
+    }
+}
+
+/// Checks that a path of the host is a block device.
+pub fn check_device(path: &Path) -> Result<(), VolumeReason> {
+    let seen = stat(path).map_err(failed("stat", path))?;
+    match FileType::from_raw_mode(seen.st_mode) {
+        FileType::BlockDevice => Ok(()),
+        _ => Err(failed("use as a block device", path)(Errno::NOTBLK)),
+    }
+}
+
+/// What a bind mount can be told, mount(8).
+fn flags(options: &[String], read_only: bool) -> Result<MountFlags, VolumeReason> {
+    let mut flags = match read_only {
+        true => MountFlags::RDONLY,
+        false => MountFlags::empty(),
+    };
+    for option in options.iter().flat_map(|o| o.split(',')) {
+        flags |= match option {
+            "" | "bind" | "rw" | "defaults" | "suid" | "dev" | "exec" => MountFlags::empty(),
+            "ro" => MountFlags::RDONLY,
+            "nosuid" => MountFlags::NOSUID,
+            "nodev" => MountFlags::NODEV,
+            "noexec" => MountFlags::NOEXEC,
+            "noatime" => MountFlags::NOATIME,
+            "nodiratime" => MountFlags::NODIRATIME,
+            "relatime" => MountFlags::RELATIME,
+            "strictatime" => MountFlags::STRICTATIME,
+            _ => {
+                return Err(VolumeReason::MountOption {
+                    option: option.to_owned(),
+                });
+            }
+        };
+    }
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Scratch;
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn bind_mounts_take_the_options_that_they_can() {
+        let of = |options: &[&str]| {
+            let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+            flags(&options, false)
+        };
+        let both = MountFlags::NOEXEC | MountFlags::RDONLY;
+        assert_eq!(of(&["noexec,ro"]).unwrap(), both);
+        assert!(of(&["vers=4"]).unwrap_err().to_string().contains("vers=4"));
+    }
+
+    #[test]
+    #[ignore = "needs root: bind mounts"]
+    fn a_folder_is_bound_once_with_its_options_and_never_removed() {
+        let dir = Scratch::new();
+        let disk = dir.0.join("disk");
+        fs::create_dir(&disk).unwrap();
+        fs::write(disk.join("precious"), "x").unwrap();
+        let attached = Attached {
+            source: disk.to_string_lossy().into_owned(),
+            fs_type: None,
+            target: dir.0.join("pod/v"),
+            options: Vec::new(),
+            read_only: true,
+            ownership: None,
+        };
+        attached.mount().unwrap();
+        attached.mount().unwrap();
+        let refused = fs::write(attached.target.join("new"), "x").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        assert!(super::super::tree::remove(&dir.0.join("pod")).is_err());
+        mountpoint::unmount_all(&attached.target).unwrap();
+        super::super::tree::remove(&dir.0.join("pod")).unwrap();
+        assert!(disk.join("precious").exists());
+    }
+}
