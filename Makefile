@@ -6,7 +6,7 @@ TARGET_DIR := $(shell cargo metadata --format-version 1 --no-deps --offline 2>/d
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 LIGHTER := $(TARGET_DIR)/$(HOST)/$(PROFILE)/lighter
 
-.PHONY: help build release fmt lint deny test unit root play vm
+.PHONY: help build release fmt lint deny test unit root play vm fuzz
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,10 @@ unit: ## The tier that needs nothing
 
 root: ## The tier that needs root: namespaces, mounts, cgroups
 	@e2e/tiers root
+
+fuzz: ## Parsers of what strangers write, fed with damage (ROUNDS=1000000 SEED=1 ARGS=websocket)
+	@LIGHTER_FUZZ_ROUNDS=$(or $(ROUNDS),1000000) LIGHTER_FUZZ_SEED=$(or $(SEED),0) \
+	    cargo test --quiet --workspace --lib --profile $(PROFILE) -- fuzz::$(ARGS) --nocapture
 
 play: build ## A pod with no cluster: needs root, no Go (make play DOWN=1 removes it)
 	@command -v busybox >/dev/null || { apt-get update -qq && apt-get install -qq -y busybox-static; }

@@ -25,6 +25,7 @@ fn paths(text: &str) -> BTreeSet<&str> {
         "cni/",
         "cri-proto/",
         "deploy/",
+        "fuzz/",
         "e2e/",
         "docs/",
     ];
@@ -49,15 +50,16 @@ fn every_path_on_the_map_exists() {
 #[test]
 fn crates_use_only_the_rooms_below_them() {
     let allowed = BTreeMap::from([
-        ("cni", BTreeSet::new()),
+        ("cni", BTreeSet::from(["fuzz"])),
         ("cri-proto", BTreeSet::new()),
         ("e2e", BTreeSet::from(["cri-proto"])),
+        ("fuzz", BTreeSet::new()),
         ("kubelet", BTreeSet::from(["cri-proto"])),
         (
             "lighter",
             BTreeSet::from(["cni", "cri-proto", "kubelet", "runtime"]),
         ),
-        ("runtime", BTreeSet::from(["cni", "cri-proto"])),
+        ("runtime", BTreeSet::from(["cni", "cri-proto", "fuzz"])),
     ]);
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
@@ -82,6 +84,11 @@ fn crates_use_only_the_rooms_below_them() {
             .collect();
         let extra: Vec<_> = uses.difference(&allowed[name]).collect();
         assert!(extra.is_empty(), "{name} must not use {extra:?}");
+        let all = package["dependencies"].as_array().expect("dependencies");
+        let shipped = all
+            .iter()
+            .any(|d| d["name"] == "fuzz" && d["kind"] != "dev");
+        assert!(!shipped, "{name} may use fuzz in its tests alone");
     }
 }
 

@@ -11,6 +11,8 @@ mod cves;
 mod escape;
 #[path = "process/frozen.rs"]
 mod frozen;
+#[path = "process/fuzz.rs"]
+mod fuzz;
 #[path = "process/modes.rs"]
 mod modes;
 #[path = "process/rootfs.rs"]

@@ -200,6 +200,23 @@ fn tail(stderr: &[u8]) -> String {
     text.trim().replace('\n', "; ")
 }
 
+/// What a plugin that said this is taken to mean, for the tests with damaged input.
+#[cfg(test)]
+pub fn fuzzed_answer(success: bool, stdout: &[u8]) -> Result<Value, PluginError> {
+    let (status, stderr) = ("exit status: 1".to_owned(), stdout.to_vec());
+    let stdout = stdout.to_vec();
+    let output = Output {
+        success,
+        status,
+        stdout,
+        stderr,
+    };
+    output.judge().inspect_err(|error| {
+        let text = error.to_string();
+        assert!(!text.is_empty(), "no reason");
+    })
+}
+
 /// A list of folders as `CNI_PATH` has it.
 pub fn search_path(dirs: &[PathBuf]) -> String {
     let dirs = dirs

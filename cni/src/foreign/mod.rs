@@ -5,6 +5,8 @@ mod chain;
 mod conf;
 mod error;
 mod exec;
+#[cfg(test)]
+mod fuzz;
 mod pin;
 mod reply;
 mod shim;

@@ -1,93 +1,27 @@
 //! Every parser that eats what strangers write, fed with damaged input. None
-//! may panic, and what it accepts must keep its promises. A longer run:
-//! `LIGHTER_FUZZ_ROUNDS=1000000 cargo test -p runtime image::fuzz`.
+//! may panic, and what it accepts must keep its promises.
 
 use super::layer::tar::{Kind, Reader};
 use super::layer::{extract, fuzzed as layer};
 use super::reference::Reference;
 use super::registry::{fuzzed as registry, manifest};
 use super::testing::TempDir;
-
-const ROUNDS: u64 = 3000;
-
-fn rounds() -> u64 {
-    let set = std::env::var("LIGHTER_FUZZ_ROUNDS").ok();
-    set.and_then(|n| n.parse().ok()).unwrap_or(ROUNDS)
-}
-
-/// Marsaglia's xorshift64: the same input on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % (n.max(1) as u64)) as usize
-    }
-}
-
-/// One to eight changes: a byte, a cut, a repetition, or a word of the trade.
-fn damage(seed: &[u8], words: &[&str], random: &mut Random) -> Vec<u8> {
-    let mut bytes = seed.to_vec();
-    for _ in 0..=random.below(8) {
-        let at = random.below(bytes.len());
-        match random.below(5) {
-            0 if !bytes.is_empty() => bytes[at] = random.next() as u8,
-            1 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
-            2 => bytes.truncate(at),
-            3 => {
-                let piece = bytes[at..]
-                    .iter()
-                    .copied()
-                    .take(random.below(600))
-                    .collect::<Vec<_>>();
-                bytes.splice(at..at, piece);
-            }
-            _ if !words.is_empty() => {
-                let word = words[random.below(words.len())].bytes();
-                bytes.splice(at..at, word);
-            }
-            _ => {}
-        }
-    }
-    bytes
-}
-
-fn each(seeds: &[&[u8]], words: &[&str], mut check: impl FnMut(&[u8])) {
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
-    for round in 0..rounds() {
-        let seed = seeds[(round as usize) % seeds.len()];
-        check(&damage(seed, words, &mut random));
-    }
-}
-
-fn text(seeds: &[&str], words: &[&str], mut check: impl FnMut(&str)) {
-    let seeds: Vec<&[u8]> = seeds.iter().map(|s| s.as_bytes()).collect();
-    each(&seeds, words, |bytes| {
-        check(&String::from_utf8_lossy(bytes))
-    });
-}
+use fuzz::Fuzz;
 
 #[test]
 fn reference_that_is_accepted_means_the_same_when_written_out() {
     let digest = format!("a/b@sha256:{}", "0a".repeat(32));
     let seeds = ["busybox", "reg.io:5000/a/b_c:v1.2", "[::1]:80/x", &digest];
-    text(
-        &seeds,
-        &["/", ":", "@", "..", "[", "]", "docker.io", "%2e"],
-        |input| {
+    let words = ["/", ":", "@", "..", "[", "]", "docker.io", "%2e"];
+    Fuzz::new("image reference", seeds)
+        .words(&words)
+        .text(|input| {
             if let Ok(reference) = Reference::parse(input) {
                 let again = Reference::parse(&reference.to_string());
                 assert_eq!(again.as_ref(), Ok(&reference), "{input:?}");
                 assert!(!reference.repository().contains(".."), "{input:?}");
             }
-        },
-    );
+        });
 }
 
 #[test]
@@ -105,11 +39,13 @@ fn manifest_of_a_stranger_does_no_harm() {
         "\"size\":",
         "{",
     ];
-    text(&[&image, &index], &words, |input| {
-        if let Ok(manifest::Document::Index(entries)) = manifest::parse(input.as_bytes(), "") {
-            let _ = manifest::choose(&entries, &manifest::Platform::host());
-        }
-    });
+    Fuzz::new("image manifest", [image, index])
+        .words(&words)
+        .bytes(|input| {
+            if let Ok(manifest::Document::Index(entries)) = manifest::parse(input, "") {
+                let _ = manifest::choose(&entries, &manifest::Platform::host());
+            }
+        });
 }
 
 #[test]
@@ -118,39 +54,54 @@ fn challenge_of_a_stranger_does_no_harm() {
         r#"Bearer realm="https://a/t",service="s",scope="repository:a:pull""#,
         r#"Basic realm="x", Bearer realm=y"#,
     ];
-    text(
-        &seeds,
-        &["\"", "\\", "=", ",", " ", "Bearer", "Basic"],
-        |input| {
-            registry::challenge(input);
-        },
-    );
+    Fuzz::new("WWW-Authenticate", seeds)
+        .words(&["\"", "\\", "=", ",", " ", "Bearer", "Basic"])
+        .text(registry::challenge);
+}
+
+#[test]
+fn redirect_of_a_stranger_leads_to_a_url_or_nowhere() {
+    let seeds = [
+        "https://a.io/b?c",
+        "//b:5000/c",
+        "/c?d#e",
+        "c",
+        "http://u:p@h/",
+    ];
+    let words = [
+        ":", "/", "//", "://", "@", "?", "#", "[", "\0", "https:", "..",
+    ];
+    Fuzz::new("Location", seeds)
+        .words(&words)
+        .text(registry::location);
+}
+
+#[test]
+fn retry_after_of_a_stranger_is_seconds_or_nothing() {
+    let seeds = ["120", "0", "Fri, 31 Dec 1999 23:59:59 GMT"];
+    Fuzz::new("Retry-After", seeds)
+        .words(&["-", "+", " ", "18446744073709551615", "e9"])
+        .bytes(registry::retry_after);
 }
 
 #[test]
 fn damaged_configuration_does_no_harm() {
     let toml = "server = \"https://a\"\n[host.\"http://b\"]\ncapabilities = [\"pull\"]\n";
-    text(
-        &[toml],
-        &["[", "]", "\"", "=", "host", "ca"],
-        registry::hosts_toml,
-    );
+    Fuzz::new("hosts.toml", [toml])
+        .words(&["[", "]", "\"", "=", "host", "ca"])
+        .text(registry::hosts_toml);
     let yaml = "mirrors:\n  a:\n    endpoint: [http://b]\n    rewrite: {'^x': y}\n";
-    text(
-        &[yaml],
-        &["&a", "*a", ": ", "- ", "{", "(", "!!"],
-        registry::registries_yaml,
-    );
+    Fuzz::new("registries.yaml", [yaml])
+        .words(&["&a", "*a", ": ", "- ", "{", "(", "!!"])
+        .text(registry::registries_yaml);
 }
 
 #[test]
 fn pax_header_of_a_stranger_does_no_harm() {
     let seed = b"12 path=a/b\n13 size=1234\n29 GNU.sparse.map=0,10,20,30\n";
-    each(
-        &[seed],
-        &["9", " ", "=", "\n", "GNU.sparse.", "-"],
-        layer::pax,
-    );
+    Fuzz::new("pax header", [seed])
+        .words(&["9", " ", "=", "\n", "GNU.sparse.", "-"])
+        .bytes(layer::pax);
 }
 
 /// A bit of everything that a layer can hold.
@@ -191,17 +142,19 @@ const TAR_WORDS: [&str; 6] = ["../", "/", "\0", ".wh.", "7777777777", "S"];
 
 #[test]
 fn archive_of_a_stranger_does_no_harm() {
-    each(&[&archive()], &TAR_WORDS, |bytes| {
-        let mut bytes = bytes.to_vec();
-        mend(&mut bytes);
-        let mut reader = Reader::new(&bytes[..]);
-        let mut buffer = [0; 4096];
-        while let Ok(Some(entry)) = reader.next() {
-            if let Kind::File(..) = entry.kind {
-                while reader.read(&mut buffer).is_ok_and(|n| n > 0) {}
+    Fuzz::new("tar", [archive()])
+        .words(&TAR_WORDS)
+        .bytes(|bytes| {
+            let mut bytes = bytes.to_vec();
+            mend(&mut bytes);
+            let mut reader = Reader::new(&bytes[..]);
+            let mut buffer = [0; 4096];
+            while let Ok(Some(entry)) = reader.next() {
+                if let Kind::File(..) = entry.kind {
+                    while reader.read(&mut buffer).is_ok_and(|n| n > 0) {}
+                }
             }
-        }
-    });
+        });
 }
 
 #[test]
@@ -209,16 +162,17 @@ fn nothing_is_written_outside_whatever_an_archive_says() {
     let dir = TempDir::new();
     let outside = dir.path().join("outside");
     std::fs::write(&outside, b"untouched").unwrap();
-    let seed = archive();
-    let mut random = Random(42);
-    for _ in 0..rounds() / 10 {
-        let mut bytes = damage(&seed, &TAR_WORDS, &mut random);
-        mend(&mut bytes);
-        let diff = dir.path().join("layer");
-        std::fs::create_dir(&diff).unwrap();
-        let _ = extract(&bytes[..], &diff);
-        super::disk::remove(&diff).unwrap();
-    }
+    Fuzz::new("layer", [archive()])
+        .words(&TAR_WORDS)
+        .one_in(10)
+        .bytes(|bytes| {
+            let mut bytes = bytes.to_vec();
+            mend(&mut bytes);
+            let diff = dir.path().join("layer");
+            std::fs::create_dir(&diff).unwrap();
+            let _ = extract(&bytes[..], &diff);
+            super::disk::remove(&diff).unwrap();
+        });
     assert_eq!(std::fs::read(&outside).unwrap(), b"untouched");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }

@@ -11,6 +11,8 @@ mod answer;
 mod connection;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod kit;
 mod link;
 mod monitor;

@@ -9,6 +9,8 @@ pub(crate) mod capabilities;
 mod command;
 mod defaults;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod mounts;
 mod namespaces;
 mod security;

@@ -236,6 +236,27 @@ fn in_range(id: i64) -> Option<u32> {
     u32::try_from(id).ok().filter(|id| *id <= MAX_ID)
 }
 
+/// Who an image's user is by damaged accounts, or with a damaged name.
+#[cfg(test)]
+pub fn fuzzed(user: &str, accounts: &Accounts) {
+    let config = oci_spec::image::ConfigBuilder::default().user(user).build();
+    let mut image = ImageConfiguration::default();
+    image.set_config(config.ok());
+    let security = LinuxContainerSecurityContext::default();
+    let Ok(found) = resolve(&security, &image, accounts) else {
+        return;
+    };
+    let ids = [found.uid, found.gid];
+    assert!(ids.iter().chain(&found.groups).all(|id| *id <= MAX_ID));
+    assert_eq!(found.groups.first(), Some(&found.gid));
+    assert!(found.home.starts_with('/') && !found.home.contains(char::is_control));
+    // A number is the number it says, whatever the accounts say.
+    if let Ok(number) = user.parse::<u32>() {
+        assert_eq!(user, number.to_string());
+        assert_eq!(found.uid, number);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

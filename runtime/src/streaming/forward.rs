@@ -82,14 +82,19 @@ fn pair(
         None if kind == "data" => stream.id.saturating_sub(2).to_string(),
         None => stream.id.to_string(),
     };
+    let data = match kind.as_str() {
+        "data" => true,
+        "error" => false,
+        // It takes no place among the halves.
+        _ => return Err(Unwanted),
+    };
     if !halves.contains_key(&request) && halves.len() >= MAX_HALVES {
         return Err(Unwanted);
     }
     let found = halves.entry(request.clone()).or_default();
-    let slot = match kind.as_str() {
-        "data" => &mut found.data,
-        "error" => &mut found.error,
-        _ => return Err(Unwanted),
+    let slot = match data {
+        true => &mut found.data,
+        false => &mut found.error,
     };
     if slot.is_some() {
         return Err(Unwanted);

@@ -5,6 +5,8 @@
 //! a minute is handed to [`Handler`] with its streams.
 
 mod forward;
+#[cfg(test)]
+mod fuzz;
 mod outcome;
 mod pipe;
 mod remote;

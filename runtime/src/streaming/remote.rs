@@ -279,6 +279,19 @@ fn take_sizes(text: &mut Vec<u8>) -> Vec<TerminalSize> {
     found
 }
 
+/// Sizes that come in pieces, damaged: what waits is bounded.
+#[cfg(test)]
+pub fn fuzzed_sizes(input: &[u8]) {
+    let mut text = Vec::new();
+    for piece in input.chunks(7) {
+        text.extend_from_slice(piece);
+        for size in take_sizes(&mut text) {
+            assert!(size.width > 0 && size.height > 0);
+        }
+        assert!(text.len() <= MAX_SIZE);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -226,6 +226,29 @@ fn list(headers: &HeaderMap, name: &str) -> Vec<String> {
         .collect()
 }
 
+/// A query and headers, damaged.
+#[cfg(test)]
+pub fn fuzzed(input: &[u8]) {
+    let request = Request::PortForward(cri_proto::v1::PortForwardRequest::default());
+    let named = ports(&request, &String::from_utf8_lossy(input));
+    assert!(named.len() <= input.len());
+    let Ok(value) = HeaderValue::from_bytes(input) else {
+        return;
+    };
+    let mut headers = HeaderMap::new();
+    for name in [UPGRADE.as_str(), "sec-websocket-protocol", STREAM_PROTOCOL] {
+        if let Ok(name) = name.parse::<http::HeaderName>() {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.append(UPGRADE, HeaderValue::from_static(SPDY));
+    headers.append(SEC_WEBSOCKET_KEY, value);
+    if let Ok(transport) = negotiate(&headers, &request) {
+        let answer = switching(&headers, transport);
+        assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -224,7 +224,10 @@ fn is_transient(status: StatusCode) -> bool {
 
 /// Seconds; a date is rare here and means the usual pause.
 fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
-    let value = response.headers().get(header::RETRY_AFTER)?;
+    seconds(response.headers().get(header::RETRY_AFTER)?)
+}
+
+fn seconds(value: &HeaderValue) -> Option<Duration> {
     let seconds = value.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
@@ -256,6 +259,29 @@ fn transport(error: &(dyn std::error::Error + 'static), connected: bool) -> Exch
     ExchangeError::Transport {
         reason: parts.join(": "),
         connected,
+    }
+}
+
+/// Where damaged redirects lead, for the tests with damaged input.
+#[cfg(test)]
+pub fn fuzzed_location(base: &str, location: &str) {
+    let url = join(base, location);
+    // A secret stays with the host that it is meant for.
+    if same_origin(base, &url) {
+        let uri: Uri = url.parse().expect("an origin has been read of it");
+        let host = uri.host().unwrap_or_default();
+        assert!(host.eq_ignore_ascii_case("a.io"), "{location:?}");
+    }
+    if let Ok(request) = request(&Ask::get(String::new()), &url, true) {
+        assert!(request.uri().host().is_some(), "{location:?}");
+    }
+}
+
+/// A pause that can be compared and told.
+#[cfg(test)]
+pub fn fuzzed_retry_after(value: &HeaderValue) {
+    if let Some(after) = seconds(value) {
+        assert_eq!(after.subsec_nanos(), 0, "{value:?}");
     }
 }
 

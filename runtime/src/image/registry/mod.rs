@@ -37,6 +37,18 @@ pub mod fuzzed {
         let _ = super::challenge::choose(std::iter::once(input));
     }
 
+    pub fn location(input: &str) {
+        for base in ["https://a.io/v2/x/blobs/y?z=1", "http://a.io"] {
+            super::exchange::fuzzed_location(base, input);
+        }
+    }
+
+    pub fn retry_after(input: &[u8]) {
+        if let Ok(value) = http::HeaderValue::from_bytes(input) {
+            super::exchange::fuzzed_retry_after(&value);
+        }
+    }
+
     pub fn hosts_toml(input: &str) {
         if let Err(reason) = super::hosts_toml::parse(input, Path::new("/")) {
             assert!(!reason.contains('\n'), "{reason:?}");

@@ -293,3 +293,36 @@ async fn write<T: AsyncWrite>(
     };
     io.write_all(&frame).await
 }
+
+/// Reads all that a client sends in its own task, where a panic is seen. Of its
+/// streams every other one is read to the end, and the rest are dropped.
+#[cfg(test)]
+pub async fn fuzzed(input: &[u8]) {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let (read, _write) = tokio::io::split(server);
+    let (out, mut outgoing) = mpsc::channel(OUT_DEPTH);
+    let (accepted, mut streams) = mpsc::channel::<Incoming>(MAX_STREAMS);
+    let reader = StreamReader {
+        io: read,
+        out,
+        accepted,
+        headers: Reader::new(),
+        open: HashMap::new(),
+        last: 0,
+    };
+    let feed = async move {
+        let _ = client.write_all(input).await;
+    };
+    let answers = async { while outgoing.recv().await.is_some() {} };
+    let take = async {
+        while let Some(mut stream) = streams.recv().await {
+            assert_eq!(stream.id % 2, 1);
+            if stream.id % 4 == 1 {
+                tokio::spawn(async move {
+                    let _ = tokio::io::copy(&mut stream.reader, &mut tokio::io::sink()).await;
+                });
+            }
+        }
+    };
+    tokio::join!(feed, reader.run(), answers, take);
+}

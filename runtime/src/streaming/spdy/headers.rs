@@ -116,6 +116,28 @@ fn parse(bytes: &[u8]) -> Option<Pairs> {
     Some(pairs)
 }
 
+/// Pairs as they stand in a block, damaged.
+#[cfg(test)]
+pub fn fuzzed_pairs(plain: &[u8]) {
+    if let Some(pairs) = parse(plain) {
+        let text: usize = pairs.iter().map(|(n, v)| n.len() + v.len()).sum();
+        // A byte that is no UTF-8 becomes three.
+        assert!(pairs.len() * 8 <= plain.len() && text <= plain.len() * 3);
+    }
+}
+
+/// Blocks in a row, damaged: what is made of them is bounded.
+#[cfg(test)]
+pub fn fuzzed_block(block: &[u8]) {
+    let mut reader = Reader::new();
+    for block in block.chunks(200) {
+        match reader.inflate(block) {
+            Ok(plain) => assert!(plain.len() <= MAX_BLOCK, "{} bytes", plain.len()),
+            Err(BadBlock) => break,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,3 +8,9 @@ pub(super) mod frame;
 pub(super) mod headers;
 
 pub use connection::{Connection, Incoming, Out};
+
+/// Parsers that only this room sees, for the tests with damaged input.
+#[cfg(test)]
+pub mod fuzzed {
+    pub use super::connection::fuzzed as connection;
+}

@@ -244,3 +244,32 @@ fn encode(out: Out, mode: Mode) -> (u8, Option<Vec<u8>>) {
         (Out::Close, _) => (frame::CLOSE, Some(NORMAL.to_be_bytes().to_vec())),
     }
 }
+
+/// Reads all that a client sends, in every mode, in its own task, where a panic
+/// is seen. Channel 0 is read to the end, nobody reads channel 4.
+#[cfg(test)]
+pub async fn fuzzed(input: &[u8]) {
+    let channels = [Encoding::Binary, Encoding::Base64].map(Mode::Channels);
+    for mode in channels.into_iter().chain([Mode::Raw]) {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let (read, _write) = tokio::io::split(server);
+        let (out, mut outgoing) = mpsc::channel(OUT_DEPTH);
+        let (pieces, mut stdin) = ChannelReader::new();
+        let (sizes, _) = ChannelReader::new();
+        let reader = MessageReader {
+            io: read,
+            out,
+            mode,
+            channels: HashMap::from([(0, pieces), (4, sizes)]),
+        };
+        let feed = async move {
+            let _ = client.write_all(input).await;
+        };
+        let answers = async { while outgoing.recv().await.is_some() {} };
+        let mut sink = tokio::io::sink();
+        let take = tokio::io::copy(&mut stdin, &mut sink);
+        let (_, (), (), taken) = tokio::join!(feed, reader.run(), answers, take);
+        // What comes out was sent.
+        assert!(taken.is_ok_and(|n| n <= input.len() as u64));
+    }
+}

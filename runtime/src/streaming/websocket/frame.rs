@@ -32,6 +32,10 @@ pub async fn read<R: AsyncRead + Unpin>(io: &mut R) -> io::Result<Frame> {
     if first & 0x70 != 0 {
         return Err(bad("reserved bits without an extension"));
     }
+    // RFC 6455, 5.5.
+    if opcode >= CLOSE && first & 0x80 == 0 {
+        return Err(bad("a control frame in pieces"));
+    }
     if second & 0x80 == 0 {
         return Err(bad("a client's frame must be masked"));
     }
@@ -90,12 +94,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn frame_is_refused_when_unmasked_or_huge() {
+    async fn frame_is_refused_when_unmasked_huge_or_a_torn_ping() {
         assert!(read(&mut &[0x81, 0x05, b'H'][..]).await.is_err());
         let huge = [0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
         assert!(read(&mut &huge[..]).await.is_err());
         let long_ping = [0x89, 0xfe, 1, 0, 0, 0, 0, 0];
         assert!(read(&mut &long_ping[..]).await.is_err());
+        let torn_ping = [0x09, 0x81, 0, 0, 0, 0, 1];
+        assert!(read(&mut &torn_ping[..]).await.is_err());
     }
 
     #[test]

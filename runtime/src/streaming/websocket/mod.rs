@@ -7,3 +7,9 @@ mod protocol;
 
 pub use connection::{Connection, Mode, raw};
 pub use protocol::{Choice, accept_key, choose};
+
+/// Parsers that only this room sees, for the tests with damaged input.
+#[cfg(test)]
+pub mod fuzzed {
+    pub use super::connection::fuzzed as connection;
+}
