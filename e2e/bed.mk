@@ -46,9 +46,9 @@ critest: ## Validate the CRI runtime (FOCUS= SKIP= WEBSOCKET=1 PRIVATE=1 SEED= N
 	    $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(SEED),--seed $(SEED)) \
 	    $(patsubst %,--round %,$(critest_rounds)) $(if $(BENCH),--bench)
 
-soak: ## 1,000 kills and 10,000 pods on the CRI runtime (KILLS= CHURN= SEED=)
+soak: ## 1,000 kills, one before each step of each verb, 10,000 pods (KILLS= STEPS= CHURN= SEED=)
 	@cargo build --workspace --bins --profile $(PROFILE)
-	@$(BED) soak --lighter $(LIGHTER) $(if $(KILLS),--kills $(KILLS)) $(if $(CHURN),--churn $(CHURN)) \
+	@$(BED) soak --lighter $(LIGHTER) $(if $(KILLS),--kills $(KILLS)) $(if $(CHURN),--churn $(CHURN)) $(if $(STEPS),--steps $(STEPS)) \
 	    $(if $(SEED),--seed $(SEED))
 
 crictl: ## Every crictl command against the CRI runtime (ARGS=case NODE=stock)

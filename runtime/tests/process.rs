@@ -7,6 +7,8 @@
 mod bed;
 #[path = "process/cves.rs"]
 mod cves;
+#[path = "common/disk.rs"]
+mod disk;
 #[path = "process/escape.rs"]
 mod escape;
 #[path = "process/frozen.rs"]

@@ -136,11 +136,17 @@ impl Store {
             self.remove(&name)?;
         }
         let content = format!("{owner}\r\n{interface}");
-        write_new(&temporary, content.as_bytes()).map_err(|e| self.error(".new", e))?;
-        match fs::hard_link(&temporary, &path) {
+        let linked = write_new(&temporary, content.as_bytes())
+            .map_err(|e| (".new", e))
+            .and_then(|()| fs::hard_link(&temporary, &path).map_err(|e| (name.as_str(), e)));
+        match linked {
             Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(e) => Err(self.error(&name, e)),
+            Err((_, e)) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err((file, e)) => {
+                // A full disk: half of it would stay there.
+                let _ = fs::remove_file(&temporary);
+                Err(self.error(file, e))
+            }
         }
     }
 

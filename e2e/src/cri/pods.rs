@@ -56,31 +56,66 @@ impl Pods {
     }
 
     pub async fn start_with(&self, name: &str, command: &[&str]) -> Result<Pod> {
-        let config = self.sandbox(name);
-        let request = RunPodSandboxRequest {
-            config: Some(config.clone()),
-            ..Default::default()
-        };
-        let ran = self.cri.run_pod_sandbox(request).await;
-        let sandbox = ran.context("RunPodSandbox")?.pod_sandbox_id;
-        let request = CreateContainerRequest {
-            pod_sandbox_id: sandbox.clone(),
-            config: Some(container(command)),
-            sandbox_config: Some(config),
-        };
-        let created = self.cri.create_container(request).await;
-        let container = created.context("CreateContainer")?.container_id;
-        let request = StartContainerRequest {
-            container_id: container.clone(),
-        };
-        let started = self.cri.start_container(request).await;
-        started.context("StartContainer")?;
+        let sandbox = self.run_sandbox(name).await?;
+        let container = self.create(name, &sandbox, command).await?;
+        self.start_container(&container).await?;
         Ok(Pod { sandbox, container })
     }
 
+    /// Answers the sandbox's id.
+    pub async fn run_sandbox(&self, name: &str) -> Result<String> {
+        let request = RunPodSandboxRequest {
+            config: Some(self.sandbox(name)),
+            ..Default::default()
+        };
+        let ran = self.cri.run_pod_sandbox(request).await;
+        Ok(ran.context("RunPodSandbox")?.pod_sandbox_id)
+    }
+
+    /// A container in the sandbox of that name; answers its id.
+    pub async fn create(&self, name: &str, sandbox: &str, command: &[&str]) -> Result<String> {
+        let request = CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(container(command)),
+            sandbox_config: Some(self.sandbox(name)),
+        };
+        let created = self.cri.create_container(request).await;
+        Ok(created.context("CreateContainer")?.container_id)
+    }
+
+    pub async fn start_container(&self, container: &str) -> Result<()> {
+        let request = StartContainerRequest {
+            container_id: container.to_owned(),
+        };
+        let started = self.cri.start_container(request).await;
+        started.map(drop).context("StartContainer")
+    }
+
+    /// With no grace.
+    pub async fn stop_container(&self, container: &str) -> Result<()> {
+        let request = StopContainerRequest {
+            container_id: container.to_owned(),
+            timeout: 0,
+        };
+        let stopped = self.cri.stop_container(request).await;
+        stopped.map(drop).context("StopContainer")
+    }
+
+    pub async fn remove_container(&self, container: &str) -> Result<()> {
+        let request = RemoveContainerRequest {
+            container_id: container.to_owned(),
+        };
+        let removed = self.cri.remove_container(request).await;
+        removed.map(drop).context("RemoveContainer")
+    }
+
     pub async fn exec(&self, pod: &Pod, command: &[&str]) -> Result<()> {
+        self.exec_in(&pod.container, command).await
+    }
+
+    pub async fn exec_in(&self, container: &str, command: &[&str]) -> Result<()> {
         let request = ExecSyncRequest {
-            container_id: pod.container.clone(),
+            container_id: container.to_owned(),
             cmd: words(command),
             timeout: 10,
         };
@@ -95,16 +130,22 @@ impl Pods {
 
     /// As a kubelet does with a pod whose grace is over.
     pub async fn tear_down(&self, pod: &Pod) -> Result<()> {
-        let pod_sandbox_id = pod.sandbox.clone();
-        let stop = StopPodSandboxRequest {
-            pod_sandbox_id: pod_sandbox_id.clone(),
-        };
-        let stopped = self.cri.stop_pod_sandbox(stop).await;
-        stopped.context("StopPodSandbox")?;
-        let remove = RemovePodSandboxRequest { pod_sandbox_id };
-        let removed = self.cri.remove_pod_sandbox(remove).await;
-        removed.context("RemovePodSandbox")?;
-        Ok(())
+        self.stop_sandbox(&pod.sandbox).await?;
+        self.remove_sandbox(&pod.sandbox).await
+    }
+
+    pub async fn stop_sandbox(&self, sandbox: &str) -> Result<()> {
+        let pod_sandbox_id = sandbox.to_owned();
+        let request = StopPodSandboxRequest { pod_sandbox_id };
+        let stopped = self.cri.stop_pod_sandbox(request).await;
+        stopped.map(drop).context("StopPodSandbox")
+    }
+
+    pub async fn remove_sandbox(&self, sandbox: &str) -> Result<()> {
+        let pod_sandbox_id = sandbox.to_owned();
+        let request = RemovePodSandboxRequest { pod_sandbox_id };
+        let removed = self.cri.remove_pod_sandbox(request).await;
+        removed.map(drop).context("RemovePodSandbox")
     }
 
     /// Removes every pod of this name prefix; the answer is how many there were.

@@ -6,8 +6,9 @@ use crate::cri::gone::Traces;
 use crate::cri::pods::Pods;
 use crate::image::catalog;
 use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Pods at once.
@@ -81,11 +82,18 @@ fn standing(stand: &Stand) -> Result<Standing> {
 }
 
 fn files(dir: &Path) -> usize {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .map(|e| match e.file_type() {
-            Ok(kind) if kind.is_dir() => 1 + files(&e.path()),
-            _ => 1,
-        })
-        .sum()
+    let mut all = BTreeSet::new();
+    paths(dir, &mut all);
+    all.len()
+}
+
+/// Everything below a folder.
+pub fn paths(dir: &Path, all: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            paths(&path, all);
+        }
+        all.insert(path);
+    }
 }

@@ -1,5 +1,6 @@
 //! kill -9 at random moments under a load of creates and deletes.
 
+use super::HANGS;
 use super::witness::Witness;
 use crate::cgroup;
 use crate::cri::Stand;
@@ -22,8 +23,6 @@ const WORKERS: usize = 4;
 const WITNESSES: usize = 3;
 /// The names of the load's pods.
 const LOAD: &str = "load-";
-/// A step that takes longer hangs.
-const HANGS: Duration = Duration::from_secs(60);
 
 pub async fn kills(stand: &Stand, kills: usize, seed: u64) -> Result<()> {
     println!("  {kills} kills, seed {seed}");
@@ -173,7 +172,7 @@ impl<'a> Killer<'a> {
                 println!("    {number}/{kills} kills, {done} whole lives, {spent} s");
             }
         }
-        self.serving().await?;
+        super::serving(self.stand).await?;
         println!("    killed: {:?}", self.counts);
         Ok(self)
     }
@@ -235,23 +234,6 @@ impl<'a> Killer<'a> {
         let _ = kill(Pid::from_raw(victim), Signal::SIGKILL);
         self.count(what);
         Ok(())
-    }
-
-    async fn serving(&mut self) -> Result<()> {
-        let end = Instant::now() + HANGS;
-        loop {
-            if let Ok(pods) = Pods::connect(self.stand).await
-                && pods.remove_all("no pod has this name").await.is_ok()
-            {
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < end,
-                "no agent serves: {}",
-                self.stand.machine.last_words("lighter")
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
     }
 
     /// Only the agent and one spawner may be there when no pod is.

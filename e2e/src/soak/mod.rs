@@ -2,15 +2,22 @@
 
 mod churn;
 mod kills;
+mod steps;
+mod trace;
 mod witness;
 
 use crate::cluster::Bed;
+use crate::cri::pods::Pods;
 use crate::cri::{Options, Stand};
 use crate::image::catalog;
 use crate::node::Kind;
 use crate::progress::step;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A step that takes longer hangs.
+const HANGS: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub struct Soak {
@@ -20,6 +27,9 @@ pub struct Soak {
     /// Pods made and removed, with memory, descriptors and disk watched
     #[arg(long, default_value_t = 10_000)]
     churn: usize,
+    /// Steps of each verb before which the agent is killed, at most
+    #[arg(long, default_value_t = 10_000)]
+    steps: usize,
     /// What decides the moments and victims; printed, so that a run can be repeated
     #[arg(long)]
     seed: Option<u64>,
@@ -36,7 +46,7 @@ impl Soak {
             kind: Kind::Lighter,
             lighter: self.lighter.as_deref(),
             private: false,
-            images: &[catalog::BUSYBOX_IMAGE],
+            images: &[catalog::BUSYBOX_IMAGE, catalog::PAUSE],
         };
         let stand = step("runtime and registry up", || Stand::up(bed, &options))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -47,22 +57,50 @@ impl Soak {
             .seed
             .unwrap_or_else(|| u64::from(std::process::id()) << 16 | 1);
         let soaked = runtime.block_on(async {
-            kills::kills(&stand, self.kills, seed).await?;
-            churn::churn(&stand, self.churn).await
+            if self.kills > 0 {
+                kills::kills(&stand, self.kills, seed).await?;
+            }
+            let steps = match self.steps {
+                0 => 0,
+                most => steps::steps(&stand, most).await?,
+            };
+            if self.churn > 0 {
+                churn::churn(&stand, self.churn).await?;
+            }
+            anyhow::Ok(steps)
         });
         drop(runtime);
         // What was left is shown before it is taken away with the machine.
-        if let Err(error) = &soaked {
-            let log = bed.cache.dir("soak")?.join("lighter.log");
-            std::fs::copy(stand.machine.log("lighter"), &log)?;
-            println!("soak: FAILED (log: {}): {error:#}", log.display());
-        } else {
-            println!(
-                "soak: {} kills, {} pods: nothing lost, nothing left",
+        match &soaked {
+            Err(error) => {
+                let log = bed.cache.dir("soak")?.join("lighter.log");
+                std::fs::copy(stand.machine.log("lighter"), &log)?;
+                println!("soak: FAILED (log: {}): {error:#}", log.display());
+            }
+            Ok(steps) => println!(
+                "soak: {} kills, {steps} steps of verbs, {} pods: nothing lost, nothing left",
                 self.kills, self.churn
-            );
+            ),
         }
         stand.down()?;
         Ok(soaked.is_ok())
+    }
+}
+
+/// Until the agent that was started last answers.
+async fn serving(stand: &Stand) -> Result<()> {
+    let end = Instant::now() + HANGS;
+    loop {
+        if let Ok(pods) = Pods::connect(stand).await
+            && pods.remove_all("no pod has this name").await.is_ok()
+        {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < end,
+            "no agent serves: {}",
+            stand.machine.last_words("lighter")
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

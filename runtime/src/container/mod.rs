@@ -118,17 +118,17 @@ impl Container {
         Ok(())
     }
 
-    /// It runs since `now`, unless its end has been seen already.
-    ///
-    /// # Errors
-    /// As [`update`](Self::update).
-    pub fn started(&self, now: i64) -> Result<(), RecordError> {
-        self.update(|record| {
-            record.started_at = now.min(record.finished_at.unwrap_or(now));
-            if record.state == State::Created {
-                record.state = State::Running;
-            }
-        })
+    /// It runs since `now`, unless its end has been seen already. That is true
+    /// whether or not it can be written down.
+    pub fn started(&self, now: i64) {
+        let mut record = self.lock();
+        record.started_at = now.min(record.finished_at.unwrap_or(now));
+        if record.state == State::Created {
+            record.state = State::Running;
+        }
+        if let Err(error) = write_record(&self.dir, &*record) {
+            tracing::warn!(container = self.id, %error, "the start of a container is not on disk");
+        }
     }
 
     /// It has ended; `false` when that was known. What the kernel says is true

@@ -32,6 +32,9 @@ pub struct Sandbox {
     events: mpsc::UnboundedSender<Event>,
 }
 
+/// How long a monitor that has answered its last request may take to end.
+const MONITOR_END: std::time::Duration = std::time::Duration::from_secs(2);
+
 impl Sandbox {
     /// Makes the handle of the monitor's first answer.
     pub(super) fn open(
@@ -306,12 +309,17 @@ impl Sandbox {
         .await
     }
 
-    /// Until the monitor is no more, and its namespaces with it.
+    /// Until the monitor is no more, and its namespaces with it. One that still
+    /// has a write in flight on a frozen file system ends when that is thawed.
     async fn await_end(&self) {
         if let Ok(copy) = self.monitor.try_clone()
             && let Ok(pidfd) = crate::sys::watch(copy)
+            && tokio::time::timeout(MONITOR_END, pidfd.readable())
+                .await
+                .is_err()
         {
-            let _ = pidfd.readable().await;
+            let pid = self.monitor_pid;
+            tracing::warn!(sandbox = %self.id, pid, "the monitor ends when the file system of a log takes what is in flight");
         }
     }
 

@@ -73,6 +73,17 @@ impl Sandbox {
         Ok(())
     }
 
+    /// As [`update`](Self::update), of what has happened whether or not it can be
+    /// written down: a full disk keeps no pod from being taken down, and the next
+    /// start finds it out anew.
+    pub fn settle(&self, change: impl FnOnce(&mut Record)) {
+        let mut record = self.lock();
+        change(&mut record);
+        if let Err(error) = write_record(&self.dir, &*record) {
+            tracing::warn!(sandbox = self.id, %error, "what became of a sandbox is not on disk");
+        }
+    }
+
     /// Whether containers can be made in it.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -114,9 +114,10 @@ pub(crate) fn write_record<T: Serialize>(dir: &Path, record: &T) -> Result<(), R
         std::fs::write(&temp, serde_json::to_vec(record)?)?;
         std::fs::rename(&temp, &path)
     };
-    write().map_err(|source| RecordError::Write {
-        path: path.clone(),
-        source,
+    write().map_err(|source| {
+        // Half of one: the disk is full.
+        let _ = std::fs::remove_file(&temp);
+        RecordError::Write { path, source }
     })
 }
 

@@ -310,6 +310,7 @@ fn hold(core: &Core, request: &Request) -> Result<(), VerbError> {
             .keep(&owner)
             .map_err(|source| VerbError::Hold {
                 id: request.id.clone(),
+                path: core.config.state.join("held"),
                 source,
             })?;
     }
@@ -400,7 +401,7 @@ fn io(
 }
 
 /// A container that could not be made leaves nothing.
-async fn undo(core: &Arc<Core>, sandbox: &Sandbox, id: &str) {
+pub(super) async fn undo(core: &Core, sandbox: &Sandbox, id: &str) {
     if let Some(engine) = sandbox.engine() {
         let _ = engine.remove_container(id).await;
     }

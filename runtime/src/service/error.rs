@@ -62,8 +62,12 @@ pub enum VerbError {
     NotShared { path: PathBuf, mount: PathBuf },
     #[error("make {path}")]
     Make { path: PathBuf, source: io::Error },
-    #[error("keep the image's layers for container {id}")]
-    Hold { id: String, source: io::Error },
+    #[error("keep the image's layers for container {id} in {path}")]
+    Hold {
+        id: String,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error("streams of the command")]
     Streams { source: io::Error },
     #[error("set up the pod's network")]

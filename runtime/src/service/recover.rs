@@ -3,13 +3,13 @@
 
 use super::VerbError;
 use super::core::{Core, delete, now};
-use super::create_container::SPEC;
+use super::create_container::{SPEC, undo};
 use super::error::chain;
 use super::events::lost;
 use crate::cgroup::CgroupPath;
 use crate::container::{Container, Record as ContainerRecord, State as ContainerState};
 use crate::process::AdoptError;
-use crate::sandbox::{Identified, Record, Sandbox, State, read_record};
+use crate::sandbox::{Identified, Record, RecordError, Sandbox, State, read_record};
 use futures::future::join_all;
 use oci_spec::runtime::Spec;
 use std::collections::HashSet;
@@ -44,6 +44,7 @@ impl Core {
         let Found {
             sandbox,
             containers,
+            cut_short,
             broken,
         } = found;
         let id = sandbox.id().to_owned();
@@ -72,6 +73,10 @@ impl Core {
         for container in half_made {
             let taken = self.take_container(&container).await;
             warn(&id, "a half-made container stays", taken);
+        }
+        for container in cut_short {
+            tracing::info!(container, "what is left of a container is removed");
+            undo(self, &sandbox, &container).await;
         }
         if state == State::Creating {
             self.sandboxes.remove(&id);
@@ -197,6 +202,8 @@ fn warn(id: &str, what: &str, result: Result<(), VerbError>) {
 struct Found {
     sandbox: Arc<Sandbox>,
     containers: Vec<Arc<Container>>,
+    /// Ids of those whose creation or removal was cut short.
+    cut_short: Vec<String>,
     /// A container's record can't be read: the pod is stopped.
     broken: bool,
 }
@@ -206,12 +213,17 @@ fn load(dir: &Path, layers: &Path) -> Result<Found, String> {
     let sandbox = Arc::new(Sandbox::new(dir.to_owned(), record));
     let mut found = Found {
         containers: Vec::new(),
+        cut_short: Vec::new(),
         broken: false,
         sandbox: sandbox.clone(),
     };
     for dir in entries(&sandbox.containers_dir()) {
         match load_container(&dir, layers, &sandbox) {
-            Ok(container) => found.containers.push(Arc::new(container)),
+            Ok(Some(container)) => found.containers.push(Arc::new(container)),
+            Ok(None) => {
+                let id = dir.file_name().unwrap_or_default().to_string_lossy();
+                found.cut_short.push(id.into_owned());
+            }
             Err(error) => {
                 tracing::error!(
                     sandbox = sandbox.id(),
@@ -225,20 +237,34 @@ fn load(dir: &Path, layers: &Path) -> Result<Found, String> {
     Ok(found)
 }
 
-fn load_container(dir: &Path, layers: &Path, sandbox: &Arc<Sandbox>) -> Result<Container, String> {
-    let record: ContainerRecord = read_record(dir).map_err(|e| chain(&e))?;
+/// None: it is half-made or half-removed. The spec is written before the record,
+/// and a container that is being removed has ended.
+fn load_container(
+    dir: &Path,
+    layers: &Path,
+    sandbox: &Arc<Sandbox>,
+) -> Result<Option<Container>, String> {
+    let missing = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+    let record: ContainerRecord = match read_record(dir) {
+        Err(RecordError::Read { source, .. }) if missing(&source) => return Ok(None),
+        record => record.map_err(|e| chain(&e))?,
+    };
     let path = dir.join(SPEC);
-    let text = std::fs::read(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
+    let text = match std::fs::read(&path) {
+        Err(e) if missing(&e) && record.state == ContainerState::Exited => return Ok(None),
+        text => text.map_err(|e| format!("read {}: {e}", path.display()))?,
+    };
     let spec: Spec =
         serde_json::from_slice(&text).map_err(|e| format!("read {}: {e}", path.display()))?;
     let layer = layers.join(&record.id);
-    Ok(Container::new(
-        dir.to_owned(),
+    let dir = dir.to_owned();
+    Ok(Some(Container::new(
+        dir,
         layer,
         sandbox.clone(),
         spec,
         record,
-    ))
+    )))
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {

@@ -30,6 +30,10 @@ pub(super) async fn start_container(
 async fn start(core: &Core, container: &Container) -> Result<(), VerbError> {
     let _changing = container.changing.lock().await;
     let state = container.state();
+    // Asked for a second time, by one who has not seen the first answer.
+    if state == State::Running {
+        return Ok(());
+    }
     if state != State::Created {
         return Err(VerbError::NotCreated {
             id: container.id().to_owned(),
@@ -44,7 +48,7 @@ async fn start(core: &Core, container: &Container) -> Result<(), VerbError> {
         fail(core, container, &error);
         return Err(error.into());
     }
-    container.started(now())?;
+    container.started(now());
     core.emit(
         ContainerEventType::ContainerStartedEvent,
         container.id(),

@@ -88,7 +88,7 @@ impl Core {
             self.cgroups.kill_and_remove(&cgroup).await?;
         }
         if sandbox.read(|r| r.state) == State::Ready {
-            sandbox.update(|record| record.state = State::NotReady)?;
+            sandbox.settle(|record| record.state = State::NotReady);
             self.emit(
                 ContainerEventType::ContainerStoppedEvent,
                 sandbox.id(),
@@ -109,11 +109,11 @@ impl Core {
         self.network
             .del(&network.pod, netns.as_deref(), network.attachment.as_ref())
             .await?;
-        sandbox.update(|record| {
+        sandbox.settle(|record| {
             if let Some(network) = &mut record.network {
                 network.released = true;
             }
-        })?;
+        });
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use super::registry;
 use cri_proto::v1::*;
 use cri_proto::{Cri, Status};
 use runtime::{Config, Runtime};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,15 +63,38 @@ impl Pod {
     }
 }
 
+/// A folder that a runtime writes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Records and sockets.
+    State,
+    /// Images and writable layers.
+    Root,
+    Logs,
+}
+
+fn image() -> ImageSpec {
+    ImageSpec {
+        image: IMAGE.to_owned(),
+        ..Default::default()
+    }
+}
+
 /// A runtime with everything of its own.
 pub struct Bed {
     pub runtime: Arc<Runtime>,
     dir: PathBuf,
+    logs: PathBuf,
     config: Config,
 }
 
 impl Bed {
     pub async fn new(name: &str) -> Self {
+        Self::on(name, None).await
+    }
+
+    /// With one of its folders elsewhere.
+    pub async fn on(name: &str, place: Option<(Place, &Path)>) -> Self {
         let dir = PathBuf::from(format!("/run/lighter-cri-{}-{name}", std::process::id()));
         let certs = dir.join("certs.d/registry.test");
         std::fs::create_dir_all(&certs).expect("dir");
@@ -86,27 +109,47 @@ impl Bed {
             cgroup_root: format!("/lighter-cri-{}-{name}", std::process::id()),
             ..Config::default()
         };
+        let (mut config, mut logs) = (config, dir.join("logs"));
+        match place {
+            Some((Place::State, path)) => config.state = path.to_owned(),
+            Some((Place::Root, path)) => config.root = path.to_owned(),
+            Some((Place::Logs, path)) => logs = path.to_owned(),
+            None => {}
+        }
         let runtime = Runtime::open(config.clone()).await.expect("runtime");
-        let pull = PullImageRequest {
-            image: Some(ImageSpec {
-                image: IMAGE.to_owned(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        runtime.pull_image(pull).await.expect("pulled");
-        Self {
+        let bed = Self {
             runtime,
             dir,
+            logs,
             config,
-        }
+        };
+        bed.pull().await.expect("pulled");
+        bed
+    }
+
+    pub async fn pull(&self) -> Result<(), Status> {
+        let request = PullImageRequest {
+            image: Some(image()),
+            ..Default::default()
+        };
+        self.runtime.pull_image(request).await.map(drop)
+    }
+
+    pub async fn remove_image(&self) -> Result<(), Status> {
+        let image = Some(image());
+        let request = RemoveImageRequest { image };
+        self.runtime.remove_image(request).await.map(drop)
     }
 
     fn logs(&self, pod: &str) -> PathBuf {
-        self.dir.join("logs").join(pod)
+        self.logs.join(pod)
     }
 
     pub async fn run_pod(&self, pod: Pod) -> String {
+        self.try_run_pod(pod).await.expect("pod runs")
+    }
+
+    pub async fn try_run_pod(&self, pod: Pod) -> Result<String, Status> {
         let mut config = pod.config;
         let name = config.metadata.clone().expect("metadata").name;
         config.log_directory = self.logs(&name).display().to_string();
@@ -115,7 +158,7 @@ impl Bed {
             runtime_handler: String::new(),
         };
         let response = self.runtime.run_pod_sandbox(request).await;
-        response.expect("pod runs").pod_sandbox_id
+        response.map(|r| r.pod_sandbox_id)
     }
 
     pub fn container(&self, name: &str, command: &[&str]) -> ContainerConfig {
@@ -383,7 +426,7 @@ fn cgroup_dirs(root: &str) -> Vec<PathBuf> {
     dirs
 }
 
-fn remove(dir: &std::path::Path) -> bool {
+fn remove(dir: &Path) -> bool {
     let _ = std::fs::remove_dir(dir.join("lighter-monitors"));
     std::fs::remove_dir(dir).is_ok()
 }

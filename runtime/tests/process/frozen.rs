@@ -1,62 +1,18 @@
 //! A log file system that stands still.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::Duration;
 
 use super::bed::{Bed, Container};
+use super::disk::Disk;
 
-/// A small file system of its own, thawed and unmounted whatever happens.
-struct Disk {
-    dir: PathBuf,
-}
-
-fn run(program: &str, args: &[&Path]) {
-    let status = Command::new(program)
-        .args(args)
-        .stdout(std::process::Stdio::null())
-        .status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "{program} {args:?}"
-    );
-}
-
-impl Disk {
-    fn new(bed: &Bed) -> Self {
-        let (image, dir) = (bed.dir.join("disk.img"), bed.dir.join("disk"));
-        let file = std::fs::File::create(&image).expect("image");
-        file.set_len(16 << 20).expect("image");
-        std::fs::create_dir(&dir).expect("dir");
-        run("mkfs.ext4", &["-q".as_ref(), &image]);
-        run("mount", &["-o".as_ref(), "loop".as_ref(), &image, &dir]);
-        Self { dir }
-    }
-
-    fn freeze(&self) {
-        run("fsfreeze", &["-f".as_ref(), &self.dir]);
-    }
-
-    fn thaw(&self) {
-        let _ = Command::new("fsfreeze")
-            .arg("-u")
-            .arg(&self.dir)
-            .stderr(std::process::Stdio::null())
-            .status();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        self.thaw();
-        let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
-    }
-}
+/// What nobody may wait longer for; the file system stays frozen.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 #[ignore = "needs root: namespaces, mounts and a loop device"]
 async fn exit_and_exec_are_not_held_up_when_the_logs_file_system_is_frozen() {
     let mut bed = Bed::new("frozen").await;
-    let disk = Disk::new(&bed);
+    let disk = Disk::ext4(&bed.dir.join("disk"), 16 << 20);
     let sandbox = bed.sandbox("s1").await;
     let mut path = Vec::new();
     for (id, script) in [
@@ -80,11 +36,51 @@ async fn exit_and_exec_are_not_held_up_when_the_logs_file_system_is_frozen() {
     // What was held back is written, though its container has ended.
     let written = async {
         while !std::fs::read_to_string(&path[0]).is_ok_and(|log| log.ends_with("F late\n")) {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), written)
+    tokio::time::timeout(Duration::from_secs(10), written)
         .await
         .expect("written");
     sandbox.shutdown().await.expect("shutdown");
+}
+
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts and a loop device"]
+async fn container_and_sandbox_are_removed_while_the_logs_file_system_is_frozen() {
+    let mut bed = Bed::new("frozen-end").await;
+    let disk = Disk::ext4(&bed.dir.join("disk"), 16 << 20);
+    let sandbox = bed.sandbox("s1").await;
+    for (id, script) in [
+        ("ended", "echo late; exit 3"),
+        (
+            "busy",
+            "while :; do echo 0123456789012345678901234567890; done",
+        ),
+    ] {
+        let mut spec = bed.container(id, Container::sh(script));
+        spec.io.log = Some(disk.dir.join(id));
+        sandbox.create_container(spec).await.expect("create");
+    }
+    disk.freeze();
+    sandbox.start_container("busy").await.expect("start");
+    sandbox.start_container("ended").await.expect("start");
+    assert_eq!(bed.exit("ended").await.code, 3);
+    let monitor = sandbox.monitor_pid();
+    let teardown = async {
+        sandbox.remove_container("ended").await.expect("remove");
+        sandbox.remove_container("busy").await.expect("remove");
+        sandbox.shutdown().await.expect("shutdown");
+    };
+    let ended = tokio::time::timeout(PATIENCE, teardown).await;
+    assert!(ended.is_ok(), "the removal waits for the file system");
+    assert!(bed.engine().found().is_empty());
+    disk.thaw();
+    let gone = async {
+        while std::fs::exists(format!("/proc/{monitor}")).is_ok_and(|there| there) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let gone = tokio::time::timeout(PATIENCE, gone).await;
+    assert!(gone.is_ok(), "the monitor stays");
 }

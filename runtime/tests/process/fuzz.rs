@@ -1,7 +1,7 @@
 //! The monitor's socket, fed with damaged requests.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use ::fuzz::Fuzz;
@@ -49,6 +49,26 @@ struct Shutdown {
     asked: Option<Vec<u8>>,
 }
 
+fn send(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(fds.is_empty() || control.push(SendAncillaryMessage::ScmRights(fds)));
+    let data = [IoSlice::new(bytes)];
+    rustix::net::sendmsg(socket, &data, &mut control, SendFlags::NOSIGNAL).expect("send");
+}
+
+/// Says that a stage goes on as this process.
+pub fn send_done(channel: &OwnedFd, pid: u32, pidfd: &OwnedFd) {
+    #[derive(Clone, PartialEq, Message)]
+    struct Done {
+        #[prost(uint32, tag = "1")]
+        pid: u32,
+    }
+    let mut frame = vec![0x92, 2];
+    frame.extend(Done { pid }.encode_length_delimited_to_vec());
+    send(channel, &frame, &[pidfd.as_fd()]);
+}
+
 struct Agent(OwnedFd);
 
 impl Agent {
@@ -56,19 +76,14 @@ impl Agent {
         let flags = SocketFlags::CLOEXEC;
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let socket = rustix::net::socket_with(family, kind, flags, None).expect("socket");
-        let address = SocketAddrUnix::new(dir.join("monitor.sock")).expect("address");
+        let address = SocketAddrUnix::new(dir.join("m.sock")).expect("address");
         rustix::net::connect(&socket, &address).expect("connect");
         Self(socket)
     }
 
     fn send(&self, bytes: &[u8], fds: usize) {
         let null = std::fs::File::open("/dev/null").expect("null");
-        let fds = vec![null.as_fd(); fds];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(fds.is_empty() || control.push(SendAncillaryMessage::ScmRights(&fds)));
-        let data = [IoSlice::new(bytes)];
-        rustix::net::sendmsg(&self.0, &data, &mut control, SendFlags::NOSIGNAL).expect("send");
+        send(&self.0, bytes, &vec![null.as_fd(); fds]);
     }
 
     /// Asks for the monitor's state and reads all answers up to it.

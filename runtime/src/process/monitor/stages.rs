@@ -17,7 +17,7 @@ use rustix::pipe::PipeFlags;
 use super::super::stage::{self, PidNamespace, Purpose, Stage};
 use super::super::step::{At, Failure, Step};
 use super::super::wire::{self, Body, Done, Failed, Frame, PidOf, Why};
-use super::super::{kit, seqpacket_pair};
+use super::super::{answer, kit, seqpacket_pair};
 use super::container::{Container, Output};
 use super::exits::Execution;
 use super::line::{Lines, Stream};
@@ -290,12 +290,22 @@ impl Monitor {
         }
     }
 
-    /// The stage goes on in another process.
+    /// The stage goes on in another process. A container that may trace has the
+    /// channel of a sibling that has just entered its PID namespace, so the word
+    /// is taken for no process but a child of ours that is nobody yet.
     fn sibling(&mut self, key: u32, pid: i32, mut fds: Vec<OwnedFd>) {
-        let Some(pending) = self.pending.get_mut(&key) else {
+        let reaped = self.early.iter().any(|(early, _)| *early == pid);
+        let ours = |pidfd: &OwnedFd| match answer::pid_of(pidfd) {
+            Ok(found) => found == pid && is_child(pidfd),
+            // It has ended, and nothing can be done with its descriptor.
+            Err(_) => reaped,
+        };
+        let Some(pidfd) = fds.pop().filter(ours) else {
             return;
         };
-        let Some(pidfd) = fds.pop() else {
+        let known = self.containers.values().any(|c| c.pid == pid)
+            || self.executions.iter().any(|e| e.pid == pid);
+        let Some(pending) = self.pending.get_mut(&key).filter(|_| !known) else {
             return;
         };
         match &mut pending.what {
@@ -440,6 +450,14 @@ impl Monitor {
             }
         }
     }
+}
+
+/// Whether the process is a child of ours that has not been waited for.
+fn is_child(pidfd: &OwnedFd) -> bool {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    // The child stays to be waited for; that of somebody else is ECHILD.
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::PidFd(pidfd.as_fd()), look).is_ok()
 }
 
 fn fork_stage(flags: i32, mut stage: Stage<'_>) -> Result<Child, Failure> {
