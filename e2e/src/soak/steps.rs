@@ -49,6 +49,9 @@ pub async fn steps(stand: &Stand, most: usize) -> Result<usize> {
     let pods = Pods::connect(stand).await?;
     let mut all = 0;
     pods.pull(catalog::BUSYBOX_IMAGE.names[0]).await?;
+    // The first pod makes the bridge, which stays.
+    let first = pods.start(NAME).await?;
+    pods.tear_down(&first).await?;
     let mut trial = Trial {
         stand,
         agent: None,
