@@ -54,3 +54,20 @@ modules() {
             | awk '/^insmod/ { print $2 }'
     done | awk '!seen[$0]++'
 }
+
+# add SUITE ROOT PACKAGE…: their files, in a root that has what they are linked with.
+# None of their scripts is run.
+add() {
+    local suite=$1 root=$2 package
+    shift 2
+    for package in "$@"; do
+        local dir=$cache/packages/$suite/$package
+        [ -e "$dir" ] || {
+            rm -rf "$dir.partial" && mkdir -p "$dir.partial"
+            refresh "$suite"
+            (cd "$dir.partial" && apt_of "$suite" apt-get download "$package") || return
+            mv "$dir.partial" "$dir"
+        }
+        dpkg-deb --fsys-tarfile "$dir"/*.deb | tar -x -C "$root" --keep-directory-symlink || return
+    done
+}

@@ -2,7 +2,7 @@
 
 # What a minimal node has, and what the checks use.
 root_packages=(dpkg base-files base-passwd bash coreutils dash debianutils diffutils findutils grep gzip hostname
-    libc-bin login mawk mount sed tar util-linux systemd systemd-sysv dbus procps iproute2 kmod)
+    libc-bin login mawk mount perl-base sed tar util-linux systemd systemd-sysv dbus procps iproute2 kmod)
 
 # debian_root SUITE: a tar of the suite's minimal root; cached by what is in it.
 debian_root() {
@@ -15,16 +15,16 @@ debian_root() {
     refresh "$suite"
     mmdebstrap --quiet --mode=root --variant=custom --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
         --include="$(IFS=, && echo "${root_packages[*]}")" \
-        "$suite" "$root_tar.partial.tar" "$cache/apt/$suite/sources.list"
+        "$suite" "$root_tar.partial.tar" "$cache/apt/$suite/sources.list" || return
     mv "$root_tar.partial.tar" "$root_tar"
 }
 
 # systemd SUITE DIR: a machine whose disk is its root; check is its one job.
 systemd() {
     local suite=$1 dir=$2 root=$2/debian
-    debian_root bookworm
+    debian_root bookworm || return
     initramfs "$suite" "$dir/root"
-    cp "$here/systemd/init" "$dir/root/init"
+    cp "$here/disk-init" "$dir/root/init"
     chmod 755 "$dir/root/init"
     pack "$dir/root" "$dir/initrd"
 

@@ -88,16 +88,22 @@ pub fn push(bed: &Bed, machine: &Machine, images: &[Image]) -> Result<()> {
     })
 }
 
+/// A mirror in plain HTTP. `server` points at it too: nothing falls back to the internet.
+pub fn hosts_toml(address: &str) -> String {
+    format!(
+        "server = \"http://{address}\"\n\n[host.\"http://{address}\"]\n  \
+         capabilities = [\"pull\", \"resolve\"]\n"
+    )
+}
+
 /// `certs.d/<host>/hosts.toml` for every mirrored name, as containerd and Lighter read them.
-/// `server` points at the mirror too: nothing falls back to the internet.
 pub fn configure_mirrors(machine: &Machine, certs_d: &str) -> Result<()> {
     let mirrored = MIRRORED.map(|host| (host, ADDRESS));
     for (host, address) in mirrored.into_iter().chain([(PRIVATE, PRIVATE_ADDRESS)]) {
-        let hosts = format!(
-            "server = \"http://{address}\"\n\n[host.\"http://{address}\"]\n  \
-             capabilities = [\"pull\", \"resolve\"]\n"
-        );
-        machine.write(&format!("{certs_d}/{host}/hosts.toml"), &hosts)?;
+        machine.write(
+            &format!("{certs_d}/{host}/hosts.toml"),
+            &hosts_toml(address),
+        )?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod binary;
+mod export;
 mod report;
 
 use crate::cluster::Bed;
@@ -47,6 +48,12 @@ pub struct Critest {
     /// critest's own benchmarks on both runtimes instead
     #[arg(long)]
     bench: bool,
+    /// Only write what a run takes into this folder: critest, a registry's storage, certs.d
+    #[arg(long)]
+    export: Option<PathBuf>,
+    /// Only sum up reports of runs elsewhere
+    #[arg(long)]
+    report: Vec<PathBuf>,
     /// The lighter program [default: $LIGHTER_BIN, or the one beside bed]
     #[arg(long)]
     lighter: Option<PathBuf>,
@@ -58,6 +65,13 @@ impl Critest {
         if self.bench {
             bench::bench(bed, self.lighter.as_deref())?;
             return Ok(true);
+        }
+        if let Some(dir) = &self.export {
+            export::export(bed, dir)?;
+            return Ok(true);
+        }
+        if !self.report.is_empty() {
+            return sum_up(&self.report);
         }
         let rounds = if self.round.is_empty() {
             &[Round::Shared, Round::Websocket, Round::Private][..]
@@ -152,6 +166,15 @@ fn run(stand: &Stand, flags: &[String], kept: &Path) -> Result<Outcomes> {
     fs::write(kept.with_extension("json"), &json)?;
     fs::remove_file(stand.machine.path(REPORT))?;
     Outcomes::read(&json)
+}
+
+fn sum_up(reports: &[PathBuf]) -> Result<bool> {
+    let mut all = Outcomes::default();
+    for report in reports {
+        let json = fs::read(report).with_context(|| format!("read {}", report.display()))?;
+        all.merge(Outcomes::read(&json)?);
+    }
+    Ok(conclude(&all))
 }
 
 /// What a host lacks; any other reason to skip is the runtime's own.

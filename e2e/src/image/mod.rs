@@ -9,6 +9,7 @@ pub mod critest;
 pub mod layer;
 pub mod oci;
 pub mod registry;
+pub mod stored;
 
 use crate::peer::Peer;
 

@@ -1,6 +1,7 @@
 //! What all verbs share.
 
 use super::VerbError;
+use super::apparmor::Loader;
 use super::events::Events;
 use super::flights::Flights;
 use super::pod_cgroups::PodCgroups;
@@ -35,6 +36,7 @@ pub(crate) struct Core {
     pub engine: Engine,
     pub network: Arc<Network>,
     pub host: HostSecurity,
+    pub apparmor: Loader,
     pub sandboxes: Index<Sandbox>,
     pub containers: Index<Container>,
     pub events: Events,

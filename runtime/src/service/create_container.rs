@@ -215,7 +215,7 @@ fn prepare(
         sandbox_id: sandbox.id(),
         image: &request.image.config,
         accounts: &accounts,
-        host: &core.host,
+        host: &core.host_for(&security),
         files: &sandbox.files(),
         image_mounts: &image_mounts,
         devices: nodes,

@@ -1,14 +1,35 @@
-//! What this host can do about confinement, read once at start.
+//! What this host can do about confinement.
 
-use crate::spec::{HostSecurity, capabilities};
+use super::apparmor;
+use super::core::Core;
+use crate::spec::{AppArmor, HostSecurity, WantedAppArmor, capabilities, wanted_apparmor};
+use cri_proto::v1::LinuxContainerSecurityContext;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+impl Core {
+    /// The same with what changes: which AppArmor profiles are loaded. Loads the default one
+    /// for who is to have it.
+    pub(super) fn host_for(&self, security: &LinuxContainerSecurityContext) -> HostSecurity {
+        let mut host = self.host.clone();
+        if host.apparmor.is_some() {
+            let default = match wanted_apparmor(security) {
+                WantedAppArmor::Unconfined => return host,
+                WantedAppArmor::Unsaid | WantedAppArmor::Default => true,
+                WantedAppArmor::Named(_) => false,
+            };
+            host.apparmor = Some(self.apparmor.state(default));
+        }
+        host
+    }
+}
+
+/// What does not change while the host is up.
 pub(super) fn security() -> HostSecurity {
     HostSecurity {
         bounding: bounding(),
-        apparmor: apparmor(),
+        apparmor: apparmor::enabled().then(AppArmor::default),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
     }
 }
@@ -21,15 +42,4 @@ fn bounding() -> BTreeSet<String> {
         .find_map(|line| line.strip_prefix("CapBnd:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     capabilities::names(mask.unwrap_or(0))
-}
-
-fn apparmor() -> Option<BTreeSet<String>> {
-    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").ok()?;
-    if !enabled.starts_with('Y') {
-        return None;
-    }
-    // "name (mode)" a line.
-    let loaded = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
-    let name = |line: &str| line.rsplit_once(" (").map(|(name, _)| name.to_owned());
-    Some(loaded.lines().filter_map(name).collect())
 }

@@ -9,6 +9,7 @@
 //! goes away, and the same call made again joins or finishes it; Stop and
 //! Remove succeed on what is not there.
 
+mod apparmor;
 mod core;
 mod create_container;
 mod error;

@@ -63,6 +63,7 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
         engine,
         network,
         host: host::security(),
+        apparmor: Default::default(),
         sandboxes: Default::default(),
         containers: Default::default(),
         events: Default::default(),

@@ -25,10 +25,7 @@ pub enum SpecError {
     #[error("seccomp profile path {path:?} is none of runtime/default, unconfined, localhost/PATH")]
     SeccompPath { path: String },
     #[error("AppArmor profile {profile:?}: {reason}")]
-    AppArmor {
-        profile: String,
-        reason: &'static str,
-    },
+    AppArmor { profile: String, reason: String },
     #[error("SELinux label {label:?}: user, role and type are needed, or none of them")]
     SeLinux { label: String },
     #[error("sysctl {name:?}: {reason}")]

@@ -5,6 +5,7 @@
 //! the spec goes out in [`Plan`].
 
 mod annotations;
+mod apparmor;
 pub(crate) mod capabilities;
 mod command;
 mod defaults;
@@ -18,6 +19,9 @@ mod stop_signal;
 mod sysctl;
 mod user;
 
+pub use apparmor::{
+    APPARMOR_DEFAULT, AppArmor, Wanted as WantedAppArmor, wanted as wanted_apparmor,
+};
 pub use defaults::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 pub use error::SpecError;
 pub use mounts::{ImageMount, PodFiles};
@@ -129,7 +133,7 @@ fn process(
         .set_rlimits(None)
         .set_no_new_privileges(Some(security.no_new_privs))
         .set_oom_score_adj(resources.map(|r| r.oom_score_adj as i32))
-        .set_apparmor_profile(security::apparmor(security, input.host)?)
+        .set_apparmor_profile(apparmor::profile(security, input.host)?)
         .set_selinux_label(security::selinux(security, input.host)?);
     Ok(process)
 }

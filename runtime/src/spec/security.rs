@@ -1,7 +1,7 @@
-//! Confinement: seccomp, AppArmor, SELinux, hidden paths.
+//! Confinement: seccomp, SELinux, hidden paths.
 
 use super::defaults::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
-use super::{SpecError, user_namespace};
+use super::{AppArmor, SpecError, user_namespace};
 use crate::seccomp::Selection;
 use cri_proto::v1::security_profile::ProfileType;
 use cri_proto::v1::{LinuxContainerSecurityContext, PodSandboxConfig, SeLinuxOption};
@@ -13,14 +13,11 @@ use std::path::Path;
 pub struct HostSecurity {
     /// Capabilities that this process can give, with `CAP_`.
     pub bounding: BTreeSet<String>,
-    /// AppArmor is on; the names of its loaded profiles.
-    pub apparmor: Option<BTreeSet<String>>,
+    /// AppArmor is on.
+    pub apparmor: Option<AppArmor>,
     /// SELinux is on.
     pub selinux: bool,
 }
-
-/// The AppArmor profile of RuntimeDefault, used where it has been loaded.
-const APPARMOR_DEFAULT: &str = "lighter-default";
 
 pub(super) fn seccomp(
     security: &LinuxContainerSecurityContext,
@@ -62,42 +59,6 @@ fn localhost(name: &str, dir: &Path) -> Result<Selection, SpecError> {
         return fail("localhost_ref has .. in it");
     }
     Ok(Selection::Localhost(dir.join(name)))
-}
-
-pub(super) fn apparmor(
-    security: &LinuxContainerSecurityContext,
-    host: &HostSecurity,
-) -> Result<Option<String>, SpecError> {
-    if security.privileged {
-        return Ok(None);
-    }
-    let wanted = match &security.apparmor {
-        Some(profile) => match profile.profile_type() {
-            ProfileType::RuntimeDefault => "runtime/default".to_owned(),
-            ProfileType::Unconfined => "unconfined".to_owned(),
-            ProfileType::Localhost => profile.localhost_ref.clone(),
-        },
-        None => security.apparmor_profile.clone(),
-    };
-    let fail = |reason| SpecError::AppArmor {
-        profile: wanted.clone(),
-        reason,
-    };
-    let loaded = host.apparmor.as_ref();
-    match wanted.as_str() {
-        "unconfined" => Ok(None),
-        "" | "runtime/default" => Ok(loaded
-            .filter(|names| names.contains(APPARMOR_DEFAULT))
-            .map(|_| APPARMOR_DEFAULT.to_owned())),
-        name => {
-            let name = name.strip_prefix("localhost/").unwrap_or(name);
-            let loaded = loaded.ok_or_else(|| fail("AppArmor is off on this host"))?;
-            if !loaded.contains(name) {
-                return Err(fail("not loaded; load it with apparmor_parser"));
-            }
-            Ok(Some(name.to_owned()))
-        }
-    }
 }
 
 pub(super) fn selinux(
@@ -214,21 +175,5 @@ mod tests {
         );
         privileged.privileged = true;
         assert_eq!(seccomp(&privileged, dir).ok(), Some(Selection::Unconfined));
-    }
-
-    #[test]
-    fn apparmor_profile_must_be_loaded() {
-        let mut security = with(ProfileType::Unconfined, "");
-        security.apparmor_profile = "localhost/mine".to_owned();
-        let off = HostSecurity::default();
-        assert!(apparmor(&security, &off).is_err());
-        let on = HostSecurity {
-            apparmor: Some(BTreeSet::from(["mine".to_owned()])),
-            ..HostSecurity::default()
-        };
-        assert_eq!(
-            apparmor(&security, &on).ok().flatten().as_deref(),
-            Some("mine")
-        );
     }
 }

@@ -1,0 +1,43 @@
+# critest on our runtime, on kernels that have AppArmor and SELinux; sourced by run.
+
+bed=$(dirname "$lighter")/bed
+
+# What critest calls on its host, beside a registry.
+critest_packages=(apparmor docker-registry)
+
+# critest KIND SUITE DIR: one machine for all parts of the kind.
+critest() {
+    local kind=$1 suite=$2 dir=$3 root=$3/debian
+    local words=(pid1=/usr/local/bin/check)
+    debian_root "$suite" || return
+    initramfs "$suite" "$dir/root"
+    install -m 755 "$here/disk-init" "$dir/root/init"
+    pack "$dir/root" "$dir/initrd"
+
+    mkdir "$root" && tar -xf "$root_tar" -C "$root" --exclude='./dev/*'
+    add "$suite" "$root" "${critest_packages[@]}" || return
+    # Its one caller is root.
+    printf '#!/bin/sh\nexec "$@"\n' >"$root/usr/bin/sudo" && chmod 755 "$root/usr/bin/sudo"
+    mkdir -p "$root"/demo/reports "$root"/etc/lighter
+    "$bed" critest --export "$root/demo"
+    mkdir "$root/etc/containerd" && mv "$root/demo/certs.d" "$root/etc/containerd/"
+    install -m 755 "$lighter" "$root/usr/local/bin/lighter"
+    install -m 755 "$here/critest/check" "$root/usr/local/bin/check"
+    cp "$here/critest/$kind" "$root/demo/parts"
+    [ ! -e "$here/critest/$kind.before" ] || cp "$here/critest/$kind.before" "$root/demo/before"
+    cp "$here/pods.yaml" "$root/demo/"
+    "$here/../busybox-image" "$root/demo/busybox.tar" "$image"
+    truncate -s 3G "$dir/disk" && mkfs.ext4 -q -d "$root" "$dir/disk" && rm -rf "$root"
+    boot "$suite" "$dir" "${VM_TIMEOUT:-900}" "${words[@]}" || return
+    sum_up "$kind" "$dir"
+}
+
+# sum_up KIND DIR: the specs' outcomes, from the reports on the machine's disk.
+sum_up() {
+    local kind=$1 dir=$2 reports=() part
+    while read -r part _; do
+        debugfs -R "dump /demo/reports/$part.json $dir/$part.json" "$dir/disk" 2>/dev/null
+        reports+=(--report "$dir/$part.json")
+    done < <(grep -v '^#' "$here/critest/$kind")
+    "$bed" critest "${reports[@]}"
+}
