@@ -150,6 +150,7 @@ pub async fn run(
     tasks.spawn(parts.allocations.devices.clone().serve(shutdown.clone()));
     tasks.spawn(parts.keeper.run(shutdown.clone()));
     tasks.spawn(parts.evictor.run(parts.node.shortages(), shutdown.clone()));
+    tasks.spawn(parts.images.run(shutdown.clone()));
     tasks.spawn(parts.mirrors.clone().run(shutdown.clone()));
     if let Some(sources) = parts.static_pods {
         tasks.spawn(sources.run(updates.clone(), shutdown.clone()));

@@ -6,11 +6,13 @@
 
 pub mod duration;
 mod eviction;
+mod image_gc;
 mod layers;
 mod raw;
 mod used;
 
 pub use eviction::{Signal, Threshold, ThresholdValue};
+pub use image_gc::ImageGc;
 pub use layers::{ConfigError, Loaded, load, parse};
 pub use raw::*;
 pub use used::{AuthorizationMode, Config, NodeAllocatable};

@@ -105,6 +105,16 @@ pub const EVICTION_HARD: &[(&str, &str)] = &[
     ("imagefs.available", "15%"),
     ("imagefs.inodesFree", "5%"),
 ];
+/// `ImageGCHighThresholdPercent`.
+pub const IMAGE_GC_HIGH_THRESHOLD_PERCENT: u64 = 85;
+/// `ImageGCLowThresholdPercent`.
+pub const IMAGE_GC_LOW_THRESHOLD_PERCENT: u64 = 80;
+/// `ImageMinimumGCAge`.
+pub const IMAGE_MINIMUM_GC_AGE: Duration = Duration::from_secs(2 * 60);
+/// pkg/kubelet/kubelet.go `ImageGCPeriod`.
+pub const IMAGE_GC_PERIOD: Duration = Duration::from_secs(5 * 60);
+/// pkg/kubelet/kubelet.go `evictionMonitoringPeriod`.
+pub const EVICTION_MONITORING_PERIOD: Duration = Duration::from_secs(10);
 /// `ResolverConfig`.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// kubernetes v1.36 staging/src/k8s.io/api/core/v1/types.go

@@ -98,6 +98,29 @@ impl std::iter::Sum for Amount {
     }
 }
 
+/// The largest binary suffix that loses nothing, as Kubernetes writes it.
+#[must_use]
+pub fn binary(n: u64) -> Quantity {
+    Quantity(with_suffix(n, 1024, &["Ki", "Mi", "Gi", "Ti", "Pi"]))
+}
+
+/// The same with decimal suffixes.
+#[must_use]
+pub fn decimal(n: u64) -> Quantity {
+    Quantity(with_suffix(n, 1000, &["k", "M", "G", "T", "P"]))
+}
+
+fn with_suffix(mut n: u64, step: u64, suffixes: &[&str]) -> String {
+    let mut suffix = "";
+    for next in suffixes {
+        if n == 0 || !n.is_multiple_of(step) {
+            break;
+        }
+        (n, suffix) = (n / step, next);
+    }
+    format!("{n}{suffix}")
+}
+
 /// Digits without the point, and how many stood behind it.
 fn mantissa(number: &str) -> Option<(i128, u32)> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

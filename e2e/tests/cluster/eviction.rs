@@ -1,6 +1,6 @@
-//! A node that is short of memory, by its own threshold.
+//! A node that is short of something, and pods that take more than their share.
 
-use crate::kit::{FOREVER, Space, condition, phase, pod, same, with, with_main};
+use crate::kit::{FOREVER, Space, condition, container, phase, pod, same, status, with, with_main};
 use crate::survival::{agent_lives, kill_agent, start_agent};
 use anyhow::{Result, ensure};
 use e2e::progress;
@@ -9,11 +9,75 @@ use std::fs;
 use std::time::Duration;
 
 crate::tests!(
+    pod_that_exceeds_a_limit_of_local_storage_is_evicted_and_told_which,
     a_node_short_of_memory_evicts_the_least_important_pod_and_refuses_more: alone: our_kubelet,
+    soft_threshold_is_pressure_at_once_and_ends_pods_later_with_grace: alone: our_kubelet,
+    images_that_nobody_uses_go_when_the_disk_is_too_full: alone: our_kubelet: our_runtime,
 );
 
 const CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const THRESHOLD: &str = "memory.available: 100Mi";
+
+/// Does not end by itself: a stock kubelet may call what it evicts Succeeded when that ends
+/// with 0.
+const HOLD: &str = "while :; do sleep 0.2; done";
+
+fn pod_that_exceeds_a_limit_of_local_storage_is_evicted_and_told_which(t: &Space) -> Result<()> {
+    let write =
+        |file: &str| format!("dd if=/dev/zero of={file} bs=1M count=8 2>/dev/null; sync; {HOLD}");
+    let limit = |size: &str| json!({ "resources": { "limits": { "ephemeral-storage": size } } });
+    let cache = |source: Value| json!([{ "name": "cache", "emptyDir": source }]);
+    let mount = json!({ "volumeMounts": [{ "name": "cache", "mountPath": "/cache" }] });
+    // By its volume, which is looked at first.
+    let volume = with(
+        pod("volume", &write("/cache/a")),
+        json!({ "volumes": cache(json!({ "sizeLimit": "2Mi" })) }),
+    );
+    // By all that it has, though the one container that has a limit writes nothing itself.
+    let mut whole = with(pod("whole", HOLD), json!({ "volumes": cache(json!({})) }));
+    whole = with_main(whole, limit("3Mi"));
+    let mut writer = container("writer", &write("/cache/a"));
+    writer["volumeMounts"] = mount["volumeMounts"].clone();
+    if let Some(containers) = whole["spec"]["containers"].as_array_mut() {
+        containers.push(writer);
+    }
+    // By a log: the sum of the limits is not reached.
+    let chatty = format!("yes 0123456789012345678901234567890123456789 | head -c 8000000; {HOLD}");
+    let mut logs = with_main(pod("logs", &chatty), limit("2Mi"));
+    let mut modest = container("modest", HOLD);
+    modest["resources"] = limit("100Mi")["resources"].clone();
+    if let Some(containers) = logs["spec"]["containers"].as_array_mut() {
+        containers.push(modest);
+    }
+    let fine = with_main(pod("fine", &write("/a")), limit("50Mi"));
+    for pod in [with_main(volume, mount), whole, logs, fine] {
+        t.apply(&pod)?;
+    }
+    let cases = [
+        (
+            "volume",
+            "Usage of EmptyDir volume \"cache\" exceeds the limit \"2Mi\". ",
+        ),
+        (
+            "whole",
+            "Pod ephemeral local storage usage exceeds the total limit of containers 3Mi. ",
+        ),
+        (
+            "logs",
+            "Container main exceeded its local ephemeral storage limit \"2Mi\". ",
+        ),
+    ];
+    for (name, message) in cases {
+        // The stock kubelet counts a volume's files once a minute.
+        t.wait_for(name, "Failed", 150, |p| phase(p) == "Failed")?;
+        let pod = t.pod(name)?;
+        same(pod["status"]["reason"].as_str(), Some("Evicted"))?;
+        same(pod["status"]["message"].as_str(), Some(message))?;
+        same(condition(&pod, "DisruptionTarget"), None)?;
+        t.wait_event(name, &["Evicted", message.trim()])?;
+    }
+    same(phase(&t.pod("fine")?), "Running")
+}
 
 fn a_node_short_of_memory_evicts_the_least_important_pod_and_refuses_more(t: &Space) -> Result<()> {
     // Asks for more than it uses, so that it is not the first to go.
@@ -53,6 +117,110 @@ fn short_of_memory(t: &Space, config: &str) -> Result<()> {
     let said = late["status"]["message"].as_str().unwrap_or_default();
     ensure!(said.contains("MemoryPressure"), "{said}");
     Ok(())
+}
+
+fn soft_threshold_is_pressure_at_once_and_ends_pods_later_with_grace(t: &Space) -> Result<()> {
+    // Takes longer to end than a hard threshold would let it, and less than a soft one does.
+    let slow =
+        "trap 'sleep 3; echo tidy >/dev/termination-log; exit 0' TERM; while :; do sleep 0.2; done";
+    t.run(&with(
+        pod("slow", slow),
+        json!({ "terminationGracePeriodSeconds": 60 }),
+    ))?;
+    let before = fs::read_to_string(t.node().path(CONFIG))?;
+    let result = short_for_a_while(t, &before);
+    let restored = restart_with(t, &before).and_then(|()| node_says(t, "False"));
+    result.and(restored)
+}
+
+fn short_for_a_while(t: &Space, config: &str) -> Result<()> {
+    let soft = "evictionSoft: {memory.available: 100%}\n\
+                evictionSoftGracePeriod: {memory.available: 12s}\n\
+                evictionMaxPodGracePeriod: 20\n";
+    restart_with(t, &set(config, soft))?;
+    node_says(t, "True")?;
+    same(phase(&t.pod("slow")?), "Running")?;
+    t.wait("slow", "Failed", |p| phase(p) == "Failed")?;
+    let slow = t.pod("slow")?;
+    same(slow["status"]["reason"].as_str(), Some("Evicted"))?;
+    same(condition(&slow, "DisruptionTarget"), Some("True"))?;
+    let said = &status(&slow)["state"]["terminated"]["message"];
+    same(said.as_str(), Some("tidy\n"))
+}
+
+fn images_that_nobody_uses_go_when_the_disk_is_too_full(t: &Space) -> Result<()> {
+    let before = fs::read_to_string(t.node().path(CONFIG))?;
+    let result = full_disk(t, &before);
+    result.and(restart_with(t, &before))
+}
+
+/// An image that only this test uses, since others may run again on this cluster.
+const UNUSED: &str = "docker.io/library/nginx:1.26";
+
+fn full_disk(t: &Space, config: &str) -> Result<()> {
+    let pull = |t: &Space| t.node().run("lighter", &["image", "pull", UNUSED]);
+    let there = |t: &Space| {
+        Ok::<_, anyhow::Error>(t.node().run("lighter", &["image", "ls"])?.contains("nginx"))
+    };
+    pull(t)?;
+    ensure!(there(t)?, "{UNUSED} is not there after a pull");
+    t.run(&pod("user", FOREVER))?;
+    restart_with(
+        t,
+        &set(
+            config,
+            "imageGCHighThresholdPercent: 1\nimageGCLowThresholdPercent: 0\nimageMinimumGCAge: 3s\n",
+        ),
+    )?;
+    gone(t, &there)?;
+    let told = || node_events(t);
+    progress::wait_for("FreeDiskSpaceFailed", Duration::from_secs(30), || {
+        Ok(told()?
+            .contains("Insufficient free disk space on the node's image filesystem")
+            .then_some(()))
+    })?;
+    // What runs keeps its image, and so the next pod needs no registry.
+    let again = with_main(pod("again", FOREVER), json!({ "imagePullPolicy": "Never" }));
+    t.run(&again)?;
+    restart_with(
+        t,
+        &set(config, "imageMinimumGCAge: 1s\nimageMaximumGCAge: 4s\n"),
+    )?;
+    progress::wait_for("the agent's socket", Duration::from_secs(30), || {
+        Ok(pull(t).ok())
+    })?;
+    gone(t, &there)
+}
+
+fn gone(t: &Space, there: &impl Fn(&Space) -> Result<bool>) -> Result<()> {
+    progress::wait_for("end of the unused image", Duration::from_secs(30), || {
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(there(t).is_ok_and(|there| !there).then_some(()))
+    })
+}
+
+fn node_events(t: &Space) -> Result<String> {
+    let field = format!("involvedObject.name={}", t.node().name);
+    t.cluster().kubectl(&[
+        "get",
+        "events",
+        "-A",
+        "--field-selector",
+        &field,
+        "-o",
+        "jsonpath={.items[*].message}",
+    ])
+}
+
+/// `config` with fields that it may have already.
+fn set(config: &str, fields: &str) -> String {
+    let names: Vec<&str> = fields.lines().filter_map(|l| l.split(':').next()).collect();
+    let kept = config
+        .lines()
+        .filter(|l| !names.contains(&l.split(':').next().unwrap_or_default()));
+    kept.chain(fields.lines())
+        .map(|l| format!("{l}\n"))
+        .collect()
 }
 
 fn restart_with(t: &Space, config: &str) -> Result<()> {

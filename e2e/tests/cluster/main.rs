@@ -14,6 +14,7 @@ mod eviction;
 mod kit;
 mod lifecycle;
 mod network;
+mod pod_api;
 mod probes;
 mod resize;
 mod storage;
@@ -41,6 +42,7 @@ fn all() -> Vec<Test> {
         bad_input::TESTS,
         survival::TESTS,
         eviction::TESTS,
+        pod_api::TESTS,
         devices::TESTS,
         resize::TESTS,
         storage::TESTS,

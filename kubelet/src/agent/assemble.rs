@@ -6,16 +6,16 @@ use crate::api::{Clients, EventRecorder};
 use crate::config::Config;
 use crate::device::Devices;
 use crate::event::Recorder;
-use crate::eviction::{Evictor, Places};
+use crate::eviction::{Evictor, EvictorOptions, Images};
 use crate::node::machine::Machine;
 use crate::node::{
     Fixed, Keeper, KeeperOptions, NodeHandle, Registration, address, disk, resources,
 };
 use crate::objects::{ApiObjects, Objects};
 use crate::pod::{CgroupDriver, Deps, Engine, NodeFacts, Options, PodView};
-use crate::server::State;
 use crate::server::authn::{Authenticator, AuthnOptions};
 use crate::server::authz::{Authorizer, AuthzOptions};
+use crate::server::{Metrics, State};
 use crate::source::{ApiPods, Mirrors, Source, StaticPods};
 use crate::status::ApiStatus;
 use crate::volume::dns::DnsSettings;
@@ -33,6 +33,7 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     pub mirrors: Arc<Mirrors>,
     pub evictor: Evictor,
+    pub images: Arc<Images>,
     pub allocations: Arc<Allocations>,
     pub api_pods: ApiPods,
     pub static_pods: Option<StaticPods>,
@@ -59,7 +60,9 @@ pub async fn facts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>
     if addresses.is_empty() {
         tracing::warn!("no address found for this node; give one with --node-ip");
     }
-    let nodefs = disk::of(&options.root_dir).map(|d| d.capacity);
+    let nodefs = disk::of(&options.root_dir)
+        .filter(|_| config.local_storage_isolation)
+        .map(|d| d.capacity);
     let capacity = resources::capacity(&machine, nodefs, config.max_pods);
     let allocatable = resources::allocatable(&capacity, config);
     Facts {
@@ -129,11 +132,21 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         node: node_facts(options, &fixed, node.clone()),
         options: engine_options(config, facts.cgroup_driver),
     });
-    let places = Places {
-        root_dir: options.root_dir.clone(),
-        pod_logs_root: config.pod_logs_dir.clone(),
-    };
-    let evictor = Evictor::new(engine.clone(), cri.clone(), events.clone(), name, places);
+    let metrics = Metrics::default();
+    let images = Images::new(
+        engine.clone(),
+        cri.clone(),
+        events.clone(),
+        metrics.clone(),
+        (name, config.image_gc),
+    );
+    let evictor = Evictor::new(
+        (engine.clone(), images.clone()),
+        cri.clone(),
+        events.clone(),
+        metrics.clone(),
+        evictor_options(options),
+    );
     let static_pods = config
         .static_pod_path
         .as_ref()
@@ -146,10 +159,22 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         static_pods,
         mirrors,
         evictor,
+        images,
         allocations,
-        server: server_state(options, clients, cri, engine.clone()),
+        server: server_state(options, clients, cri, (engine.clone(), metrics)),
         engine,
         events,
+    }
+}
+
+fn evictor_options(options: &AgentOptions) -> EvictorOptions {
+    let config = &options.config.config;
+    EvictorOptions {
+        node_name: options.node_name.clone(),
+        root_dir: options.root_dir.clone(),
+        pod_logs_root: config.pod_logs_dir.clone(),
+        max_pod_grace: config.eviction_max_pod_grace,
+        local_storage_isolation: config.local_storage_isolation,
     }
 }
 
@@ -247,7 +272,7 @@ fn server_state(
     options: &AgentOptions,
     clients: &Clients,
     cri: &Arc<dyn Cri>,
-    pods: Arc<dyn PodView>,
+    (pods, metrics): (Arc<dyn PodView>, Metrics),
 ) -> Arc<State> {
     let config = options.config.config.clone();
     let authn = AuthnOptions {
@@ -271,6 +296,6 @@ fn server_state(
         authorizer: Authorizer::new(authz, Some(clients.writes())),
         root_dir: options.root_dir.clone(),
         system_logs: options.system_logs.clone(),
-        metrics: Default::default(),
+        metrics,
     })
 }

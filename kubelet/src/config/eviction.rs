@@ -1,6 +1,12 @@
 //! Eviction thresholds: `memory.available: 100Mi`, `nodefs.available: 10%`.
 
+use super::duration;
+use super::raw::KubeletConfiguration;
+use super::used::Mistakes;
+use crate::defaults;
 use crate::quantity::Amount;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,19 +23,34 @@ pub enum Signal {
 }
 
 impl Signal {
+    const ALL: [Signal; 8] = [
+        Signal::MemoryAvailable,
+        Signal::NodefsAvailable,
+        Signal::NodefsInodesFree,
+        Signal::ImagefsAvailable,
+        Signal::ImagefsInodesFree,
+        Signal::ContainerfsAvailable,
+        Signal::ContainerfsInodesFree,
+        Signal::PidAvailable,
+    ];
+
     /// By its name in the configuration.
     pub fn named(name: &str) -> Option<Signal> {
-        Some(match name {
-            "memory.available" => Signal::MemoryAvailable,
-            "nodefs.available" => Signal::NodefsAvailable,
-            "nodefs.inodesFree" => Signal::NodefsInodesFree,
-            "imagefs.available" => Signal::ImagefsAvailable,
-            "imagefs.inodesFree" => Signal::ImagefsInodesFree,
-            "containerfs.available" => Signal::ContainerfsAvailable,
-            "containerfs.inodesFree" => Signal::ContainerfsInodesFree,
-            "pid.available" => Signal::PidAvailable,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// As the configuration and the metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::MemoryAvailable => "memory.available",
+            Signal::NodefsAvailable => "nodefs.available",
+            Signal::NodefsInodesFree => "nodefs.inodesFree",
+            Signal::ImagefsAvailable => "imagefs.available",
+            Signal::ImagefsInodesFree => "imagefs.inodesFree",
+            Signal::ContainerfsAvailable => "containerfs.available",
+            Signal::ContainerfsInodesFree => "containerfs.inodesFree",
+            Signal::PidAvailable => "pid.available",
+        }
     }
 }
 
@@ -67,10 +88,93 @@ impl ThresholdValue {
     }
 }
 
-/// One hard threshold.
+/// One threshold, hard or soft.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[allow(missing_docs)]
 pub struct Threshold {
     pub signal: Signal,
     pub value: ThresholdValue,
+    /// `evictionSoftGracePeriod`: how long a soft one must hold first; `None` is a hard one.
+    pub grace: Option<Duration>,
+    /// `evictionMinimumReclaim`: once acted on, it holds until this much more is free.
+    pub reclaim: Option<ThresholdValue>,
+}
+
+/// `evictionHard`, or what stands in for it.
+pub(super) fn hard(m: &mut Mistakes, raw: &KubeletConfiguration) -> Vec<Threshold> {
+    let ours = defaults::EVICTION_HARD
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    let settings: BTreeMap<String, String> = match &raw.eviction_hard {
+        None => ours.collect(),
+        Some(set) if raw.merge_default_eviction_settings == Some(true) => {
+            ours.chain(set.clone()).collect()
+        }
+        Some(set) => set.clone(),
+    };
+    thresholds(m, raw, "evictionHard", &settings)
+}
+
+/// `evictionSoft`, each with its grace period.
+pub(super) fn soft(m: &mut Mistakes, raw: &KubeletConfiguration) -> Vec<Threshold> {
+    let settings = raw.eviction_soft.clone().unwrap_or_default();
+    let mut found = thresholds(m, raw, "evictionSoft", &settings);
+    let periods = by_signal(
+        m,
+        "evictionSoftGracePeriod",
+        &raw.eviction_soft_grace_period,
+        |text| duration::parse(text).map_err(|e| e.to_string()),
+    );
+    for threshold in &mut found {
+        threshold.grace = periods.get(&threshold.signal).copied();
+        if threshold.grace.is_none() {
+            m.0.push(format!(
+                "evictionSoftGracePeriod: none for the soft threshold {}",
+                threshold.signal.name()
+            ));
+        }
+    }
+    found
+}
+
+fn thresholds(
+    m: &mut Mistakes,
+    raw: &KubeletConfiguration,
+    field: &str,
+    settings: &BTreeMap<String, String>,
+) -> Vec<Threshold> {
+    let reclaims = by_signal(
+        m,
+        "evictionMinimumReclaim",
+        &raw.eviction_minimum_reclaim,
+        ThresholdValue::parse,
+    );
+    let values = by_signal(m, field, &Some(settings.clone()), ThresholdValue::parse);
+    let on = values
+        .into_iter()
+        .filter(|(_, v)| *v != ThresholdValue::Quantity(0) && *v != ThresholdValue::Fraction(0.0));
+    on.map(|(signal, value)| Threshold {
+        signal,
+        value,
+        grace: None,
+        reclaim: reclaims.get(&signal).copied(),
+    })
+    .collect()
+}
+
+fn by_signal<T>(
+    m: &mut Mistakes,
+    field: &str,
+    settings: &Option<BTreeMap<String, String>>,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> BTreeMap<Signal, T> {
+    let one = |(name, text): (&String, &String)| {
+        let signal = Signal::named(name).ok_or_else(|| format!("unknown signal {name:?}"))?;
+        Ok::<_, String>((signal, read(text)?))
+    };
+    let parsed: Vec<_> = settings.iter().flatten().map(one).collect();
+    parsed
+        .into_iter()
+        .filter_map(|p| m.keep(field, p))
+        .collect()
 }

@@ -1,7 +1,8 @@
 //! The configuration as the node works with it: typed, complete, checked.
 
 use super::duration;
-use super::eviction::{Signal, Threshold, ThresholdValue};
+use super::eviction::{self, Threshold};
+use super::image_gc::ImageGc;
 use super::raw::KubeletConfiguration;
 use crate::defaults;
 use crate::quantity::Amount;
@@ -88,7 +89,12 @@ pub struct Config {
     pub event_record_qps: u32,
     pub event_burst: u32,
     pub eviction_hard: Vec<Threshold>,
+    pub eviction_soft: Vec<Threshold>,
+    /// Seconds that a pod gets at most when a soft threshold ends it.
+    pub eviction_max_pod_grace: i64,
     pub eviction_pressure_transition_period: Duration,
+    pub image_gc: ImageGc,
+    pub local_storage_isolation: bool,
     pub allocatable: NodeAllocatable,
     /// As it was written, for `/configz`.
     pub raw: KubeletConfiguration,
@@ -104,15 +110,25 @@ impl Default for Config {
 /// Mistakes found so far; a field that has one gets its default, so that the
 /// rest is checked too.
 #[derive(Default)]
-struct Mistakes(Vec<String>);
+pub(super) struct Mistakes(pub(super) Vec<String>);
 
 impl Mistakes {
-    fn duration(&mut self, field: &str, text: &Option<String>, default: Duration) -> Duration {
+    pub(super) fn duration(
+        &mut self,
+        field: &str,
+        text: &Option<String>,
+        default: Duration,
+    ) -> Duration {
         let parsed = text.as_deref().map(duration::parse).transpose();
         self.keep(field, parsed).flatten().unwrap_or(default)
     }
 
-    fn number<T: TryFrom<i64>>(&mut self, field: &str, value: Option<i64>, default: T) -> T {
+    pub(super) fn number<T: TryFrom<i64>>(
+        &mut self,
+        field: &str,
+        value: Option<i64>,
+        default: T,
+    ) -> T {
         let Some(value) = value else { return default };
         match T::try_from(value) {
             Ok(value) => value,
@@ -123,7 +139,11 @@ impl Mistakes {
         }
     }
 
-    fn keep<T, E: std::fmt::Display>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
+    pub(super) fn keep<T, E: std::fmt::Display>(
+        &mut self,
+        field: &str,
+        result: Result<T, E>,
+    ) -> Option<T> {
         result
             .map_err(|e| self.0.push(format!("{field}: {e}")))
             .ok()
@@ -282,12 +302,16 @@ impl Config {
                 raw.event_burst.map(i64::from),
                 defaults::EVENT_BURST,
             ),
-            eviction_hard: eviction_hard(m, &raw),
+            eviction_hard: eviction::hard(m, &raw),
+            eviction_soft: eviction::soft(m, &raw),
+            eviction_max_pod_grace: i64::from(raw.eviction_max_pod_grace_period.unwrap_or(0)),
             eviction_pressure_transition_period: m.duration(
                 "evictionPressureTransitionPeriod",
                 &raw.eviction_pressure_transition_period,
                 defaults::EVICTION_PRESSURE_TRANSITION_PERIOD,
             ),
+            image_gc: ImageGc::of(m, &raw),
+            local_storage_isolation: raw.local_storage_capacity_isolation.unwrap_or(true),
             allocatable: reserved(m, &raw),
             raw,
         };
@@ -420,32 +444,6 @@ fn log_size(m: &mut Mistakes, raw: &KubeletConfiguration) -> u64 {
 fn amount(m: &mut Mistakes, field: &str, text: &str) -> Amount {
     let parsed = Amount::parse(text).ok_or_else(|| format!("{text:?} is not a quantity"));
     m.keep(field, parsed).unwrap_or_default()
-}
-
-fn eviction_hard(m: &mut Mistakes, raw: &KubeletConfiguration) -> Vec<Threshold> {
-    let ours = defaults::EVICTION_HARD
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    let settings: BTreeMap<String, String> = match &raw.eviction_hard {
-        None => ours.collect(),
-        Some(set) if raw.merge_default_eviction_settings == Some(true) => {
-            ours.chain(set.clone()).collect()
-        }
-        Some(set) => set.clone(),
-    };
-    let threshold = |(name, text): (&String, &String)| {
-        let signal = Signal::named(name).ok_or_else(|| format!("unknown signal {name:?}"))?;
-        let value = ThresholdValue::parse(text)?;
-        Ok::<_, String>(Threshold { signal, value })
-    };
-    let parsed: Vec<_> = settings.iter().map(threshold).collect();
-    parsed
-        .into_iter()
-        .filter_map(|t| m.keep("evictionHard", t))
-        .filter(|t| {
-            t.value != ThresholdValue::Quantity(0) && t.value != ThresholdValue::Fraction(0.0)
-        })
-        .collect()
 }
 
 fn reserved(m: &mut Mistakes, raw: &KubeletConfiguration) -> NodeAllocatable {

@@ -1,12 +1,17 @@
 //! Looks at what is short, and acts.
 
-use super::rank::{self, Resource};
-use super::usage::{self, Used};
+use super::images::Images;
+use super::local;
+use super::rank::{self, Resource, critical};
+use super::usage::{self, Folders, PodUsed};
+use crate::defaults::EVICTION_MONITORING_PERIOD;
 use crate::event::{EventType, Recorder};
 use crate::node::Shortage;
+use crate::pod::spec::labels;
 use crate::pod::{Engine, Known, PodView as _};
+use crate::server::Metrics;
 use cri_proto::{Cri, v1};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,39 +22,50 @@ use tokio_util::sync::CancellationToken;
 /// kubernetes v1.37 pkg/kubelet/eviction/eviction_manager.go `podCleanupTimeout`.
 const CLEANUP: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(200);
+/// Kinds of volumes that count as the pod's own: kubernetes v1.37 pkg/volume/util
+/// `IsLocalEphemeralVolume`.
+const LOCAL_VOLUMES: [&str; 2] = ["kubernetes.io~empty-dir", "kubernetes.io~configmap"];
 
-/// Where pods keep what counts as theirs.
-pub struct Places {
+/// What an evictor works with.
+pub struct EvictorOptions {
+    /// The name of the Node.
+    pub node_name: String,
     /// `/var/lib/kubelet`.
     pub root_dir: PathBuf,
     /// `/var/log/pods`.
     pub pod_logs_root: PathBuf,
+    /// `evictionMaxPodGracePeriod`, in seconds.
+    pub max_pod_grace: i64,
+    /// `localStorageCapacityIsolation`.
+    pub local_storage_isolation: bool,
 }
 
-/// Ends pods as long as something is short.
+/// Ends pods as long as something is short, and those that exceed their share of the disk.
 pub struct Evictor {
     engine: Arc<Engine>,
     cri: Arc<dyn Cri>,
     events: Arc<dyn Recorder>,
-    node_name: String,
-    places: Places,
+    metrics: Metrics,
+    images: Arc<Images>,
+    options: EvictorOptions,
 }
 
 impl Evictor {
     /// Does nothing before [`Evictor::run`].
     pub fn new(
-        engine: Arc<Engine>,
+        (engine, images): (Arc<Engine>, Arc<Images>),
         cri: Arc<dyn Cri>,
         events: Arc<dyn Recorder>,
-        node_name: &str,
-        places: Places,
+        metrics: Metrics,
+        options: EvictorOptions,
     ) -> Self {
         Self {
             engine,
             cri,
             events,
-            node_name: node_name.to_owned(),
-            places,
+            metrics,
+            images,
+            options,
         }
     }
 
@@ -59,10 +75,16 @@ impl Evictor {
         mut shortages: watch::Receiver<Vec<Shortage>>,
         shutdown: CancellationToken,
     ) {
+        let mut round = tokio::time::interval(EVICTION_MONITORING_PERIOD);
+        round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let measured = tokio::select! {
                 () = shutdown.cancelled() => return,
                 measured = shortages.changed() => measured,
+                _ = round.tick(), if self.options.local_storage_isolation => {
+                    self.hold_to_limits().await;
+                    continue;
+                }
             };
             if measured.is_err() {
                 return;
@@ -71,11 +93,28 @@ impl Evictor {
             let worst = shortages
                 .borrow_and_update()
                 .iter()
-                .min_by_key(|s| s.signal)
+                .min_by_key(|s| (s.signal, s.soft))
                 .copied();
             if let Some(worst) = worst {
                 self.relieve(&worst).await;
             }
+        }
+    }
+
+    /// Ends every pod that keeps more on the disk than it may.
+    async fn hold_to_limits(&self) {
+        let limited = |k: &Known| !over(k) && local::limited(&k.pod) && !critical(&k.pod);
+        if !self.engine.pods().iter().any(limited) {
+            return;
+        }
+        for (pod, used) in self.used(true, limited).await {
+            let Some((limit, verdict)) = local::exceeded(&pod, &used) else {
+                continue;
+            };
+            tracing::warn!(pod = pod.metadata.name, why = verdict.message, "evicting");
+            self.metrics.evicted(limit);
+            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+            self.engine.evict(uid, verdict);
         }
     }
 
@@ -87,10 +126,10 @@ impl Evictor {
         );
         let on_disk = matches!(resource, Resource::Storage | Resource::Inodes);
         // Whether that was enough the next measurement tells.
-        if on_disk && self.remove_unused_images().await > 0 {
+        if on_disk && self.remove_unused().await > 0 {
             return;
         }
-        let pods = self.used(on_disk).await;
+        let pods = self.used(on_disk, |k| !over(k)).await;
         let Some((pod, used)) = rank::first(pods, resource) else {
             tracing::warn!(
                 resource = resource.name(),
@@ -98,7 +137,8 @@ impl Evictor {
             );
             return;
         };
-        let verdict = rank::verdict(&pod, &used, shortage);
+        let verdict = rank::verdict(&pod, &used, shortage, self.options.max_pod_grace);
+        self.metrics.evicted(shortage.signal.name());
         tracing::warn!(pod = pod.metadata.name, why = verdict.message, "evicting");
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         self.engine.evict(&uid, verdict);
@@ -112,18 +152,17 @@ impl Evictor {
     }
 
     fn say(&self, reason: &str, message: &str) {
-        let about = ObjectReference {
-            kind: Some("Node".to_owned()),
-            name: Some(self.node_name.clone()),
-            uid: Some(self.node_name.clone()),
-            ..ObjectReference::default()
-        };
+        let about = super::node(&self.options.node_name);
         self.events
             .record(&about, EventType::Warning, reason, message);
     }
 
-    /// Pods that run, and what each uses; their files are counted only if asked for.
-    async fn used(&self, with_files: bool) -> Vec<(Arc<Pod>, Used)> {
+    /// Pods of a kind that run, and what each uses; their files are counted only if asked for.
+    async fn used(
+        &self,
+        with_files: bool,
+        wanted: impl Fn(&Known) -> bool,
+    ) -> Vec<(Arc<Pod>, PodUsed)> {
         let request = v1::ListPodSandboxStatsRequest { filter: None };
         let stats = match self.cri.list_pod_sandbox_stats(request).await {
             Ok(answer) => answer.stats,
@@ -132,7 +171,7 @@ impl Evictor {
                 return Vec::new();
             }
         };
-        let by_uid: BTreeMap<String, Used> = stats
+        let mut by_uid: BTreeMap<String, PodUsed> = stats
             .iter()
             .filter_map(|s| {
                 let metadata = s.attributes.as_ref()?.metadata.as_ref()?;
@@ -140,9 +179,9 @@ impl Evictor {
             })
             .collect();
         let mut pods = Vec::new();
-        for known in self.engine.pods().into_iter().filter(|k| !over(k)) {
+        for known in self.engine.pods().into_iter().filter(wanted) {
             let uid = known.pod.metadata.uid.as_deref().unwrap_or_default();
-            let Some(mut used) = by_uid.get(uid).copied() else {
+            let Some(mut used) = by_uid.remove(uid) else {
                 continue;
             };
             if with_files {
@@ -153,69 +192,60 @@ impl Evictor {
         pods
     }
 
-    async fn with_files(&self, pod: &Pod, mut used: Used) -> Used {
+    async fn with_files(&self, pod: &Pod, used: PodUsed) -> PodUsed {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
         let meta = &pod.metadata;
         let uid = text(&meta.uid);
         let log = format!("{}_{}_{uid}", text(&meta.namespace), text(&meta.name));
-        let dirs = [
-            self.places.pod_logs_root.join(log),
-            self.places
-                .root_dir
-                .join("pods")
-                .join(uid)
-                .join("volumes/kubernetes.io~empty-dir"),
-        ];
+        let volumes = self.options.root_dir.join("pods").join(uid).join("volumes");
+        let folders = Folders {
+            logs: self.options.pod_logs_root.join(log),
+            volumes: LOCAL_VOLUMES.map(|kind| volumes.join(kind)).into(),
+        };
+        let mut counted = used.clone();
         let count = move || {
-            dirs.iter().for_each(|dir| used.add_tree(dir));
-            used
+            counted.add_files(&folders);
+            counted
         };
         tokio::task::spawn_blocking(count).await.unwrap_or(used)
     }
 
-    /// Answers how many went.
-    async fn remove_unused_images(&self) -> usize {
-        let images = self.cri.list_images(v1::ListImagesRequest { filter: None });
-        let containers = self
-            .cri
-            .list_containers(v1::ListContainersRequest { filter: None });
-        let (Ok(images), Ok(containers)) = tokio::join!(images, containers) else {
-            return 0;
+    /// Containers that have ended and images that nobody uses; answers how many went.
+    async fn remove_unused(&self) -> usize {
+        let containers = self.remove_ended().await;
+        let images = self.images.remove_unused().await;
+        tracing::info!(containers, images, "removed what nobody uses");
+        // What a container has written is small beside what it can't tell any more: only
+        // images count as relief.
+        images
+    }
+
+    /// The containers of pods that are over.
+    async fn remove_ended(&self) -> usize {
+        let pods = self.engine.pods().into_iter();
+        let ended: BTreeSet<String> = pods
+            .filter(over)
+            .filter_map(|k| k.pod.metadata.uid.clone())
+            .collect();
+        let request = v1::ListContainersRequest { filter: None };
+        let containers = match self.cri.list_containers(request).await {
+            Ok(answer) => answer.containers,
+            Err(_) => return 0,
         };
+        let dead = containers.into_iter().filter(|c| {
+            let uid = c.labels.get(labels::POD_UID);
+            c.state() == v1::ContainerState::ContainerExited
+                && uid.is_some_and(|uid| ended.contains(uid))
+        });
         let mut removed = 0;
-        for id in unused(&images.images, &containers.containers) {
-            let image = Some(v1::ImageSpec {
-                image: id.clone(),
-                ..v1::ImageSpec::default()
-            });
-            match self
-                .cri
-                .remove_image(v1::RemoveImageRequest { image })
-                .await
-            {
-                Ok(_) => removed += 1,
-                Err(status) => tracing::warn!(image = id, why = status.message(), "image stays"),
-            }
+        for container in dead {
+            let request = v1::RemoveContainerRequest {
+                container_id: container.id,
+            };
+            removed += usize::from(self.cri.remove_container(request).await.is_ok());
         }
-        tracing::info!(removed, "removed images that no container uses");
         removed
     }
-}
-
-/// Ids of the images that are neither pinned nor any container's.
-fn unused(images: &[v1::Image], containers: &[v1::Container]) -> Vec<String> {
-    let mut used: BTreeSet<&str> = BTreeSet::new();
-    for container in containers {
-        used.insert(&container.image_ref);
-        used.insert(&container.image_id);
-        used.extend(container.image.as_ref().map(|i| i.image.as_str()));
-    }
-    let names = |image: &v1::Image| {
-        let tags = image.repo_tags.iter().chain(&image.repo_digests);
-        tags.chain([&image.id]).any(|n| used.contains(n.as_str()))
-    };
-    let free = images.iter().filter(|i| !i.pinned && !names(i));
-    free.map(|i| i.id.clone()).collect()
 }
 
 fn is(known: &Known, uid: &str) -> bool {
@@ -224,35 +254,4 @@ fn is(known: &Known, uid: &str) -> bool {
 
 fn over(known: &Known) -> bool {
     matches!(known.status.phase.as_deref(), Some("Succeeded" | "Failed"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_are_unused_when_no_container_names_them_in_any_way() {
-        let image = |id: &str, tag: &str, pinned| v1::Image {
-            id: id.into(),
-            repo_tags: vec![tag.into()],
-            pinned,
-            ..v1::Image::default()
-        };
-        let images = [
-            image("sha256:a", "a:1", false),
-            image("sha256:b", "b:1", false),
-            image("sha256:c", "c:1", false),
-            image("sha256:p", "pause:3", true),
-        ];
-        let container = |image_ref: &str, image: &str| v1::Container {
-            image_ref: image_ref.into(),
-            image: Some(v1::ImageSpec {
-                image: image.into(),
-                ..v1::ImageSpec::default()
-            }),
-            ..v1::Container::default()
-        };
-        let containers = [container("sha256:a", ""), container("", "b:1")];
-        assert_eq!(unused(&images, &containers), ["sha256:c"]);
-    }
 }

@@ -1,12 +1,12 @@
 //! MemoryPressure, DiskPressure, PIDPressure, Ready: pure decisions.
 
 use super::disk::Disk;
-use crate::config::{Config, Signal, Threshold};
+use super::pressure::Pressure;
+use crate::config::Signal;
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What was measured; `None` where it could not be.
 #[derive(Debug, Clone, Default)]
@@ -19,68 +19,6 @@ pub struct Seen {
     pub imagefs: Option<Disk>,
     /// CRI Status, or why there is none.
     pub runtime: Option<Result<v1::RuntimeStatus, String>>,
-}
-
-/// Signals below their threshold, and until when they count as such: pressure
-/// is taken back only after a quiet period.
-#[derive(Debug, Default)]
-pub struct Pressure {
-    last_met: BTreeMap<Signal, Instant>,
-}
-
-impl Pressure {
-    /// Takes note of what is below its threshold now.
-    pub fn observe(&mut self, seen: &Seen, config: &Config, now: Instant) {
-        for shortage in shortages(seen, config) {
-            self.last_met.insert(shortage.signal, now);
-        }
-        let quiet = config.eviction_pressure_transition_period;
-        self.last_met
-            .retain(|_, met| now.duration_since(*met) <= quiet);
-    }
-
-    fn any(&self, signals: &[Signal]) -> bool {
-        signals.iter().any(|s| self.last_met.contains_key(s))
-    }
-}
-
-/// A signal below its threshold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Shortage {
-    pub signal: Signal,
-    pub available: u64,
-    pub threshold: u64,
-}
-
-/// What is short now.
-pub fn shortages(seen: &Seen, config: &Config) -> Vec<Shortage> {
-    let thresholds = config.eviction_hard.iter();
-    thresholds.filter_map(|t| shortage(t, seen)).collect()
-}
-
-fn shortage(threshold: &Threshold, seen: &Seen) -> Option<Shortage> {
-    let disk = |disk: Option<Disk>| disk.map(|d| (d.available, d.capacity));
-    // File systems that have no inodes to count (btrfs) report none at all.
-    let inodes = |disk: Option<Disk>| {
-        disk.filter(|d| d.inodes > 0)
-            .map(|d| (d.inodes_free, d.inodes))
-    };
-    let measured = match threshold.signal {
-        Signal::MemoryAvailable => seen.memory,
-        Signal::PidAvailable => seen.pids,
-        Signal::NodefsAvailable => disk(seen.nodefs),
-        Signal::NodefsInodesFree => inodes(seen.nodefs),
-        Signal::ImagefsAvailable | Signal::ContainerfsAvailable => disk(seen.imagefs),
-        Signal::ImagefsInodesFree | Signal::ContainerfsInodesFree => inodes(seen.imagefs),
-    };
-    let (available, capacity) = measured?;
-    let least = threshold.value.amount(capacity);
-    (available < least).then_some(Shortage {
-        signal: threshold.signal,
-        available,
-        threshold: least,
-    })
 }
 
 /// The four conditions. Those of `known` that say the same keep their
@@ -251,47 +189,5 @@ mod tests {
         assert_ne!(same.last_heartbeat_time, first.last_heartbeat_time);
         let other = ready(&runtime(false), std::slice::from_ref(&first), 3);
         assert_ne!(other.last_transition_time, first.last_transition_time);
-    }
-
-    #[test]
-    fn pressure_stays_until_the_quiet_period_is_over() {
-        let config = Config::default();
-        let low = Seen {
-            memory: Some((50 << 20, 4 << 30)),
-            ..Seen::default()
-        };
-        let fine = Seen {
-            memory: Some((1 << 30, 4 << 30)),
-            ..Seen::default()
-        };
-        let mut pressure = Pressure::default();
-        let now = Instant::now();
-        pressure.observe(&low, &config, now);
-        assert!(pressure.any(&[Signal::MemoryAvailable]));
-        pressure.observe(&fine, &config, now + Duration::from_secs(299));
-        assert!(pressure.any(&[Signal::MemoryAvailable]));
-        pressure.observe(&fine, &config, now + Duration::from_secs(301));
-        assert!(!pressure.any(&[Signal::MemoryAvailable]));
-    }
-
-    #[test]
-    fn disk_pressure_is_a_share_of_the_disk() {
-        let mut pressure = Pressure::default();
-        let disk = Disk {
-            capacity: 1000,
-            available: 99,
-            inodes: 0,
-            inodes_free: 0,
-        };
-        let seen = Seen {
-            nodefs: Some(disk),
-            ..Seen::default()
-        };
-        pressure.observe(&seen, &Config::default(), Instant::now());
-        assert!(pressure.any(&[Signal::NodefsAvailable]));
-        assert!(
-            !pressure.any(&[Signal::NodefsInodesFree]),
-            "no inodes to count"
-        );
     }
 }

@@ -4,7 +4,8 @@
 //! status that somebody overwrote is corrected. A status is computed every ten
 //! seconds and sent only when it differs, or every five minutes.
 
-use super::conditions::{self, Pressure, Seen, Shortage};
+use super::conditions::{self, Seen};
+use super::pressure::{Pressure, Shortage};
 use super::register::{Registration, register};
 use super::status::{Fixed, RuntimeSays};
 use super::{csinode, disk, lease, machine, patch, status};
@@ -351,9 +352,8 @@ impl Keeper {
     async fn status(&mut self, known: &[NodeCondition]) -> (NodeStatus, Seen) {
         let (says, runtime) = self.ask_runtime().await;
         let seen = self.look(runtime).await;
-        self.pressure
-            .observe(&seen, &self.options.config, Instant::now());
-        let short = conditions::shortages(&seen, &self.options.config);
+        let config = &self.options.config;
+        let short = self.pressure.observe(&seen, config, Instant::now());
         self.shortages.send_replace(short);
         let now = jiff::Timestamp::now();
         let conditions = conditions::decide(&seen, &self.pressure, known, now);

@@ -2,7 +2,7 @@
 //!
 //! - [`machine`], [`address`]: what this host is.
 //! - [`selector`]: whether it is meant.
-//! - [`resources`], [`conditions`], [`status`]: what is said of it (pure).
+//! - [`resources`], [`pressure`], [`conditions`], [`status`]: what is said of it (pure).
 //! - [`register`], [`lease`], [`csinode`], [`Keeper`]: saying it.
 
 pub mod address;
@@ -14,13 +14,14 @@ mod lease;
 pub mod machine;
 mod name;
 mod patch;
+mod pressure;
 mod register;
 pub mod resources;
 pub mod selector;
 mod status;
 
-pub use conditions::Shortage;
 pub use keeper::{Keeper, KeeperOptions, NodeHandle};
 pub use name::{NameError, default_name};
+pub use pressure::Shortage;
 pub use register::Registration;
 pub use status::Fixed;

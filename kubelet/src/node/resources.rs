@@ -2,7 +2,7 @@
 
 use super::machine::Machine;
 use crate::config::{Config, Signal};
-use crate::quantity::Amount;
+use crate::quantity::{Amount, binary as bytes};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
@@ -70,19 +70,6 @@ fn milli(n: i64) -> Quantity {
         n if n % 1000 == 0 => Quantity((n / 1000).to_string()),
         n => Quantity(format!("{n}m")),
     }
-}
-
-/// The largest binary suffix that loses nothing, as Kubernetes writes it.
-fn bytes(n: u64) -> Quantity {
-    let mut n = n;
-    let mut suffix = "";
-    for next in ["Ki", "Mi", "Gi", "Ti", "Pi"] {
-        if n == 0 || !n.is_multiple_of(1024) {
-            break;
-        }
-        (n, suffix) = (n / 1024, next);
-    }
-    Quantity(format!("{n}{suffix}"))
 }
 
 /// kubernetes v1.37 pkg/apis/core/v1/helper `HugePageResourceName`.

@@ -67,8 +67,12 @@ pub fn add_resources(status: &mut NodeStatus, resources: Vec<(String, Quantity, 
 /// Only what works here: the scheduler and the API server build on it.
 /// kubernetes v1.37 staging/src/k8s.io/component-helpers/nodedeclaredfeatures.
 fn declared_features() -> Vec<String> {
-    // exec, attach and port-forward take WebSockets as they come.
-    vec!["ExtendWebSocketsToKubelet".to_owned()]
+    let features = [
+        // exec, attach and port-forward take WebSockets as they come.
+        "ExtendWebSocketsToKubelet",
+        "RestartAllContainersOnContainerExits",
+    ];
+    features.map(str::to_owned).into()
 }
 
 fn addresses(fixed: &Fixed) -> Vec<NodeAddress> {

@@ -4,13 +4,14 @@
 //! may have been bound at once.
 
 use super::lifecycle::Verdict;
+use super::preempt::{self, Missing};
 use super::spec::qos::{self, Qos};
 use super::spec::quantity::amount;
 use super::spec::resources::asked;
 use super::spec::sandbox::host_ports;
 use super::spec::{host_network, uid};
 use super::{Known, NodeFacts, Options};
-use crate::eviction::{EVICTED, exempt};
+use crate::eviction::{EVICTED, critical};
 use crate::node::selector;
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
@@ -23,42 +24,95 @@ pub fn settled(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
 }
 
-/// Why the node won't take it; `None` if it will.
+/// What the node says to a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It may run.
+    Take,
+    /// It may run once these have ended, by uid: it is critical, and they are not.
+    After(Vec<String>),
+    /// It may not.
+    Refuse(Verdict),
+}
+
+/// Whether the node takes it.
 #[must_use]
-pub fn check(pod: &Pod, others: &[Known], node: &NodeFacts, options: &Options) -> Option<Verdict> {
+pub fn ask(pod: &Pod, others: &[Known], node: &NodeFacts, options: &Options) -> Answer {
     let active = active(pod, others);
-    // Static pods are not asked: nobody could put them elsewhere.
-    let bound = !is_static(pod);
-    (bound && active.len() >= options.max_pods)
-        .then(|| {
-            rejected(
-                "OutOfpods",
-                format!(
-                    "Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {}",
-                    active.len(),
-                    options.max_pods
-                ),
-            )
-        })
-        .or_else(|| {
-            if bound {
-                room(pod, &active, node)
-            } else {
-                None
-            }
-        })
-        .or_else(|| pressure(pod, &node.labels.pressures()))
-        .or_else(|| affinity(pod, &node.labels.labels()))
-        .or_else(|| ports(pod, &active))
-        .or_else(|| sysctls(pod, &options.allowed_unsafe_sysctls))
-        .or_else(|| system(pod))
+    let short = lacking(pod, &active, node, options);
+    if let Some(verdict) = pressure(pod, &node.labels.pressures()) {
+        return Answer::Refuse(verdict);
+    }
+    let other = || {
+        affinity(pod, &node.labels.labels())
+            .or_else(|| ports(pod, &active))
+            .or_else(|| sysctls(pod, &options.allowed_unsafe_sysctls))
+            .or_else(|| system(pod))
+            .or_else(|| features(pod))
+    };
+    let Some(first) = short.first() else {
+        return other().map_or(Answer::Take, Answer::Refuse);
+    };
+    if !critical(pod) {
+        return Answer::Refuse(first.verdict());
+    }
+    // A critical pod is refused for other reasons only.
+    if let Some(verdict) = other() {
+        return Answer::Refuse(verdict);
+    }
+    let missing: Vec<Missing> = short.iter().map(Lack::missing).collect();
+    match preempt::victims(pod, &active, &missing) {
+        Some(victims) => Answer::After(preempt::uids(&victims)),
+        None => Answer::Refuse(rejected(
+            "UnexpectedAdmissionError",
+            format!(
+                "Unexpected error while attempting to recover from admission failure: \
+                 preemption: error finding a set of pods to preempt: no set of running pods \
+                 found to reclaim resources: [{}]",
+                missing
+                    .iter()
+                    .map(|m| format!("(res: {}, q: {}), ", m.kind, m.amount))
+                    .collect::<String>()
+            ),
+        )),
+    }
+}
+
+/// A resource of which less is left than a pod asks for.
+struct Lack {
+    kind: &'static str,
+    wanted: i64,
+    used: i64,
+    capacity: i64,
+}
+
+impl Lack {
+    fn verdict(&self) -> Verdict {
+        let Lack {
+            kind,
+            wanted,
+            used,
+            capacity,
+        } = self;
+        let message = format!(
+            "Node didn't have enough resource: {kind}, requested: {wanted}, used: {used}, capacity: {capacity}"
+        );
+        rejected(&format!("OutOf{kind}"), message)
+    }
+
+    fn missing(&self) -> Missing {
+        Missing {
+            kind: self.kind,
+            amount: self.wanted - (self.capacity - self.used),
+        }
+    }
 }
 
 /// Under memory pressure only BestEffort pods are refused, and not those that tolerate it;
 /// under any other, all but critical ones.
 /// kubernetes v1.37 pkg/kubelet/eviction/eviction_manager.go `Admit`.
 fn pressure(pod: &Pod, pressures: &[String]) -> Option<Verdict> {
-    if pressures.is_empty() || exempt(pod) {
+    if pressures.is_empty() || critical(pod) {
         return None;
     }
     if pressures == ["MemoryPressure"] {
@@ -94,13 +148,15 @@ fn rejected(reason: &str, message: String) -> Verdict {
         reason: reason.to_owned(),
         message,
         grace: None,
+        disrupts: false,
     }
 }
 
 /// Why a pod has no room beside the others of its node, whatever it has now.
 #[must_use]
 pub fn room_beside(pod: &Pod, others: &[Known], node: &NodeFacts) -> Option<Verdict> {
-    room(pod, &active(pod, others), node)
+    let short = scarce(pod, &active(pod, others), node);
+    short.first().map(Lack::verdict)
 }
 
 /// The other pods that are not over.
@@ -113,11 +169,28 @@ fn active<'a>(pod: &Pod, others: &'a [Known]) -> Vec<&'a Pod> {
         .collect()
 }
 
-fn room(pod: &Pod, active: &[&Pod], node: &NodeFacts) -> Option<Verdict> {
-    for kind in ["cpu", "memory", "ephemeral-storage"] {
-        let Some(capacity) = amount(Some(&node.allocatable), kind) else {
-            continue;
-        };
+fn lacking(pod: &Pod, active: &[&Pod], node: &NodeFacts, options: &Options) -> Vec<Lack> {
+    // Static pods are not asked: nobody could put them elsewhere.
+    if is_static(pod) {
+        return Vec::new();
+    }
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let mut found = Vec::new();
+    if active.len() >= options.max_pods {
+        found.push(Lack {
+            kind: "pods",
+            wanted: 1,
+            used: count(active.len()),
+            capacity: count(options.max_pods),
+        });
+    }
+    found.extend(scarce(pod, active, node));
+    found
+}
+
+fn scarce(pod: &Pod, active: &[&Pod], node: &NodeFacts) -> Vec<Lack> {
+    let one = |kind: &'static str| {
+        let capacity = amount(Some(&node.allocatable), kind)?;
         let of = |p: &Pod| {
             p.spec
                 .as_ref()
@@ -125,15 +198,15 @@ fn room(pod: &Pod, active: &[&Pod], node: &NodeFacts) -> Option<Verdict> {
         };
         let used = active.iter().fold(Amount::default(), |sum, p| sum + of(p));
         let wanted = of(pod);
-        if wanted > Amount::default() && used + wanted > capacity {
-            let [wanted, used, capacity] = [wanted, used, capacity].map(|a| a.counted(kind));
-            let message = format!(
-                "Node didn't have enough resource: {kind}, requested: {wanted}, used: {used}, capacity: {capacity}"
-            );
-            return Some(rejected(&format!("OutOf{kind}"), message));
-        }
-    }
-    None
+        (wanted > Amount::default() && used + wanted > capacity).then(|| Lack {
+            kind,
+            wanted: wanted.counted(kind),
+            used: used.counted(kind),
+            capacity: capacity.counted(kind),
+        })
+    };
+    let kinds = ["cpu", "memory", "ephemeral-storage"];
+    kinds.into_iter().filter_map(one).collect()
 }
 
 fn affinity(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<Verdict> {
@@ -229,6 +302,18 @@ fn system(pod: &Pod) -> Option<Verdict> {
     })
 }
 
+/// What the scheduler would have sent to another node. Of all that Kubernetes lets a pod ask
+/// for, only this is not declared here.
+/// kubernetes v1.37 component-helpers/nodedeclaredfeatures.
+fn features(pod: &Pod) -> Option<Verdict> {
+    let spec = pod.spec.as_ref()?;
+    (host_network(pod) && spec.host_users == Some(false)).then(|| {
+        let message = "Pod requires node features that are not available: \
+                       UserNamespacesHostNetworkSupport";
+        rejected("PodFeatureUnsupported", message.to_owned())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,7 +341,14 @@ mod tests {
     }
 
     fn reason(pod: &Pod, others: &[Known]) -> Option<String> {
-        check(pod, others, &node(), &Options::default()).map(|v| v.reason)
+        refused(ask(pod, others, &node(), &Options::default()))
+    }
+
+    fn refused(answer: Answer) -> Option<String> {
+        match answer {
+            Answer::Refuse(verdict) => Some(verdict.reason),
+            Answer::Take | Answer::After(_) => None,
+        }
     }
 
     #[test]
@@ -318,7 +410,7 @@ mod tests {
             allowed_unsafe_sysctls: vec!["kernel.msg*".into()],
             ..Options::default()
         };
-        assert_eq!(check(&unsafe_one, &[], &node(), &options), None);
+        assert_eq!(ask(&unsafe_one, &[], &node(), &options), Answer::Take);
     }
 
     #[test]
@@ -333,13 +425,42 @@ mod tests {
         let mut tolerant = best_effort();
         tolerant["tolerations"] =
             json!([{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}]);
-        let mut critical = best_effort();
-        critical["priority"] = json!(2_000_001_000);
+        let mut important = best_effort();
+        important["priority"] = json!(2_000_001_000);
         assert!(!refused(best_effort(), &[]));
         assert!(refused(best_effort(), &["MemoryPressure"]));
         assert!(!refused(burstable(), &["MemoryPressure"]));
         assert!(!refused(tolerant, &["MemoryPressure"]));
         assert!(refused(burstable(), &["DiskPressure"]));
-        assert!(!refused(critical, &["DiskPressure", "MemoryPressure"]));
+        assert!(!refused(important, &["DiskPressure", "MemoryPressure"]));
+    }
+
+    #[test]
+    fn critical_pod_is_taken_after_others_have_made_room_for_it() {
+        let of = |name: &str, cpu: &str, priority: i64| {
+            let resources = json!({"requests": {"cpu": cpu}});
+            pod(
+                name,
+                json!({"priority": priority, "containers": [{"name": "c", "resources": resources}]}),
+            )
+        };
+        let others = [known(of("a", "1500m", 0), "Running")];
+        let ask = |pod| ask(&pod, &others, &node(), &Options::default());
+        let important = |cpu| of("b", cpu, 2_000_000_000);
+        assert_eq!(ask(important("500m")), Answer::Take);
+        assert_eq!(ask(important("1")), Answer::After(vec!["a".into()]));
+        assert_eq!(
+            refused(ask(important("3"))),
+            Some("UnexpectedAdmissionError".into())
+        );
+    }
+
+    #[test]
+    fn pod_is_refused_when_it_needs_what_the_node_does_not_declare() {
+        let wish = pod(
+            "b",
+            json!({"containers": [], "hostNetwork": true, "hostUsers": false}),
+        );
+        assert_eq!(reason(&wish, &[]), Some("PodFeatureUnsupported".into()));
     }
 }

@@ -1,9 +1,10 @@
 //! All pods of the node: one worker each.
 
-use super::admit;
+use super::admit::{self, Answer};
 use super::executor::Executor;
-use super::lifecycle::Desired;
+use super::lifecycle::{Desired, Verdict};
 use super::observe::{self, PodSeen};
+use super::preempt;
 use super::registry::{Entry, Registry};
 use super::spec::{self, labels};
 use super::worker::{Mail, Worker};
@@ -14,7 +15,7 @@ use cri_proto::v1;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -41,6 +42,8 @@ struct Start {
     ending: HashSet<String>,
     /// Pods that wait for the end of another.
     parked: Vec<(Source, Arc<Pod>)>,
+    /// Pods that were told to make room, by uid.
+    leaving: BTreeSet<String>,
 }
 
 impl Engine {
@@ -111,6 +114,7 @@ impl Engine {
                         waiting: self.deps().options.sources.clone(),
                         ending: HashSet::new(),
                         parked: Vec::new(),
+                        leaving: BTreeSet::new(),
                     };
                 }
                 (Err(error), _) | (_, Err(error)) => {
@@ -158,7 +162,10 @@ impl Engine {
         }
         let seen = start.found.remove(&uid).unwrap_or_default();
         if seen.sandboxes.is_empty() && !admit::settled(&want.pod) {
-            want.verdict = self.admit(&want);
+            match self.admit(start, &want) {
+                Some(verdict) => want.verdict = verdict,
+                None => return start.parked.push((source, want.pod)),
+            }
         } else {
             self.executor.adopt(&want.pod);
         }
@@ -201,7 +208,7 @@ impl Engine {
     }
 
     /// Ends a pod for good: the node can't keep it.
-    pub fn evict(&self, uid: &str, verdict: super::lifecycle::Verdict) {
+    pub fn evict(&self, uid: &str, verdict: Verdict) {
         let Some(pod) = self.registry.of(uid, |e| e.pod.clone()) else {
             return;
         };
@@ -212,17 +219,45 @@ impl Engine {
         }
     }
 
-    fn admit(&self, want: &Desired) -> Option<super::lifecycle::Verdict> {
+    /// Why the pod may not run, if it may not; `None` when it has to wait for others' end.
+    fn admit(&self, start: &mut Start, want: &Desired) -> Option<Option<Verdict>> {
         let options = &self.deps().options;
         if !options.admit {
-            return None;
+            return Some(None);
         }
         let others = self.registry.all();
-        let mut verdict = admit::check(&want.pod, &others, &self.deps().node, options)?;
-        let subject = super::subject::Subject::new(want.pod.clone(), self.deps().events.clone());
-        subject.warning(&verdict.reason, &verdict.message);
-        verdict.message.insert_str(0, "Pod was rejected: ");
-        Some(verdict)
+        let present: BTreeSet<&str> = others.iter().map(|k| spec::uid(&k.pod)).collect();
+        start.leaving.retain(|uid| present.contains(uid.as_str()));
+        match admit::ask(&want.pod, &others, &self.deps().node, options) {
+            Answer::Take => Some(None),
+            Answer::Refuse(mut verdict) => {
+                let events = self.deps().events.clone();
+                let subject = super::subject::Subject::new(want.pod.clone(), events);
+                subject.warning(&verdict.reason, &verdict.message);
+                verdict.message.insert_str(0, "Pod was rejected: ");
+                Some(Some(verdict))
+            }
+            Answer::After(victims) => {
+                let stays = |k: &Known| !start.leaving.contains(spec::uid(&k.pod));
+                let staying: Vec<Known> = others.iter().filter(|k| stays(k)).cloned().collect();
+                // Those that are on their way out may be enough.
+                if let Answer::After(more) =
+                    admit::ask(&want.pod, &staying, &self.deps().node, options)
+                {
+                    let told = if start.leaving.is_empty() {
+                        victims
+                    } else {
+                        more
+                    };
+                    for uid in told {
+                        tracing::info!(pod = %uid, "makes room for a critical pod");
+                        self.evict(&uid, preempt::verdict());
+                        start.leaving.insert(uid);
+                    }
+                }
+                None
+            }
+        }
     }
 
     fn spawn(&self, start: &Start, want: Desired, seen: PodSeen) {

@@ -11,6 +11,7 @@ pub mod image;
 pub mod lifecycle;
 pub mod observe;
 pub mod observed;
+mod preempt;
 mod probe;
 mod prober;
 mod registry;

@@ -33,6 +33,10 @@ impl Entry {
     }
 }
 
+fn over(entry: &Entry) -> bool {
+    matches!(entry.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
 /// Every pod by its uid.
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -43,8 +47,14 @@ pub struct Registry {
 impl Registry {
     /// Replaces what was known.
     pub fn put(&self, uid: &str, entry: Entry) {
+        let ends = over(&entry);
         let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
-        pods.insert(uid.to_owned(), entry);
+        let before = pods.insert(uid.to_owned(), entry);
+        drop(pods);
+        // What it had is free for others.
+        if ends && before.is_some_and(|b| !over(&b)) {
+            self.freed.notify_one();
+        }
     }
 
     /// The pod is gone.
@@ -55,7 +65,7 @@ impl Registry {
         self.freed.notify_one();
     }
 
-    /// Returns when a pod has gone since the last call.
+    /// Returns when a pod has ended or gone since the last call.
     pub async fn freed(&self) {
         self.freed.notified().await;
     }

@@ -410,6 +410,7 @@ impl Worker {
                     reason: failed.reason.to_owned(),
                     message: failed.message,
                     grace: None,
+                    disrupts: false,
                 };
                 self.want.verdict.get_or_insert(verdict);
             }

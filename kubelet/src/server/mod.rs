@@ -23,6 +23,7 @@ pub mod tls;
 
 pub use accept::{Server, ServerError};
 pub use healthz::serve_healthz;
+pub use metrics::Metrics;
 pub use routes::State;
 
 use axum::http::StatusCode;

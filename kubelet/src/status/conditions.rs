@@ -1,8 +1,7 @@
 //! The kubelet's conditions of a pod; those of others are left alone. Pure.
 
 use super::pod::{Look, seconds};
-use crate::eviction::EVICTED;
-use crate::pod::lifecycle::{Why, Work, restartable_init};
+use crate::pod::lifecycle::{Why, Work, may_reset, restartable_init};
 use crate::pod::resize;
 use crate::pod::spec::host_network;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodSpec};
@@ -55,11 +54,13 @@ pub(super) fn build(look: &Look<'_>, spec: &PodSpec, facts: &Facts<'_>) -> Vec<P
     if of_api(look, "PodScheduled").is_none() {
         found.push(condition(look, "PodScheduled", Finding::yes()));
     }
+    if may_reset(spec) {
+        found.push(condition(look, "AllContainersRestarting", resetting(look)));
+    }
     found.extend(resize_pending(look));
     found.extend(resize_in_progress(look));
     if let Some(Why::Rejected(verdict)) = look.why()
-        && verdict.reason == EVICTED
-        && !facts.app.is_empty()
+        && verdict.disrupts
     {
         let ended = Finding {
             reason: Some("TerminationByKubelet"),
@@ -69,6 +70,20 @@ pub(super) fn build(look: &Look<'_>, spec: &PodSpec, facts: &Facts<'_>) -> Vec<P
         found.push(condition(look, "DisruptionTarget", ended));
     }
     found
+}
+
+fn resetting(look: &Look<'_>) -> Finding {
+    if look.why().is_none() && look.state.memory.resetting {
+        return Finding {
+            reason: Some("RestartAllContainersStarted"),
+            message: Some("container exited with restart policy rule".to_owned()),
+            ..Finding::yes()
+        };
+    }
+    Finding {
+        status: false,
+        ..Finding::yes()
+    }
 }
 
 /// There only while it is so.

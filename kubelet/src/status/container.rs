@@ -91,6 +91,7 @@ fn states(
 ) -> (ContainerState, ContainerState) {
     let none = ContainerState::default;
     let last = look.seen.previous(&container.name);
+    let last = last.or_else(|| look.state.memory.reset.get(&container.name));
     let last = last
         .and_then(|c| Some(terminated(look, c, c.exit()?)))
         .unwrap_or_else(none);

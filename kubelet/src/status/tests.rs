@@ -320,6 +320,7 @@ fn rejected_pod_has_a_reason_and_no_containers() {
         reason: "NodePorts".into(),
         message: "taken".into(),
         grace: None,
+        disrupts: false,
     };
     let status = Case::new(one())
         .stage(terminated(Why::Rejected(verdict)))

@@ -1,12 +1,13 @@
 //! A container made, not yet started.
 
+use super::env_files;
 use super::{ABANDONED, Context, Executor, Failed, Report};
 use crate::event::EventType;
 use crate::objects::ObjectError;
 use crate::pod::observe;
 use crate::pod::spec::container::{self, ContainerContext};
 use crate::pod::spec::env::{self, EnvContext, Sources};
-use crate::pod::spec::{namespace, services};
+use crate::pod::spec::{self, namespace, services};
 use crate::volume::{MountRequest, PodFacts};
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::Container;
@@ -167,6 +168,19 @@ impl Executor {
                 Err(ObjectError::NotFound { .. }) => {}
                 Err(error) => return Err(config_error(error)),
             }
+        }
+        for (volume, path) in names.files {
+            let root = self.deps.node.kubelet_root.join("pods");
+            let root = root
+                .join(spec::uid(&context.pod))
+                .join("volumes/kubernetes.io~empty-dir")
+                .join(&volume);
+            let inside = path.clone();
+            let read = tokio::task::spawn_blocking(move || env_files::read(&root, &inside)).await;
+            let text = read
+                .map_err(|e| e.to_string())
+                .and_then(|r| r.map_err(|e| e.to_string()));
+            sources.files.insert((volume, path), text);
         }
         Ok(sources)
     }

@@ -3,6 +3,7 @@
 //! Every effect may be asked for again: what is done already is found done.
 
 mod create;
+mod env_files;
 mod image;
 mod logs;
 mod resize;

@@ -25,7 +25,7 @@ impl Executor {
             self.pre_stop(context, name, id, remaining(until)).await;
         }
         let left = i64::try_from(remaining(until).as_secs()).unwrap_or(i64::MAX);
-        let least = if first {
+        let least = if first && *reason != StopReason::Reset {
             MINIMUM_GRACE_PERIOD_SECONDS
         } else {
             0
@@ -90,7 +90,9 @@ fn remaining(until: Timestamp) -> Duration {
 /// kubernetes v1.36 pkg/kubelet/kuberuntime/kuberuntime_manager.go.
 fn killing(name: &str, reason: &StopReason) -> String {
     match reason {
-        StopReason::PodEnds | StopReason::SandboxGone => format!("Stopping container {name}"),
+        StopReason::PodEnds | StopReason::SandboxGone | StopReason::Reset => {
+            format!("Stopping container {name}")
+        }
         StopReason::DefinitionChanged => {
             format!("Container {name} definition changed, will be restarted")
         }

@@ -9,6 +9,7 @@ mod ending;
 mod gc;
 mod init;
 mod plan;
+mod reset;
 mod restart;
 mod syncing;
 mod terminating;
@@ -17,7 +18,7 @@ mod tests;
 mod types;
 
 pub use ending::Terminal;
-pub use restart::{Backoff, back_off_message, restart_policy, restartable_init};
+pub use restart::{Backoff, back_off_message, may_reset, restart_policy, restartable_init};
 pub use types::{
     Decision, Desired, Effect, Memory, Stage, StopReason, Verdict, Why, Work, WorkerState,
 };

@@ -159,6 +159,13 @@ impl<'a> Plan<'a> {
 
     /// Starts a container again unless it must wait for its back-off.
     pub fn start_again(&mut self, container: &Container, last: &ContainerSeen) {
+        if self.may_restart(container, last) {
+            self.start(container, self.next_attempt(&container.name));
+        }
+    }
+
+    /// Whether its back-off lets it start again now; wakes up for it otherwise.
+    pub fn may_restart(&mut self, container: &Container, last: &ContainerSeen) -> bool {
         let attempt = self.next_attempt(&container.name);
         let finished = last.exit().map_or(self.now, |e| e.finished);
         let max = self.limits.crash_loop_max;
@@ -168,7 +175,7 @@ impl<'a> Plan<'a> {
             .entry(container.name.clone())
             .or_insert_with(|| restart::Backoff::idle(attempt));
         match slot.charge(attempt, finished, self.now, max) {
-            restart::Turn::Now => self.start(container, attempt),
+            restart::Turn::Now => true,
             restart::Turn::Wait { until, first } => {
                 self.wake(until);
                 if first {
@@ -177,6 +184,7 @@ impl<'a> Plan<'a> {
                         attempt,
                     });
                 }
+                false
             }
         }
     }

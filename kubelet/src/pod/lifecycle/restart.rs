@@ -75,7 +75,28 @@ fn rule_restarts(container: &Container, code: i32) -> bool {
         .unwrap_or_default();
     rules
         .iter()
-        .any(|rule| rule.action == "Restart" && matches(rule, code))
+        .any(|rule| matches!(rule.action.as_str(), "Restart" | RESET) && matches(rule, code))
+}
+
+const RESET: &str = "RestartAllContainers";
+
+/// Whether this end has all containers of the pod begin anew: the first rule that speaks of
+/// the code says so.
+pub(super) fn resets(container: &Container, code: i32) -> bool {
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    rules
+        .find(|rule| matches(rule, code))
+        .is_some_and(|rule| rule.action == RESET)
+}
+
+/// Whether any end could have all of the pod's containers begin anew.
+#[must_use]
+pub fn may_reset(spec: &PodSpec) -> bool {
+    let init = spec.init_containers.iter().flatten();
+    let mut rules = init
+        .chain(&spec.containers)
+        .flat_map(|c| c.restart_policy_rules.iter().flatten());
+    rules.any(|rule| rule.action == RESET)
 }
 
 fn matches(rule: &ContainerRestartRule, code: i32) -> bool {

@@ -3,7 +3,7 @@
 use super::plan::Plan;
 use super::restart::app_restarts;
 use super::types::{Effect, StopReason, Work};
-use super::{gc, init};
+use super::{gc, init, reset};
 use crate::pod::observed::{ContainerSeen, Observed, Run};
 use crate::pod::resize;
 use crate::pod::spec::{ephemeral_as_container, hash};
@@ -20,6 +20,9 @@ pub(super) fn plan(plan: &mut Plan<'_>) {
     }
     let ready = plan.seen.ready_sandbox().map(|s| s.id.clone());
     if ready.is_none() && !replace_sandbox(plan) {
+        return;
+    }
+    if ready.is_some() && reset::plan(plan) {
         return;
     }
     if init::plan(plan, ready.as_deref()) {

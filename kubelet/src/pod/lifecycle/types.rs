@@ -1,5 +1,6 @@
 //! The words that [`super::decide`] is spoken in.
 
+use crate::pod::observed::ContainerSeen;
 use crate::source::Source;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -29,6 +30,8 @@ pub struct Verdict {
     pub message: String,
     /// Seconds instead of the pod's own grace period.
     pub grace: Option<i64>,
+    /// Told as the condition DisruptionTarget: the node was in need, the pod did no wrong.
+    pub disrupts: bool,
 }
 
 /// Why a pod ends.
@@ -81,6 +84,10 @@ pub struct Memory {
     pub attempts: BTreeMap<String, u32>,
     /// Containers being stopped, and when they are killed.
     pub stopping: BTreeMap<String, Timestamp>,
+    /// All containers are being ended and removed, to begin anew.
+    pub resetting: bool,
+    /// What they were when they were removed for that, by name.
+    pub reset: BTreeMap<String, ContainerSeen>,
     /// `status.startTime`: when the node took the pod.
     pub start_time: Option<Timestamp>,
 }
@@ -134,6 +141,7 @@ pub enum StopReason {
     StartupFailed,
     PostStartFailed,
     SandboxGone,
+    Reset,
 }
 
 /// Something to do.

@@ -3,13 +3,14 @@
 //! Order and precedence as upstream: envFrom, then env (which may refer to what
 //! stands before it), then variables of Services that nobody has set.
 
+use super::env_file;
 use super::expand::expand;
 use super::quantity::amount;
 use super::{name, namespace, uid};
 use crate::pod::NodeFacts;
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod,
+    ConfigMap, Container, EnvFromSource, EnvVarSource, FileKeySelector, ObjectFieldSelector, Pod,
     ResourceFieldSelector, Secret,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,12 @@ pub struct Sources {
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Secrets.
     pub secrets: BTreeMap<String, Arc<Secret>>,
+    /// Texts of files, or why there is none.
+    pub files: BTreeMap<VolumeFile, Result<String, String>>,
 }
+
+/// A file of a volume of the pod: the volume's name, and the path in it.
+pub type VolumeFile = (String, String);
 
 /// Names that [`Sources`] should be filled with.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub struct Wanted {
     pub config_maps: BTreeSet<String>,
     /// Secrets.
     pub secrets: BTreeSet<String>,
+    /// Files of volumes.
+    pub files: BTreeSet<VolumeFile>,
 }
 
 /// What else an environment is made of.
@@ -63,8 +71,18 @@ pub enum EnvError {
     Container { container: String },
     #[error("unsupported container resource : {resource}")]
     Resource { resource: String },
-    #[error("environment variable {name}: fileKeyRef is not supported by this node")]
-    FileKeyRef { name: String },
+    #[error("couldn't parse env file {path:?} of volume {volume:?}: {why}")]
+    File {
+        path: String,
+        volume: String,
+        why: String,
+    },
+    #[error("environment variable key {key:?} not found in file {path:?} of volume {volume:?}")]
+    NoKeyInFile {
+        key: String,
+        path: String,
+        volume: String,
+    },
 }
 
 /// The objects that a container's environment needs.
@@ -91,6 +109,10 @@ pub fn wanted(container: &Container) -> Wanted {
         found
             .secrets
             .extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
+        let file = source.file_key_ref.iter();
+        found
+            .files
+            .extend(file.map(|f| (f.volume_name.clone(), f.path.clone())));
     }
     found
 }
@@ -111,7 +133,7 @@ pub fn build(
     }
     for variable in context.container.env.iter().flatten() {
         let value = match &variable.value_from {
-            Some(source) => referred(context, variable, source, sources)?,
+            Some(source) => referred(context, source, sources)?,
             None => variable.value.as_deref().map(|text| {
                 expand(text, |n| {
                     env.get(n).or_else(|| context.services.get(n).cloned())
@@ -208,7 +230,6 @@ fn present<'a, T>(
 /// `None` for what is optional and missing.
 fn referred(
     context: &EnvContext<'_>,
-    variable: &EnvVar,
     source: &EnvVarSource,
     sources: &Sources,
 ) -> Result<Option<String>, EnvError> {
@@ -252,11 +273,28 @@ fn referred(
             value => Ok(value.map(|v| text(&v.0))),
         };
     }
-    if source.file_key_ref.is_some() {
-        let name = variable.name.clone();
-        return Err(EnvError::FileKeyRef { name });
+    if let Some(wish) = &source.file_key_ref {
+        return of_file(wish, sources);
     }
     Ok(Some(String::new()))
+}
+
+/// Only the key is optional: a file that is missing or broken is an error in any case.
+fn of_file(wish: &FileKeySelector, sources: &Sources) -> Result<Option<String>, EnvError> {
+    let (volume, path) = (wish.volume_name.clone(), wish.path.clone());
+    let text = sources.files.get(&(volume.clone(), path.clone()));
+    let text = text.cloned().unwrap_or_else(|| Err("not read".to_owned()));
+    let value = text.and_then(|t| env_file::value(&t, &wish.key).map_err(|e| e.to_string()));
+    match value {
+        Err(why) => Err(EnvError::File { path, volume, why }),
+        Ok(value) if !value.is_empty() => Ok(Some(value)),
+        Ok(_) if wish.optional == Some(true) => Ok(None),
+        Ok(_) => Err(EnvError::NoKeyInFile {
+            key: wish.key.clone(),
+            path,
+            volume,
+        }),
+    }
 }
 
 fn text(bytes: &[u8]) -> String {

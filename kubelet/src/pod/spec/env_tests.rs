@@ -24,6 +24,11 @@ fn sources() -> Sources {
             serde_json::from_value(secret).unwrap_or_default(),
         )]
         .into(),
+        files: [(
+            ("shared".to_owned(), "env".to_owned()),
+            Ok("KEY='from file'\n".to_owned()),
+        )]
+        .into(),
     }
 }
 
@@ -94,4 +99,23 @@ fn env_fails_with_upstreams_words_when_a_reference_leads_nowhere() {
         from(json!({"secretKeyRef": {"name": "s", "key": "k"}})).as_deref(),
         Some("couldn't find key k in Secret ns/s")
     );
+}
+
+#[test]
+fn variable_comes_from_a_file_of_a_volume_and_only_its_key_is_optional() {
+    let of = |key: &str, path: &str, optional: bool| {
+        let from = json!({"volumeName": "shared", "path": path, "key": key, "optional": optional});
+        run(json!({"name": "c", "env": [{"name": "V", "valueFrom": {"fileKeyRef": from}}]}))
+            .map(|env| env.into_iter().find(|(k, _)| k == "V").map(|(_, v)| v))
+    };
+    assert_eq!(of("KEY", "env", false), Ok(Some("from file".to_owned())));
+    assert_eq!(of("OTHER", "env", true), Ok(None));
+    assert!(matches!(
+        of("OTHER", "env", false),
+        Err(EnvError::NoKeyInFile { .. })
+    ));
+    assert!(matches!(
+        of("KEY", "none", true),
+        Err(EnvError::File { .. })
+    ));
 }

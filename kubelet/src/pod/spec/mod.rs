@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod container;
 pub mod env;
+pub mod env_file;
 pub mod expand;
 mod hash;
 pub mod labels;

@@ -4,7 +4,7 @@ use super::qos;
 use super::quantity::amount;
 use crate::pod::Options;
 use crate::pod::lifecycle::restartable_init;
-use crate::quantity::Amount;
+use crate::quantity::{self, Amount};
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -123,6 +123,32 @@ pub fn asked(spec: &PodSpec, kind: &str) -> Amount {
     let own = amount(requests(spec.resources.as_ref()), kind);
     let total = own.unwrap_or_else(|| total_requests(spec, kind));
     total + amount(spec.overhead.as_ref(), kind).unwrap_or_default()
+}
+
+/// What a pod may keep on the node's disk: containers that have no limit add nothing, and
+/// only a pod with none at all has none.
+///
+/// kubernetes v1.37 staging/src/k8s.io/component-helpers/resource/helpers.go `PodLimits`.
+#[must_use]
+pub fn local_storage_limit(spec: &PodSpec) -> Option<Quantity> {
+    const KIND: &str = "ephemeral-storage";
+    let own = |c: &Container| amount(limits(c.resources.as_ref()), KIND);
+    let all = || {
+        spec.containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten())
+    };
+    let first = all().find(|c| own(c).is_some())?;
+    let overhead = amount(spec.overhead.as_ref(), KIND).unwrap_or_default();
+    let total = peak(spec, |c| Some(own(c).unwrap_or_default()))? + overhead;
+    let bytes = u64::try_from(total.units()).ok()?;
+    let said = limits(first.resources.as_ref()).and_then(|l| l.get(KIND))?;
+    // A sum is written as its first part is.
+    Some(if said.0.ends_with('i') {
+        quantity::binary(bytes)
+    } else {
+        quantity::decimal(bytes)
+    })
 }
 
 fn total_requests(spec: &PodSpec, kind: &str) -> Amount {

@@ -23,6 +23,16 @@ struct NodeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SignalLabel {
+    eviction_signal: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {
     container_state: &'static str,
 }
@@ -32,6 +42,8 @@ struct StateLabel {
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     ttl: Gauge<f64, AtomicU64>,
+    evictions: Family<SignalLabel, Counter>,
+    images_removed: Family<ReasonLabel, Counter>,
 }
 
 impl Metrics {
@@ -51,6 +63,18 @@ impl Metrics {
         self.requests.get_or_create(&labels).inc();
     }
 
+    /// One more pod was ended, because of this signal or limit.
+    pub(crate) fn evicted(&self, eviction_signal: &'static str) {
+        let label = SignalLabel { eviction_signal };
+        self.evictions.get_or_create(&label).inc();
+    }
+
+    /// One more image was removed, for `age` or for `space`.
+    pub(crate) fn image_removed(&self, reason: &'static str) {
+        let label = ReasonLabel { reason };
+        self.images_removed.get_or_create(&label).inc();
+    }
+
     /// How long the client certificate is still good for, in seconds.
     pub fn client_certificate_ttl(&self, seconds: f64) {
         self.ttl.set(seconds);
@@ -68,6 +92,16 @@ impl Metrics {
             "kubelet_certificate_manager_client_ttl_seconds",
             "Seconds until the client certificate expires",
             self.ttl.clone(),
+        );
+        registry.register(
+            "kubelet_evictions",
+            "Pods ended because of a signal or limit",
+            self.evictions.clone(),
+        );
+        registry.register(
+            "kubelet_image_garbage_collected",
+            "Images removed that nobody used",
+            self.images_removed.clone(),
         );
         self.node(&mut registry, node_name);
         running(&mut registry, pods);

@@ -160,6 +160,7 @@ fn rejected_pod_starts_nothing() {
         reason: "NodePorts".into(),
         message: String::new(),
         grace: None,
+        disrupts: false,
     });
     assert_eq!(sim.rest(), ["abandon", "unmount"]);
     assert!(matches!(
@@ -178,6 +179,7 @@ fn evicted_pod_has_the_grace_it_is_given() {
         reason: "Evicted".into(),
         message: String::new(),
         grace: Some(0),
+        disrupts: true,
     });
     assert!(sim.says().contains(&"stop a#0 in 1s: PodEnds".to_owned()));
 }

@@ -193,3 +193,37 @@ fn attempts_go_on_counting_when_the_runtime_forgot_the_old_ones() {
     sim.state.memory.attempts.insert("a".into(), 4);
     assert_eq!(starts(&sim.rest()), ["a#4"]);
 }
+
+#[test]
+fn one_that_asks_for_it_has_all_containers_begin_anew_in_order_and_goes_last() {
+    let rules = json!([{
+        "action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]},
+    }]);
+    let mut asking = containers(&["a", "b"]);
+    asking[1]["restartPolicy"] = "Never".into();
+    asking[1]["restartPolicyRules"] = rules;
+    let mut sim = Sim::running(json!({
+        "restartPolicy": "Never", "initContainers": containers(&["i"]), "containers": asking,
+    }));
+    sim.exits("i", 0).rest();
+    let told = sim.exits("b", 42).rest();
+    assert!(sim.state.memory.reset.contains_key("b"));
+    let at = |word: &str| told.iter().position(|t| t.contains(word));
+    let order = ["stop a#0", "remove b#0", "create i#1"].map(at);
+    assert!(
+        order.iter().all(Option::is_some) && order.is_sorted(),
+        "{told:?}"
+    );
+    assert_eq!(at("stop b#0"), None);
+    let told = sim.exits("i", 0).rest();
+    for word in ["create a#1", "create b#1"] {
+        assert!(told.iter().any(|t| t.contains(word)), "{told:?}");
+    }
+    assert!(!sim.state.memory.resetting);
+    // Any other end is as ever.
+    sim.exits("b", 1).exits("a", 0).rest();
+    assert!(matches!(
+        sim.state.stage,
+        Stage::Terminated { .. } | Stage::Terminating { .. }
+    ));
+}
