@@ -1,7 +1,13 @@
 //! Compiles what plugins on the node are spoken to with, without a system protoc.
 
 /// Below `proto/`; each has a package of its own.
-const FILES: &[&str] = &["deviceplugin.proto", "podresources.proto", "dra.proto"];
+const FILES: &[&str] = &[
+    "csi.proto",
+    "deviceplugin.proto",
+    "dra.proto",
+    "pluginregistration.proto",
+    "podresources.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

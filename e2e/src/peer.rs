@@ -82,6 +82,12 @@ pub const DEVICE_PLUGIN: Peer = Peer {
     package: "./deviceplugin",
     ..K8S
 };
+/// A CSI driver of ours.
+pub const CSI_DRIVER: Peer = Peer {
+    name: "csi-driver",
+    package: "./csidriver",
+    ..K8S
+};
 pub const GINKGO: Peer = Peer {
     name: "ginkgo",
     package: "github.com/onsi/ginkgo/v2/ginkgo",
@@ -180,7 +186,7 @@ pub const STOCK_NODE: [Peer; 8] = [
 ];
 
 /// Everything `bed build --all` makes.
-pub const OTHERS: [Peer; 13] = [
+pub const OTHERS: [Peer; 14] = [
     KUBE,
     KUBE_PROXY,
     COREDNS,
@@ -194,6 +200,7 @@ pub const OTHERS: [Peer; 13] = [
     ETCD,
     SAMPLE_API_SERVER,
     DEVICE_PLUGIN,
+    CSI_DRIVER,
 ];
 
 /// The path of the peer's program, built if this content was never built before.

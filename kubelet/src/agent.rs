@@ -148,6 +148,7 @@ pub async fn run(
         tasks.spawn(rotation.run(shutdown.clone()));
     }
     tasks.spawn(parts.allocations.devices.clone().serve(shutdown.clone()));
+    tasks.spawn(parts.plugins.run(shutdown.clone()));
     tasks.spawn(parts.keeper.run(shutdown.clone()));
     tasks.spawn(parts.evictor.run(parts.node.shortages(), shutdown.clone()));
     tasks.spawn(parts.images.run(shutdown.clone()));

@@ -13,6 +13,7 @@
 //! - [`join`]: from a bootstrap token to a client certificate.
 //! - [`server`]: the kubelet API on port 10250.
 //! - [`play`]: the same engine with no API server.
+//! - [`plugin`]: plugins that announce themselves in `plugins_registry`.
 //! - [`proto`]: what plugins are spoken to with.
 //! - [`agent`]: all of it wired together.
 //!
@@ -31,6 +32,7 @@ pub mod log_rotation;
 pub mod node;
 pub mod objects;
 pub mod play;
+pub mod plugin;
 pub mod pod;
 pub mod proto;
 pub mod quantity;

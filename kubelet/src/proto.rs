@@ -1,5 +1,17 @@
 //! The gRPC of plugins on this node, generated from `proto/`.
 
+/// The Container Storage Interface.
+#[allow(clippy::all, rustdoc::all, unused_qualifications, missing_docs)]
+pub mod csi {
+    tonic::include_proto!("csi.v1");
+}
+
+/// How plugins are found.
+#[allow(clippy::all, rustdoc::all, unused_qualifications, missing_docs)]
+pub mod pluginregistration {
+    tonic::include_proto!("pluginregistration");
+}
+
 /// Device plugins.
 #[allow(clippy::all, rustdoc::all, unused_qualifications, missing_docs)]
 pub mod deviceplugin {

@@ -9,6 +9,7 @@ mod basics;
 mod bed;
 mod commands;
 mod containers;
+mod csi;
 mod devices;
 mod eviction;
 mod kit;
@@ -46,6 +47,7 @@ fn all() -> Vec<Test> {
         devices::TESTS,
         resize::TESTS,
         storage::TESTS,
+        csi::TESTS,
         commands::TESTS,
         bed::TESTS,
     ]

@@ -19,7 +19,7 @@ crate::tests!(
 );
 
 /// A PersistentVolume held for the claim of the same name in the test's namespace, and that claim.
-fn bound(t: &Space, name: &str, source: Value) -> Result<()> {
+pub fn bound(t: &Space, name: &str, source: Value) -> Result<()> {
     let of = |claim: &str| format!("{}-{claim}", t.name);
     let mut volume = json!({
         "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": of(name) },
@@ -63,14 +63,14 @@ fn wait_bound(t: &Space, claim: &str) -> Result<()> {
 }
 
 /// A pod with a volume `v` at /v.
-fn with_volume(name: &str, script: &str, mut volume: Value) -> Value {
+pub fn with_volume(name: &str, script: &str, mut volume: Value) -> Value {
     volume["name"] = json!("v");
     let pod = with(pod(name, script), json!({ "volumes": [volume] }));
     let mounts = json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }] });
     with_main(pod, mounts)
 }
 
-fn with_claim(name: &str, claim: &str) -> Value {
+pub fn with_claim(name: &str, claim: &str) -> Value {
     let volume = json!({ "persistentVolumeClaim": { "claimName": claim } });
     with_volume(name, FOREVER, volume)
 }
@@ -80,7 +80,7 @@ fn placed(t: &Space, pod: Value) -> Value {
     with(pod, json!({ "nodeName": t.node().name }))
 }
 
-fn delete(t: &Space, pod: &str) -> Result<()> {
+pub fn delete(t: &Space, pod: &str) -> Result<()> {
     t.kubectl(&["delete", "pod", pod, "--wait=false"])?;
     t.wait_gone(pod)
 }

@@ -4,20 +4,21 @@ use super::AgentOptions;
 use crate::allocation::Allocations;
 use crate::api::{Clients, EventRecorder};
 use crate::config::Config;
-use crate::device::Devices;
 use crate::event::Recorder;
 use crate::eviction::{Evictor, EvictorOptions, Images};
 use crate::node::machine::Machine;
 use crate::node::{
-    Fixed, Keeper, KeeperOptions, NodeHandle, Registration, address, disk, resources,
+    Beside, Fixed, Keeper, KeeperOptions, NodeHandle, Registration, address, disk, resources,
 };
 use crate::objects::{ApiObjects, Objects};
+use crate::plugin;
 use crate::pod::{CgroupDriver, Deps, Engine, NodeFacts, Options, PodView};
 use crate::server::authn::{Authenticator, AuthnOptions};
 use crate::server::authz::{Authorizer, AuthzOptions};
 use crate::server::{Metrics, State};
 use crate::source::{ApiPods, Mirrors, Source, StaticPods};
 use crate::status::ApiStatus;
+use crate::volume::csi::Csi;
 use crate::volume::dns::DnsSettings;
 use crate::volume::{Volumes, VolumesConfig};
 use cri_proto::{Cri, v1};
@@ -35,6 +36,7 @@ pub struct Parts {
     pub evictor: Evictor,
     pub images: Arc<Images>,
     pub allocations: Arc<Allocations>,
+    pub plugins: plugin::Watcher,
     pub api_pods: ApiPods,
     pub static_pods: Option<StaticPods>,
     pub server: Arc<State>,
@@ -110,21 +112,26 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         config.event_burst,
     );
     let allocations = Allocations::new(&options.root_dir);
+    let csi = Csi::new(clients.writes(), name, &options.root_dir);
+    let beside = Beside {
+        devices: allocations.devices.clone(),
+        attachments: csi.attachments(),
+    };
     let (keeper, node) = Keeper::new(
-        keeper_options(options, clients, &fixed, allocations.devices.clone()),
+        keeper_options(options, clients, &fixed, beside),
         cri.clone(),
         events.clone(),
     );
     let mirrors = Mirrors::new(clients.writes(), name);
     let objects: Arc<dyn Objects> = ApiObjects::new(clients.watches(), clients.writes(), name);
     let volumes = Volumes::new(
-        volumes_config(options, &fixed, node.clone()),
+        volumes_config(options, &fixed, node.clone(), csi.clone()),
         objects.clone(),
         events.clone(),
     );
     let engine = Engine::new(Deps {
         cri: cri.clone(),
-        volumes,
+        volumes: volumes.clone(),
         objects,
         allocations: allocations.clone(),
         events: events.clone(),
@@ -161,7 +168,8 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         evictor,
         images,
         allocations,
-        server: server_state(options, clients, cri, (engine.clone(), metrics)),
+        plugins: plugin::Watcher::new(&options.root_dir, vec![Arc::new(csi.registrar())]),
+        server: server_state(options, clients, cri, (engine.clone(), volumes, metrics)),
         engine,
         events,
     }
@@ -182,7 +190,7 @@ fn keeper_options(
     options: &AgentOptions,
     clients: &Clients,
     fixed: &Fixed,
-    devices: Arc<Devices>,
+    beside: Beside,
 ) -> KeeperOptions {
     let config = options.config.config.clone();
     KeeperOptions {
@@ -195,7 +203,7 @@ fn keeper_options(
             controller_attach: config.enable_controller_attach_detach,
         },
         fixed: fixed.clone(),
-        devices,
+        beside,
         config,
         root_dir: options.root_dir.clone(),
         writes: clients.writes(),
@@ -203,13 +211,19 @@ fn keeper_options(
     }
 }
 
-fn volumes_config(options: &AgentOptions, fixed: &Fixed, node: NodeHandle) -> VolumesConfig {
+fn volumes_config(
+    options: &AgentOptions,
+    fixed: &Fixed,
+    node: NodeHandle,
+    csi: Arc<Csi>,
+) -> VolumesConfig {
     let config = &options.config.config;
     VolumesConfig {
         kubelet_root: options.root_dir.clone(),
         node_name: options.node_name.clone(),
         allocatable: fixed.allocatable.clone(),
         node_labels: Arc::new(node),
+        csi: Some(csi),
         dns: DnsSettings {
             cluster_dns: config.cluster_dns.iter().map(ToString::to_string).collect(),
             cluster_domain: config.cluster_domain.trim_end_matches('.').to_owned(),
@@ -272,7 +286,7 @@ fn server_state(
     options: &AgentOptions,
     clients: &Clients,
     cri: &Arc<dyn Cri>,
-    (pods, metrics): (Arc<dyn PodView>, Metrics),
+    (pods, volumes, metrics): (Arc<dyn PodView>, Arc<Volumes>, Metrics),
 ) -> Arc<State> {
     let config = options.config.config.clone();
     let authn = AuthnOptions {
@@ -292,6 +306,7 @@ fn server_state(
         config,
         cri: cri.clone(),
         pods,
+        volumes,
         authenticator: Authenticator::new(authn, Some(clients.writes())),
         authorizer: Authorizer::new(authz, Some(clients.writes())),
         root_dir: options.root_dir.clone(),

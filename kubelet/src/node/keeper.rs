@@ -15,6 +15,7 @@ use crate::device::Devices;
 use crate::event::{EventType, Recorder};
 use crate::join::report::reason;
 use crate::pod::NodeLabels;
+use crate::volume::csi::Attachments;
 use cri_proto::{Cri, Status, v1};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, ObjectReference};
@@ -33,8 +34,8 @@ pub struct KeeperOptions {
     pub registration: Registration,
     /// What does not change of its status.
     pub fixed: Fixed,
-    /// What device plugins offer.
-    pub devices: Arc<Devices>,
+    /// Who else has something to say of the Node.
+    pub beside: Beside,
     /// Settings.
     pub config: Config,
     /// `/var/lib/kubelet`: nodefs.
@@ -43,6 +44,14 @@ pub struct KeeperOptions {
     pub writes: kube::Client,
     /// For the watch of the Node.
     pub watches: kube::Client,
+}
+
+/// What others on this node know of its status.
+pub struct Beside {
+    /// What device plugins offer.
+    pub devices: Arc<Devices>,
+    /// Volumes that are attached.
+    pub attachments: Arc<Attachments>,
 }
 
 /// The Node as the API server has it, for others on this node.
@@ -163,12 +172,14 @@ impl Keeper {
         let api: Api<Node> = Api::all(self.options.watches.clone());
         let nodes = watcher::watch_object(api, &name).default_backoff();
         futures::pin_mut!(nodes);
-        let mut devices = self.options.devices.changes();
+        let mut devices = self.options.beside.devices.changes();
+        let mut in_use = self.options.beside.attachments.changes();
         let mut wait = Duration::ZERO;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = self.report().await,
                 Ok(()) = devices.changed() => wait = self.report().await,
+                Ok(()) = in_use.changed() => wait = self.report().await,
                 Some(seen) = nodes.next() => if self.seen(seen).await {
                     wait = self.report().await;
                 },
@@ -231,6 +242,7 @@ impl Keeper {
     /// Publishes the Node, and tells the runtime of a new podCIDR.
     async fn take(&mut self, node: Node) -> bool {
         self.node_uid.send_replace(node.metadata.uid.clone());
+        self.options.beside.attachments.see(&node);
         let cidr = node.spec.as_ref().and_then(|s| match &s.pod_cidrs {
             Some(all) if !all.is_empty() => Some(all.join(",")),
             _ => s.pod_cidr.clone(),
@@ -358,7 +370,9 @@ impl Keeper {
         let now = jiff::Timestamp::now();
         let conditions = conditions::decide(&seen, &self.pressure, known, now);
         let mut status = status::build(&self.options.fixed, &says, conditions);
-        status::add_resources(&mut status, self.options.devices.capacity());
+        let beside = &self.options.beside;
+        status::add_resources(&mut status, beside.devices.capacity());
+        status.volumes_in_use = Some(beside.attachments.in_use());
         (status, seen)
     }
 

@@ -20,7 +20,7 @@ pub mod resources;
 pub mod selector;
 mod status;
 
-pub use keeper::{Keeper, KeeperOptions, NodeHandle};
+pub use keeper::{Beside, Keeper, KeeperOptions, NodeHandle};
 pub use name::{NameError, default_name};
 pub use pressure::Shortage;
 pub use register::Registration;

@@ -33,6 +33,12 @@ pub fn status(known: &NodeStatus, wanted: &NodeStatus, heartbeat: bool) -> Optio
         &known.runtime_handlers,
         &wanted.runtime_handlers,
     );
+    whole(
+        &mut patch,
+        "volumesInUse",
+        &known.volumes_in_use,
+        &wanted.volumes_in_use,
+    );
     if known.addresses != wanted.addresses {
         // Merged by type otherwise, which loses one of two InternalIPs.
         let mut list = json!(wanted.addresses);

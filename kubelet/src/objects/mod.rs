@@ -15,7 +15,7 @@ pub use api::ApiObjects;
 pub use bundles::TrustBundles;
 pub use file::FileObjects;
 pub use references::references;
-pub(crate) use watched::{Quick, one_line};
+pub(crate) use watched::{Quick, authorized, one_line};
 
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,

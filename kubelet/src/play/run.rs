@@ -239,6 +239,7 @@ fn start(
         node_name: host::name(),
         allocatable: host::allocatable(),
         node_labels: Arc::new(std::collections::BTreeMap::new()),
+        csi: None,
         dns: DnsSettings {
             resolv_conf: host::resolv_conf(&options.resolv_conf),
             ..DnsSettings::default()

@@ -404,6 +404,7 @@ impl World {
             node_name: "n1".into(),
             allocatable: BTreeMap::new(),
             node_labels: Arc::new(BTreeMap::new()),
+            csi: None,
             dns: DnsSettings::default(),
         };
         let (sender, status) = watch::channel((None, false));

@@ -6,6 +6,7 @@ use super::metrics::Metrics;
 use super::{debug, guard, logs, metrics, node_logs, pods, stream, summary};
 use crate::config::Config;
 use crate::pod::PodView;
+use crate::volume::Volumes;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
@@ -23,6 +24,8 @@ pub struct State {
     pub cri: Arc<dyn Cri>,
     /// Pods of this node.
     pub pods: Arc<dyn PodView>,
+    /// Volumes of the pods.
+    pub volumes: Arc<Volumes>,
     /// Who is asking.
     pub authenticator: Authenticator,
     /// May they.

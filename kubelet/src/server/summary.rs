@@ -5,6 +5,7 @@ use super::metrics::NodeUsage;
 use super::metrics::usage::{self, ContainerUsage, PodUsage};
 use super::routes::State;
 use crate::node::disk::{self, Disk};
+use crate::volume::usage::VolumeUsage;
 use axum::extract::State as Extract;
 use axum::http::Uri;
 use axum::response::Json;
@@ -15,7 +16,14 @@ use std::sync::Arc;
 pub(super) async fn summary(Extract(state): Extract<Arc<State>>, uri: Uri) -> Json<Value> {
     let brief = super::query::Params::of(&uri).is_ok_and(|p| p.is_true("only_cpu_and_memory"));
     let usage = usage::gather(&state).await;
-    let pods: Vec<Value> = usage.pods.iter().map(|p| of_pod(p, brief)).collect();
+    let mut pods = Vec::new();
+    for pod in &usage.pods {
+        let mut value = of_pod(pod, brief);
+        if !brief {
+            put(&mut value, "volume", volumes(&state, &pod.uid).await);
+        }
+        pods.push(value);
+    }
     let mut node = of_node(&state.node_name, &NodeUsage::read());
     if !brief {
         put(
@@ -127,6 +135,30 @@ fn of_pod(pod: &PodUsage, brief: bool) -> Value {
         );
     }
     value
+}
+
+async fn volumes(state: &State, pod_uid: &str) -> Option<Value> {
+    let all = state.volumes.usage(pod_uid).await;
+    let at = time(jiff::Timestamp::now().as_millisecond());
+    let of = |volume: &VolumeUsage| {
+        let usage = volume.usage;
+        let mut value = json!({"name": volume.name, "time": at});
+        for (field, figure) in [
+            ("availableBytes", usage.available),
+            ("capacityBytes", usage.capacity),
+            ("usedBytes", usage.used),
+            ("inodesFree", usage.inodes_free),
+            ("inodes", usage.inodes),
+            ("inodesUsed", usage.inodes_used),
+        ] {
+            put(&mut value, field, figure.map(|f| json!(f)));
+        }
+        let claim = volume.claim.as_ref();
+        let claim = claim.map(|(namespace, name)| json!({"name": name, "namespace": namespace}));
+        put(&mut value, "pvcRef", claim);
+        value
+    };
+    (!all.is_empty()).then(|| all.iter().map(of).collect())
 }
 
 fn of_container(container: &ContainerUsage, brief: bool) -> Value {

@@ -3,11 +3,13 @@
 //! `getPVCExtractPV`, and staging/src/k8s.io/component-helpers/storage/ephemeral.
 
 use super::error::ClaimReason;
-use super::persistent::{Persistent, Source};
+use super::persistent::{Growth, Persistent, Source};
 use crate::node::selector;
+use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Volume,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
 /// kubernetes v1.37 pkg/volume/util/finalizer.go `PVCProtectionFinalizer`.
@@ -109,6 +111,23 @@ pub fn persistent(
         mount_options: spec.mount_options.unwrap_or_default(),
         access_modes: spec.access_modes.unwrap_or_default(),
         claim: Some((wanted.namespace.clone(), wanted.name.clone())),
+        growth: growth(claim, spec.capacity.as_ref()),
+    })
+}
+
+/// The volume is larger by now than the claim was told.
+fn growth(
+    claim: &PersistentVolumeClaim,
+    capacity: Option<&BTreeMap<String, Quantity>>,
+) -> Option<Growth> {
+    let status = claim.status.as_ref()?;
+    let known = status.capacity.as_ref()?.get("storage")?;
+    let to = capacity?.get("storage")?;
+    let bytes = Amount::from(to).units();
+    (bytes > Amount::from(known).units()).then(|| Growth {
+        to: to.clone(),
+        bytes,
+        conditions: status.conditions.clone().unwrap_or_default(),
     })
 }
 
@@ -199,6 +218,21 @@ mod tests {
         };
         assert!(gone(PROTECTION).is_ok());
         assert!(matches!(gone("a/b"), Err(ClaimReason::Deleting { .. })));
+    }
+
+    #[test]
+    fn a_volume_that_grew_is_noticed_by_what_its_claim_was_told() {
+        let wanted = of(json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}}));
+        let status = json!({"phase": "Bound", "capacity": {"storage": "1Gi"}});
+        let get = |size: &str| {
+            let volume = volume(json!({ "capacity": { "storage": size } }));
+            let claim = claim(json!({ "status": status }));
+            persistent(&wanted, &claim, &volume, &BTreeMap::new())
+                .unwrap()
+                .growth
+        };
+        assert_eq!(get("1024Mi"), None);
+        assert_eq!(get("2Gi").unwrap().bytes, 2 << 30);
     }
 
     #[test]

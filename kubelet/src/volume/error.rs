@@ -1,5 +1,6 @@
 //! Why a volume can't be had.
 
+use super::csi::DriverError;
 use crate::objects::ObjectError;
 use std::io;
 use std::path::PathBuf;
@@ -41,6 +42,15 @@ pub enum VolumeReason {
     Unsupported { kind: &'static str },
     #[error(transparent)]
     Claim(#[from] ClaimReason),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// In upstream's words, as those below.
+    #[error("driver name {driver} not found in the list of registered CSI drivers")]
+    NoDriver { driver: String },
+    #[error("volume mode {mode:?} not supported by driver {driver}")]
+    Lifecycle { driver: String, mode: &'static str },
+    #[error("volume {volume:?} is not attached to the node yet")]
+    NotAttached { volume: String },
     #[error("mount option {option:?} means nothing to a bind mount")]
     MountOption { option: String },
     #[error("{call} {}: {source}", path.display())]

@@ -1,7 +1,7 @@
 //! Volumes: made on the host, seen in containers, updated live.
 //!
 //! [`Volumes`] is the door. `kind` says what a volume is, `payload` which files
-//! it holds, `claim` and `persistent` what stands behind a claim, `plan` what has
+//! it holds, [`csi`] what drivers are asked, `claim` and `persistent` what stands behind a claim, `plan` what has
 //! to be done on disk, and `disk` does it; `refresh` does it again when something
 //! changed. [`dns`], [`hostname`] and [`hosts`]
 //! are pure.
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 mod claim;
+pub mod csi;
 mod disk;
 pub mod dns;
 pub mod downward;
@@ -28,6 +29,7 @@ mod refresh;
 mod subpath;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 mod volumes;
 
 #[cfg(test)]

@@ -1,18 +1,23 @@
 //! Volumes that are not the pod's own: of a PersistentVolume, or of a source that
 //! lies elsewhere.
 
-use super::claim::{self, Wanted};
+use super::claim;
+use super::csi::Job;
 use super::error::{ClaimReason, VolumeReason};
 use super::kind::Kind;
-use super::volumes::Volumes;
-use super::{VolumeError, volumes};
+use super::volumes::{Mounted, Volumes};
+use super::{PodVolumes, VolumeError, volumes};
 use crate::objects::ObjectError;
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, CSIVolumeSource, Container, HostPathVolumeSource, LocalVolumeSource,
-    NFSVolumeSource, Pod, Volume,
+    NFSVolumeSource, PersistentVolumeClaimCondition, Pod, Volume,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 /// kubernetes v1.37 pkg/kubelet/volumemanager/volume_manager.go `podAttachAndMountTimeout`.
@@ -36,6 +41,16 @@ pub struct Persistent {
     pub access_modes: Vec<String>,
     /// Namespace and name.
     pub claim: Option<(String, String)>,
+    pub growth: Option<Growth>,
+}
+
+/// A volume that is larger than its claim was told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Growth {
+    pub to: Quantity,
+    pub bytes: i64,
+    /// Of the claim, as they are.
+    pub conditions: Vec<PersistentVolumeClaimCondition>,
 }
 
 /// Where it comes from.
@@ -54,31 +69,22 @@ pub type Found = BTreeMap<String, Persistent>;
 
 impl Volumes {
     /// Finds what stands behind the pod's claims and foreign sources; waits for
-    /// claims that others are about to make or bind.
-    pub(super) async fn find(&self, pod: &Pod) -> Result<Found, VolumeError> {
-        let mut found = Found::new();
-        for volume in volumes::of(pod).iter().filter(|v| Kind::of(v).is_foreign()) {
-            let of_volume = volumes::of_volume(&volume.name);
-            let persistent = match claim::wanted(pod, volume) {
-                Some(wanted) => self.claimed(pod, volume, &wanted).await,
-                None => own(volume),
-            };
-            let persistent = persistent.and_then(|p| fits(pod, volume, p));
-            found.insert(volume.name.clone(), persistent.map_err(of_volume)?);
-        }
-        Ok(found)
+    /// claims that others are about to make or bind, for drivers, and for what is attached.
+    pub(super) async fn find(&self, pod: &Arc<Pod>) -> Result<Found, VolumeError> {
+        let foreign = volumes::of(pod).iter().filter(|v| Kind::of(v).is_foreign());
+        let found = foreign.map(|volume| async move {
+            let found = self.patiently(pod, volume).await;
+            let found = found.map_err(volumes::of_volume(&volume.name))?;
+            Ok((volume.name.clone(), found))
+        });
+        Ok(try_join_all(found).await?.into_iter().collect())
     }
 
-    async fn claimed(
-        &self,
-        pod: &Pod,
-        volume: &Volume,
-        wanted: &Wanted,
-    ) -> Result<Persistent, VolumeReason> {
+    async fn patiently(&self, pod: &Arc<Pod>, volume: &Volume) -> Result<Persistent, VolumeReason> {
         let (start, mut pause) = (Instant::now(), LOOK_AGAIN.0);
         let mut spoken = false;
         loop {
-            let waits = match self.look(pod, wanted).await {
+            let waits = match self.ready(pod, volume).await {
                 Err(reason) if may_pass(&reason) && start.elapsed() < PATIENCE => reason,
                 other => return other,
             };
@@ -91,19 +97,102 @@ impl Volumes {
         }
     }
 
-    async fn look(&self, pod: &Pod, wanted: &Wanted) -> Result<Persistent, VolumeReason> {
+    async fn ready(&self, pod: &Arc<Pod>, volume: &Volume) -> Result<Persistent, VolumeReason> {
+        let found = self.look(pod, volume).await?;
+        let found = fits(pod, volume, found)?;
+        if let Some(csi) = &self.config.csi {
+            csi.check_ready(&self.job(pod, found.clone())).await?;
+        }
+        Ok(found)
+    }
+
+    /// What is behind a volume just now.
+    pub(super) async fn look(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+    ) -> Result<Persistent, VolumeReason> {
+        let Some(wanted) = claim::wanted(pod, volume) else {
+            return own(volume);
+        };
         let objects = &self.objects;
         let claim = objects.claim(&wanted.namespace, &wanted.name).await?;
-        let name = claim::bound(pod, wanted, &claim)?;
+        let name = claim::bound(pod, &wanted, &claim)?;
         let volume = objects.persistent_volume(name).await?;
         let labels = self.config.node_labels.labels();
-        Ok(claim::persistent(wanted, &claim, &volume, &labels)?)
+        Ok(claim::persistent(&wanted, &claim, &volume, &labels)?)
+    }
+
+    pub(super) fn job(&self, pod: &Arc<Pod>, found: Persistent) -> Job {
+        let volumes_dir = self.volumes_dir(pod);
+        Job {
+            ownership: self.place(pod, &volumes_dir).ownership(found.read_only),
+            pod: pod.clone(),
+            found,
+            objects: self.objects.clone(),
+        }
+    }
+
+    /// Has drivers publish what they serve; goes on when its caller has gone.
+    pub(super) async fn publish(
+        &self,
+        driving: OwnedMutexGuard<()>,
+        pod: &Arc<Pod>,
+        found: &Found,
+    ) -> Result<PodVolumes, VolumeError> {
+        let of_driver = |p: &&Persistent| matches!(p.source, Source::Csi(_) | Source::Inline(_));
+        let jobs = found.iter().filter(|(_, p)| of_driver(p));
+        let jobs: Vec<_> = jobs
+            .map(|(name, p)| (name.clone(), self.job(pod, p.clone())))
+            .collect();
+        let mut published = PodVolumes::new();
+        let Some((first, _)) = jobs.first() else {
+            return Ok(published);
+        };
+        let Some(csi) = self.config.csi.clone() else {
+            let reason = VolumeReason::Unsupported { kind: "csi" };
+            return Err(volumes::of_volume(first)(reason));
+        };
+        let all = tokio::spawn(async move {
+            let _driving = driving;
+            for (name, job) in jobs {
+                let prepared = csi.set_up(&job).await;
+                published.insert(name.clone(), prepared.map_err(volumes::of_volume(&name))?);
+            }
+            Ok(published)
+        });
+        match all.await {
+            Ok(result) => result,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    /// Lets drivers see to the volumes of a pod that runs: they may have grown.
+    pub(super) async fn keep(&self, mounted: &Mounted) {
+        let Some(csi) = self.config.csi.as_ref().filter(|c| !c.is_idle()) else {
+            return;
+        };
+        let (pod, found) = mounted.found();
+        for volume in volumes::of(&pod)
+            .iter()
+            .filter(|v| found.contains_key(&v.name))
+        {
+            let kept = async {
+                let now = self.look(&pod, volume).await?;
+                csi.keep(&self.job(&pod, now)).await
+            };
+            if let Err(reason) = kept.await {
+                self.warn(&pod, &volumes::of_volume(&volume.name)(reason));
+            }
+        }
     }
 }
 
 fn may_pass(reason: &VolumeReason) -> bool {
     match reason {
-        VolumeReason::Object(ObjectError::NotFound { .. }) => true,
+        VolumeReason::Object(ObjectError::NotFound { .. })
+        | VolumeReason::NoDriver { .. }
+        | VolumeReason::NotAttached { .. } => true,
         VolumeReason::Claim(reason) => reason.may_pass(),
         _ => false,
     }
@@ -124,6 +213,7 @@ fn own(volume: &Volume) -> Result<Persistent, VolumeReason> {
         mount_options: Vec::new(),
         access_modes: Vec::new(),
         claim: None,
+        growth: None,
     })
 }
 

@@ -52,6 +52,20 @@ pub(super) async fn run(
     }
 }
 
+/// Has drivers see to their volumes, until the volumes are dropped. Apart from the rest: a driver
+/// that hangs holds up nobody's ConfigMaps.
+pub(super) async fn keep(volumes: Weak<Volumes>) {
+    loop {
+        tokio::time::sleep(RESYNC).await;
+        let Some(volumes) = volumes.upgrade() else {
+            return;
+        };
+        for mounted in volumes.mounted_where(|pod| pod.complete && !pod.found.is_empty()) {
+            volumes.keep(&mounted).await;
+        }
+    }
+}
+
 async fn until(due: Option<jiff::Timestamp>) {
     let Some(due) = due else {
         return std::future::pending().await;

@@ -128,6 +128,7 @@ fn room(renew_in: SignedDuration) -> Room {
         node_name: "n".into(),
         allocatable: BTreeMap::new(),
         node_labels: Arc::new(BTreeMap::new()),
+        csi: None,
         dns: dns::DnsSettings::default(),
     };
     let volumes = Volumes::new(config, objects.clone(), Arc::new(Told(tell)));

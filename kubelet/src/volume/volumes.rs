@@ -1,5 +1,6 @@
 //! The door of the room: mounts, keeps up to date, unmounts.
 
+use super::csi::Csi;
 use super::disk::{mountpoint, tree};
 use super::dns::{self, DnsSettings};
 use super::error::VolumeReason;
@@ -17,8 +18,12 @@ use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::{Notify, OwnedMutexGuard};
+
+/// Ours: how often an orphan's driver is looked for at least.
+const RETIRE_MAX: Duration = Duration::from_secs(60);
 
 /// What the room is told once.
 #[derive(Debug, Clone)]
@@ -32,6 +37,8 @@ pub struct VolumesConfig {
     pub allocatable: BTreeMap<String, Quantity>,
     /// Of the Node as it is: local volumes belong to some nodes only.
     pub node_labels: Arc<dyn NodeLabels>,
+    /// CSI drivers; `None` where there is no cluster to say what they are.
+    pub csi: Option<Arc<Csi>>,
     /// DNS of pods.
     pub dns: DnsSettings,
 }
@@ -51,6 +58,8 @@ pub(super) struct Mounted {
     /// Held while its folder is worked on, also by work whose caller has gone;
     /// false once the folder is gone.
     wanted: Arc<tokio::sync::Mutex<bool>>,
+    /// Held while drivers work, which may take long: also by work whose caller has gone.
+    driving: Arc<tokio::sync::Mutex<()>>,
     seen: Mutex<Seen>,
 }
 
@@ -60,6 +69,8 @@ pub(super) struct Seen {
     pub pod: Arc<Pod>,
     pub refs: BTreeSet<ObjectRef>,
     pub renew_at: Option<jiff::Timestamp>,
+    /// What stands behind claims and foreign sources.
+    pub found: Found,
     /// Whether all of it was mounted once; until then the pod's worker tries.
     pub complete: bool,
 }
@@ -68,6 +79,7 @@ impl Default for Mounted {
     fn default() -> Self {
         Self {
             wanted: Arc::new(tokio::sync::Mutex::new(true)),
+            driving: Arc::default(),
             seen: Mutex::default(),
         }
     }
@@ -76,6 +88,11 @@ impl Default for Mounted {
 impl Mounted {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn found(&self) -> (Arc<Pod>, Found) {
+        let seen = self.seen();
+        (seen.pod.clone(), seen.found.clone())
     }
 
     pub(super) fn retry_at(&self, when: jiff::Timestamp) {
@@ -102,6 +119,9 @@ impl Volumes {
             sooner: sooner.clone(),
         });
         tokio::spawn(refresh::run(Arc::downgrade(&volumes), changes, sooner));
+        if volumes.config.csi.is_some() {
+            tokio::spawn(refresh::keep(Arc::downgrade(&volumes)));
+        }
         volumes
     }
 
@@ -117,15 +137,18 @@ impl Volumes {
         self.objects.register(pod);
         let found = self.find(pod).await?;
         let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let published = self.publish(self.drive(&uid).await, pod, &found).await?;
         let (mounted, wanted) = self.hold(&uid).await;
         mounted.seen().pod = pod.clone();
         let mut works = self.plan(&mounted, pod, |kind| !kind.is_foreign()).await?;
-        works.extend(self.foreign(pod, &found)?);
-        let prepared = works
+        works.extend(self.foreign(pod, &found));
+        let mut prepared: PodVolumes = works
             .iter()
             .map(|(name, work)| (name.clone(), work.prepared()))
             .collect();
-        apply(wanted, works, Work::apply).await?;
+        drop(apply(wanted, works, Work::apply).await?);
+        prepared.extend(published);
+        mounted.seen().found = found;
         mounted.seen().complete = true;
         if mounted.seen().renew_at.is_some() {
             self.sooner.notify_one();
@@ -143,7 +166,12 @@ impl Volumes {
         let (mounted, mut wanted) = self.hold(pod_uid).await;
         let seen = std::mem::take(&mut *mounted.seen());
         let dir = self.pod_dir(pod_uid);
-        let cleared = blocking(move || (clear(&dir), wanted)).await;
+        let _driving = mounted.driving.lock().await;
+        let given_back = match &self.config.csi {
+            Some(csi) => csi.tear_down(pod_uid).await,
+            None => Ok(()),
+        };
+        let cleared = blocking(move || (given_back.and_then(|()| clear(&dir)), wanted)).await;
         wanted = cleared.1;
         if let Err(reason) = cleared.0 {
             *mounted.seen() = Seen {
@@ -159,8 +187,9 @@ impl Volumes {
     }
 
     /// Removes the folders of pods that are not `known`; for the start, once
-    /// every source has synced. Answers with the UIDs it removed.
-    pub async fn orphans(&self, known: &BTreeSet<String>) -> Vec<String> {
+    /// every source has synced. Answers with the UIDs it removed; what drivers have to give back
+    /// may take longer, and is done in the background.
+    pub async fn orphans(self: &Arc<Self>, known: &BTreeSet<String>) -> Vec<String> {
         let mut removed = Vec::new();
         let Ok(entries) = std::fs::read_dir(self.config.kubelet_root.join("pods")) else {
             return removed;
@@ -170,6 +199,15 @@ impl Volumes {
                 continue;
             };
             if known.contains(&uid) || self.pods().contains_key(&uid) {
+                continue;
+            }
+            if self
+                .config
+                .csi
+                .as_ref()
+                .is_some_and(|c| c.has_some_of(&uid))
+            {
+                tokio::spawn(retire(Arc::downgrade(self), uid));
                 continue;
             }
             match self.unmount(&uid).await {
@@ -247,6 +285,12 @@ impl Volumes {
         }
     }
 
+    /// The right to have drivers work for the pod.
+    async fn drive(&self, uid: &str) -> OwnedMutexGuard<()> {
+        let mounted = self.pods().entry(uid.to_owned()).or_default().clone();
+        mounted.driving.clone().lock_owned().await
+    }
+
     /// The works of those volumes whose kind passes the filter; notes what
     /// they depend on.
     async fn plan(
@@ -269,24 +313,22 @@ impl Volumes {
         works.collect()
     }
 
-    fn foreign(&self, pod: &Pod, found: &Found) -> Result<Vec<(String, Work)>, VolumeError> {
+    /// What is done here, not by a driver.
+    fn foreign(&self, pod: &Pod, found: &Found) -> Vec<(String, Work)> {
         let volumes_dir = self.volumes_dir(pod);
         let place = self.place(pod, &volumes_dir);
-        let works = found.iter().map(|(name, persistent)| {
-            let work = place
-                .foreign(persistent)
-                .ok_or(VolumeReason::Unsupported { kind: "csi" });
-            work.map(|w| (name.clone(), w)).map_err(of_volume(name))
-        });
-        works.collect()
+        let works = found
+            .iter()
+            .map(|(name, persistent)| Some((name.clone(), place.foreign(persistent)?)));
+        works.flatten().collect()
     }
 
-    fn volumes_dir(&self, pod: &Pod) -> PathBuf {
+    pub(super) fn volumes_dir(&self, pod: &Pod) -> PathBuf {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.pod_dir(uid).join("volumes")
     }
 
-    fn place<'a>(&'a self, pod: &'a Pod, volumes_dir: &'a Path) -> Place<'a> {
+    pub(super) fn place<'a>(&'a self, pod: &'a Pod, volumes_dir: &'a Path) -> Place<'a> {
         Place {
             pod,
             volumes_dir,
@@ -313,6 +355,11 @@ impl Volumes {
         self.pods().values().filter_map(due).min()
     }
 
+    /// A pod with what stands behind its claims, once it is mounted.
+    pub(super) fn found(&self, pod_uid: &str) -> Option<(Arc<Pod>, Found)> {
+        self.pods().get(pod_uid).map(|m| m.found())
+    }
+
     pub(super) fn mounted_where(&self, filter: impl Fn(&Seen) -> bool) -> Vec<Arc<Mounted>> {
         let pods = self.pods();
         pods.values()
@@ -334,6 +381,7 @@ impl Volumes {
             false => Ok(()),
         })
         .await
+        .map(drop)
     }
 
     pub(super) fn complain(&self, mounted: &Mounted, error: &VolumeError) {
@@ -363,24 +411,40 @@ async fn apply(
     held: OwnedMutexGuard<bool>,
     works: Vec<(String, Work)>,
     how: fn(&Work) -> Result<(), VolumeReason>,
-) -> Result<(), VolumeError> {
+) -> Result<OwnedMutexGuard<bool>, VolumeError> {
     if works.is_empty() {
-        return Ok(());
+        return Ok(held);
     }
     let all = move || {
-        let _held = held;
         for (name, work) in &works {
             how(work).map_err(of_volume(name))?;
         }
-        Ok(())
+        Ok(held)
     };
     blocking(all).await
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// Gives an orphan's volumes back, as soon as their drivers are there.
+async fn retire(volumes: Weak<Volumes>, uid: String) {
+    let mut pause = Duration::from_secs(1);
+    while let Some(volumes) = volumes.upgrade() {
+        match volumes.unmount(&uid).await {
+            Ok(()) => {
+                tracing::info!(pod = uid, "removed the folder of a pod that is no more");
+                return;
+            }
+            Err(error) => tracing::warn!(pod = uid, %error, "orphaned volumes stay for now"),
+        }
+        drop(volumes);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETIRE_MAX);
     }
 }
 
