@@ -83,6 +83,23 @@ impl Pods {
         Ok(created.context("CreateContainer")?.container_id)
     }
 
+    /// A further container, that sleeps, in the sandbox of that name.
+    pub async fn add(&self, name: &str, sandbox: &str, container: &str) -> Result<String> {
+        let mut config = self::container(&SLEEP);
+        config.log_path = format!("{container}_0.log");
+        config.metadata = Some(ContainerMetadata {
+            name: container.to_owned(),
+            attempt: 0,
+        });
+        let request = CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(self.sandbox(name)),
+        };
+        let created = self.cri.create_container(request).await;
+        Ok(created.context("CreateContainer")?.container_id)
+    }
+
     pub async fn start_container(&self, container: &str) -> Result<()> {
         let request = StartContainerRequest {
             container_id: container.to_owned(),

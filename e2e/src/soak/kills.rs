@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const WORKERS: usize = 4;
 const WITNESSES: usize = 3;
 /// The names of the load's pods.
-const LOAD: &str = "load-";
+pub const LOAD: &str = "load-";
 
 pub async fn kills(stand: &Stand, kills: usize, seed: u64) -> Result<()> {
     println!("  {kills} kills, seed {seed}");
@@ -61,14 +61,15 @@ pub async fn kills(stand: &Stand, kills: usize, seed: u64) -> Result<()> {
 
 /// The pods that come and go, and what their verbs said.
 #[derive(Default)]
-struct Load {
-    over: AtomicBool,
+pub struct Load {
+    /// Set when no more pods are to be started.
+    pub over: AtomicBool,
     done: AtomicUsize,
     errors: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Load {
-    async fn work(&self, stand: &Stand, worker: usize) -> Result<()> {
+    pub async fn work(&self, stand: &Stand, worker: usize) -> Result<()> {
         let prefix = format!("{LOAD}{worker}-");
         let mut number = 0;
         while !self.over.load(Ordering::Relaxed) {
@@ -101,7 +102,7 @@ impl Load {
         *errors.entry(text).or_default() += 1;
     }
 
-    fn summary(&self) -> String {
+    pub fn summary(&self) -> String {
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         let broken: usize = errors.values().sum();
         let done = self.done.load(Ordering::Relaxed);

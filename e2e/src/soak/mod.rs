@@ -4,6 +4,7 @@ mod churn;
 mod kills;
 mod steps;
 mod trace;
+mod upgrade;
 mod witness;
 
 use crate::cluster::Bed;
@@ -30,6 +31,9 @@ pub struct Soak {
     /// Steps of each verb before which the agent is killed, at most
     #[arg(long, default_value_t = 10_000)]
     steps: usize,
+    /// Leave out the upgrade through three versions
+    #[arg(long)]
+    no_upgrade: bool,
     /// What decides the moments and victims; printed, so that a run can be repeated
     #[arg(long)]
     seed: Option<u64>,
@@ -64,6 +68,9 @@ impl Soak {
                 0 => 0,
                 most => steps::steps(&stand, most).await?,
             };
+            if !self.no_upgrade {
+                upgrade::upgrade(&stand).await?;
+            }
             if self.churn > 0 {
                 churn::churn(&stand, self.churn).await?;
             }

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+/// After so many steps that fail no more are tried.
+const MOST_FAILURES: usize = 8;
 /// The names of the pods.
 const NAME: &str = "step-";
 
@@ -48,6 +50,7 @@ pub async fn steps(stand: &Stand, most: usize) -> Result<usize> {
     println!("  the agent killed before the steps of every verb");
     let pods = Pods::connect(stand).await?;
     let mut all = 0;
+    let mut failures = Vec::new();
     pods.pull(catalog::BUSYBOX_IMAGE.names[0]).await?;
     // The first pod makes the bridge, which stays.
     let first = pods.start(NAME).await?;
@@ -70,9 +73,20 @@ pub async fn steps(stand: &Stand, most: usize) -> Result<usize> {
         let mut killed = 0;
         let mut calls = BTreeSet::new();
         for at in chosen(steps, most) {
-            let (_, call) = trial.run(verb, at).await?;
-            killed += usize::from(call.is_some());
-            calls.extend(call);
+            match trial.run(verb, at).await {
+                Ok((_, call)) => {
+                    killed += usize::from(call.is_some());
+                    calls.extend(call);
+                }
+                // The others are tried too, unless something is quite broken.
+                Err(error) => {
+                    println!("    FAILED: {error:#}");
+                    failures.push(error);
+                    ensure!(failures.len() < MOST_FAILURES, "and no more is tried");
+                    trial.traces = Traces::of(stand)?;
+                    trial.files = trial.files();
+                }
+            }
         }
         all += killed;
         let (spent, calls) = (begun.elapsed().as_secs(), calls.len());
@@ -80,6 +94,7 @@ pub async fn steps(stand: &Stand, most: usize) -> Result<usize> {
             "    {verb:?}: {steps} steps, killed before {killed} ({calls} kinds of call), {spent} s"
         );
     }
+    failures.into_iter().try_for_each(Err)?;
     Ok(all)
 }
 
@@ -173,7 +188,8 @@ impl Trial<'_> {
     /// The agent was killed: the next one.
     async fn start_again(&mut self) -> Result<()> {
         if let Some(child) = &mut self.agent {
-            child.wait()?;
+            // The tracer may have taken its end already.
+            let _ = child.wait();
         }
         self.agent = Some(self.stand.start_again()?);
         serving(self.stand).await

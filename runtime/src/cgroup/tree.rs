@@ -41,6 +41,25 @@ impl Cgroups {
         })
     }
 
+    /// The topmost level that [`create`](Self::create) would have to make.
+    #[must_use]
+    pub fn missing(&self, path: &CgroupPath) -> Option<CgroupPath> {
+        let whole = |path: &CgroupPath| {
+            let there = |h| self.dir(h, path).exists();
+            self.hierarchies.iter().all(there)
+        };
+        if self.systemd.is_some() {
+            return (!whole(path)).then(|| path.clone());
+        }
+        let mut top = None;
+        let mut next = Some(path.clone());
+        while let Some(level) = next.filter(|level| !whole(level)) {
+            next = level.parent();
+            top = Some(level);
+        }
+        top
+    }
+
     fn create_in(
         &self,
         hierarchy: &Hierarchy,

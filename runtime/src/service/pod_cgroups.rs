@@ -1,7 +1,8 @@
 //! The cgroups that pods are below: several pods may share one, and levels above
 //! it, so whoever comes first makes them and whoever goes last removes them.
 
-use crate::cgroup::{CgroupError, CgroupPath, Cgroups};
+use super::VerbError;
+use crate::cgroup::{CgroupPath, Cgroups};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,18 +25,24 @@ impl PodCgroups {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes what is missing for a pod. The answer is the topmost level
-    /// that is ours, if any is.
+    /// Makes what is missing for a pod. `intend` is told of the topmost level that
+    /// is ours, if any is, before the first one is made: whoever comes after a
+    /// crash between the two has to know whose it is.
     pub(crate) fn make(
         &self,
         cgroups: &Cgroups,
         pod: &str,
         path: &CgroupPath,
-    ) -> Result<Option<CgroupPath>, CgroupError> {
+        intend: impl FnOnce(Option<CgroupPath>) -> Result<(), VerbError>,
+    ) -> Result<bool, VerbError> {
         let mut known = self.lock();
+        known.add(pod, path, cgroups.missing(path));
+        let top = known.top(path);
+        let ours = top.is_some();
+        intend(top)?;
         let made = cgroups.create(path)?;
         known.add(pod, path, made);
-        Ok(known.top(path))
+        Ok(ours)
     }
 
     /// A pod of an earlier agent, whose topmost level is known.

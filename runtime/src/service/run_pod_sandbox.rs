@@ -177,19 +177,22 @@ fn prepare(core: &Core, sandbox: &Sandbox, hostname: &str, network: bool) -> Res
     let dir = sandbox.containers_dir();
     std::fs::create_dir_all(&dir).map_err(|source| VerbError::Make { path: dir, source })?;
     let cgroup = sandbox.read(|record| record.cgroup.clone());
-    let made = core
-        .pod_cgroups
-        .make(&core.cgroups, sandbox.id(), &cgroup)?;
     let pod = network.then(|| pod_network(&sandbox.record()));
-    sandbox.update(|record| {
-        record.cgroup_made = made.clone();
-        record.network = pod.map(|pod| NetworkRecord {
-            pod,
-            attachment: None,
-            released: false,
+    let intend = |made: Option<CgroupPath>| {
+        let written = sandbox.update(|record| {
+            record.cgroup_made = made;
+            record.network = pod.map(|pod| NetworkRecord {
+                pod,
+                attachment: None,
+                released: false,
+            });
         });
-    })?;
-    if made.is_some() {
+        Ok(written?)
+    };
+    let ours = core
+        .pod_cgroups
+        .make(&core.cgroups, sandbox.id(), &cgroup, intend)?;
+    if ours {
         limit(core, sandbox, &cgroup)?;
     }
     sandbox.write_files(hostname)?;

@@ -120,10 +120,17 @@ fn lock(layout: &Layout) -> Result<PidLock, OpenError> {
 
 /// Deleting what a killed process left may take long; a start does not wait.
 fn empty_tmp_later(layout: &Layout) {
-    let left: Vec<PathBuf> = match std::fs::read_dir(&layout.tmp) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
-        Err(_) => return,
-    };
+    let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    // Records begin with a dot until they are whole.
+    let half = |entry: &std::fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+    let records = [&layout.held, &layout.images];
+    let records = records
+        .into_iter()
+        .flat_map(|dir| entries(dir).filter(half));
+    let left: Vec<PathBuf> = entries(&layout.tmp)
+        .chain(records)
+        .map(|entry| entry.path())
+        .collect();
     if left.is_empty() {
         return;
     }
@@ -227,4 +234,32 @@ fn list(dir: &Path) -> Result<Vec<String>, OpenError> {
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
     let text = std::fs::read(path).map_err(|e| e.to_string())?;
     serde_json::from_slice(&text).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::testing::TempDir;
+
+    #[test]
+    fn half_written_records_of_a_killed_process_are_removed_and_whole_ones_stay() {
+        let dir = TempDir::new();
+        let config = Config::new(dir.path().join("store"));
+        let layout = Layout::of(&config);
+        layout.make().unwrap();
+        let half = [
+            layout.held.join(".c.json.7-1-1"),
+            layout.images.join(".i.json.7-1-2"),
+        ];
+        let whole = layout.held.join("c.json");
+        for path in half.iter().chain([&whole]) {
+            std::fs::write(path, "[]").unwrap();
+        }
+        let _store = Store::open(config).unwrap();
+        // In the background.
+        while half.iter().any(|path| path.exists()) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(whole.exists());
+    }
 }
