@@ -26,6 +26,8 @@ pub enum Group {
     Node,
     /// Everything a certified cluster passes.
     Full,
+    /// Volumes that need no server: local, hostPath and emptyDir, in all their forms.
+    Storage,
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,6 +67,7 @@ impl Group {
         match self {
             Group::Node => "node",
             Group::Full => "full",
+            Group::Storage => "storage",
         }
     }
 
@@ -72,23 +75,26 @@ impl Group {
         match self {
             Group::Node => r"\[NodeConformance\]",
             Group::Full => r"\[Conformance\]",
+            Group::Storage => {
+                r"\[sig-storage\] (?:PersistentVolumes-local|In-tree Volumes \[Driver: (?:local|hostPath|hostPathSymlink|emptydir)\])"
+            }
         }
     }
 
     fn skip(self) -> Option<&'static str> {
-        (self == Group::Node).then_some(r"\[Serial\]|\[Slow\]|\[Disruptive\]")
+        (self != Group::Full).then_some(r"\[Serial\]|\[Slow\]|\[Disruptive\]")
     }
 
     fn nodes(self) -> usize {
         match self {
-            Group::Node => 1,
+            Group::Node | Group::Storage => 1,
             Group::Full => 2,
         }
     }
 
     fn images(self) -> Vec<Image> {
         match self {
-            Group::Node => images::NODE.to_vec(),
+            Group::Node | Group::Storage => images::NODE.to_vec(),
             Group::Full => [&images::NODE[..], &images::CLUSTER].concat(),
         }
     }

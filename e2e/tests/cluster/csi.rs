@@ -19,6 +19,8 @@ crate::tests!(
     a_driver_that_refuses_is_quoted_and_asked_again,
     a_volume_that_grew_is_grown_on_the_node_and_measured,
     a_pod_waits_for_its_driver,
+    a_driver_that_knows_groups_is_told_the_pods,
+    drivers_see_to_volumes_of_pods_that_run,
     volumes_of_drivers_outlive_the_agent_and_are_given_back_by_the_next: alone,
 );
 
@@ -472,7 +474,20 @@ fn a_volume_that_grew_is_grown_on_the_node_and_measured(t: &Space) -> Result<()>
             let figures = seen["capacityBytes"] == 1_234_567 && seen["inodesFree"] == 7;
             Ok((figures && seen["pvcRef"]["name"] == "c").then_some(()))
         },
+    )?;
+    let path = format!("/api/v1/nodes/{}/proxy/metrics", t.node().name);
+    let labels = format!("{{namespace=\"{}\",persistentvolumeclaim=\"c\"}}", t.name);
+    let metrics = t.kubectl(&["get", "--raw", &path])?;
+    has(
+        &metrics,
+        &format!("kubelet_volume_stats_capacity_bytes{labels} 1.234567e+06"),
     )
+    .or_else(|_| {
+        has(
+            &metrics,
+            &format!("kubelet_volume_stats_capacity_bytes{labels} 1234567"),
+        )
+    })
 }
 
 fn a_pod_waits_for_its_driver(t: &Space) -> Result<()> {
@@ -491,6 +506,42 @@ fn a_pod_waits_for_its_driver(t: &Space) -> Result<()> {
     )?;
     driver.run()?;
     t.wait_for("p", "Ready", 150, |p| condition(p, "Ready") == Some("True"))
+}
+
+fn a_driver_that_knows_groups_is_told_the_pods(t: &Space) -> Result<()> {
+    let about = json!({ "attachRequired": false, "fsGroupPolicy": "File" });
+    let driver = Driver::start(t, &[STAGE, "VOLUME_MOUNT_GROUP"], about)?;
+    bound(t, "c", driver.source("one", json!({})))?;
+    let group = json!({ "securityContext": { "fsGroup": 4242 } });
+    t.run(&with(with_claim("p", "c"), group))?;
+    let publish = &driver.calls("NodePublishVolume")[0];
+    has(
+        &publish["volume_capability"].to_string(),
+        "\"volume_mount_group\":\"4242\"",
+    )?;
+    // And nobody else gives it to the group.
+    same(t.sh("p", "stat -c %g /v")?.as_str(), "0\n")
+}
+
+/// A look a minute is enough, and more than the stock kubelet takes at times.
+fn drivers_see_to_volumes_of_pods_that_run(t: &Space) -> Result<()> {
+    let about = json!({ "attachRequired": false, "requiresRepublish": true });
+    let driver = Driver::start(t, &["EXPAND_VOLUME"], about)?;
+    bound(t, "c", driver.source("one", json!({})))?;
+    t.run(&with_claim("p", "c"))?;
+    let before = driver.calls("NodePublishVolume").len();
+    let larger = json!({ "spec": { "capacity": { "storage": "16Mi" } } }).to_string();
+    t.kubectl(&["patch", "pv", &format!("{}-c", t.name), "-p", &larger])?;
+    progress::wait_for(
+        "a volume published again and grown",
+        Duration::from_secs(240),
+        || {
+            std::thread::sleep(Duration::from_millis(500));
+            let again = driver.calls("NodePublishVolume").len() > before;
+            Ok((again && !driver.calls("NodeExpandVolume").is_empty()).then_some(()))
+        },
+    )?;
+    same(restarts(&t.pod("p")?), 0)
 }
 
 fn volumes_of_drivers_outlive_the_agent_and_are_given_back_by_the_next(t: &Space) -> Result<()> {

@@ -16,6 +16,7 @@ crate::tests!(
     a_claim_on_its_way_out_takes_no_new_pod,
     an_ephemeral_volume_has_a_claim_of_the_pods_own,
     a_block_volume_is_a_device,
+    a_local_device_gets_a_file_system_that_pods_share,
 );
 
 /// A PersistentVolume held for the claim of the same name in the test's namespace, and that claim.
@@ -280,4 +281,29 @@ fn a_block_volume_is_a_device(t: &Space) -> Result<()> {
     t.apply(&placed(t, with_claim("mounts", "c")))?;
     t.wait_event("mounts", &["FailedMount", "volumeMode"])?;
     delete(t, "p")
+}
+
+fn a_local_device_gets_a_file_system_that_pods_share(t: &Space) -> Result<()> {
+    let file = t.node().path(&format!("/var/lib/{}.img", t.name));
+    let device = Loop::over(&file)?;
+    let source = json!({ "local": { "path": device.0 }, "nodeAffinity": here(t) });
+    bound(t, "c", source)?;
+    t.run(&with_claim("a", "c"))?;
+    t.sh("a", "echo kept > /v/file && sync /v/file")?;
+    has(&t.sh("a", "grep ' /v ' /proc/mounts")?, "ext4")?;
+    t.run(&with_claim("b", "c"))?;
+    delete(t, "a")?;
+    same(t.sh("b", "cat /v/file")?.as_str(), "kept\n")?;
+    delete(t, "b")?;
+    // Nobody has it any more: it can be taken away, and comes back with what is on it.
+    progress::wait_for("the device free", Duration::from_secs(60), || {
+        let mounted = t.node().run(
+            "sh",
+            &["-c", &format!("grep -c ^{} /proc/mounts || true", device.0)],
+        )?;
+        Ok((mounted.trim() == "0").then_some(()))
+    })?;
+    t.run(&with_claim("again", "c"))?;
+    same(t.sh("again", "cat /v/file")?.as_str(), "kept\n")?;
+    delete(t, "again")
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 mod claim;
+mod cleanup;
 pub mod csi;
 mod disk;
 pub mod dns;

@@ -1,7 +1,9 @@
 //! What has to be done on disk for each volume of a pod.
 
 use super::Prepared;
+use super::cleanup;
 use super::disk::attach::{self, Attached};
+use super::disk::device::Shared;
 use super::disk::ownership::Ownership;
 use super::disk::{atomic_writer, empty_dir, host_path, mountpoint};
 use super::error::VolumeReason;
@@ -98,13 +100,21 @@ impl Place<'_> {
                 });
             }
             Source::HostPath(_) | Source::Csi(_) | Source::Inline(_) => return None,
-            Source::Local(source) => ("kubernetes.io~local-volume", source.path.clone(), None),
+            Source::Local(source) => (cleanup::LOCAL, source.path.clone(), None),
             Source::Nfs(nfs) => {
                 let source = format!("{}:{}", nfs.server, nfs.path);
                 ("kubernetes.io~nfs", source, Some("nfs"))
             }
         };
         let read_only = found.read_only;
+        let local = match &found.source {
+            Source::Local(source) => Some(source),
+            _ => None,
+        };
+        let shared = |local: &LocalVolumeSource| Shared {
+            dir: cleanup::shared(self.volumes_dir, &found.name),
+            fs_type: local.fs_type.clone(),
+        };
         Some(Work::Attached(Attached {
             source,
             fs_type,
@@ -113,6 +123,7 @@ impl Place<'_> {
             read_only,
             // NFS has owners of its own.
             ownership: fs_type.map_or(self.ownership(read_only), |_| None),
+            shared: local.map(shared),
         }))
     }
 

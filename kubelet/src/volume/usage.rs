@@ -1,5 +1,6 @@
 //! How full volumes are, for `/stats/summary`.
 
+use super::cleanup::LOCAL;
 pub use super::csi::Usage;
 use super::persistent::{Persistent, Source};
 use super::volumes::Volumes;
@@ -45,8 +46,9 @@ impl Volumes {
                 let csi = self.config.csi.as_ref()?;
                 csi.usage(&self.job(pod, found)).await
             }
-            Source::Local(source) if !found.block => {
-                let seen = disk::of(source.path.as_ref())?;
+            Source::Local(_) if !found.block => {
+                let target = self.volumes_dir(pod).join(LOCAL).join(&found.name);
+                let seen = disk::of(&target)?;
                 Some(Usage {
                     available: Some(seen.available),
                     capacity: Some(seen.capacity),

@@ -1,14 +1,13 @@
 //! The door of the room: mounts, keeps up to date, unmounts.
 
 use super::csi::Csi;
-use super::disk::{mountpoint, tree};
 use super::dns::{self, DnsSettings};
 use super::error::VolumeReason;
 use super::kind::Kind;
 use super::payload::{self, Origin, Payload};
 use super::persistent::Found;
 use super::plan::{Place, Work};
-use super::{MountError, MountRequest, PodVolumes, VolumeError, mounts, refresh};
+use super::{MountError, MountRequest, PodVolumes, VolumeError, cleanup, mounts, refresh};
 use crate::event::{EventType, Recorder};
 use crate::objects::{ObjectRef, Objects};
 use crate::pod::NodeLabels;
@@ -18,12 +17,8 @@ use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedMutexGuard};
-
-/// Ours: how often an orphan's driver is looked for at least.
-const RETIRE_MAX: Duration = Duration::from_secs(60);
 
 /// What the room is told once.
 #[derive(Debug, Clone)]
@@ -171,7 +166,8 @@ impl Volumes {
             Some(csi) => csi.tear_down(pod_uid).await,
             None => Ok(()),
         };
-        let cleared = blocking(move || (given_back.and_then(|()| clear(&dir)), wanted)).await;
+        let cleared =
+            blocking(move || (given_back.and_then(|()| cleanup::clear(&dir)), wanted)).await;
         wanted = cleared.1;
         if let Err(reason) = cleared.0 {
             *mounted.seen() = Seen {
@@ -184,38 +180,6 @@ impl Volumes {
         self.pods().remove(pod_uid);
         self.objects.unregister(pod_uid);
         Ok(())
-    }
-
-    /// Removes the folders of pods that are not `known`; for the start, once
-    /// every source has synced. Answers with the UIDs it removed; what drivers have to give back
-    /// may take longer, and is done in the background.
-    pub async fn orphans(self: &Arc<Self>, known: &BTreeSet<String>) -> Vec<String> {
-        let mut removed = Vec::new();
-        let Ok(entries) = std::fs::read_dir(self.config.kubelet_root.join("pods")) else {
-            return removed;
-        };
-        for entry in entries.flatten() {
-            let Ok(uid) = entry.file_name().into_string() else {
-                continue;
-            };
-            if known.contains(&uid) || self.pods().contains_key(&uid) {
-                continue;
-            }
-            if self
-                .config
-                .csi
-                .as_ref()
-                .is_some_and(|c| c.has_some_of(&uid))
-            {
-                tokio::spawn(retire(Arc::downgrade(self), uid));
-                continue;
-            }
-            match self.unmount(&uid).await {
-                Ok(()) => removed.push(uid),
-                Err(error) => tracing::warn!(pod_uid = uid, %error, "orphaned volumes stay"),
-            }
-        }
-        removed
     }
 
     /// Every mount of one container: its volumeMounts, /etc/hosts, the
@@ -265,11 +229,11 @@ impl Volumes {
         config
     }
 
-    fn pod_dir(&self, pod_uid: &str) -> PathBuf {
+    pub(super) fn pod_dir(&self, pod_uid: &str) -> PathBuf {
         self.config.kubelet_root.join("pods").join(pod_uid)
     }
 
-    fn pods(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Mounted>>> {
+    pub(super) fn pods(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Mounted>>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -431,23 +395,6 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// Gives an orphan's volumes back, as soon as their drivers are there.
-async fn retire(volumes: Weak<Volumes>, uid: String) {
-    let mut pause = Duration::from_secs(1);
-    while let Some(volumes) = volumes.upgrade() {
-        match volumes.unmount(&uid).await {
-            Ok(()) => {
-                tracing::info!(pod = uid, "removed the folder of a pod that is no more");
-                return;
-            }
-            Err(error) => tracing::warn!(pod = uid, %error, "orphaned volumes stay for now"),
-        }
-        drop(volumes);
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETIRE_MAX);
-    }
-}
-
 /// The pod's volumes.
 pub(super) fn of(pod: &Pod) -> &[Volume] {
     let spec = pod.spec.as_ref();
@@ -459,35 +406,6 @@ pub(super) fn of_volume(name: &str) -> impl FnOnce(VolumeReason) -> VolumeError 
         volume: name.to_owned(),
         reason,
     }
-}
-
-/// Unmounts what we mounted, innermost first, then removes the folder; looks for
-/// mounts of others only when that fails.
-fn clear(pod_dir: &Path) -> Result<(), VolumeReason> {
-    let usual = || {
-        // volume-subpaths/<volume>/<container>/<index> lie on volumes/<plugin>/<name>.
-        for (below, depth) in [("volume-subpaths", 3), ("volumes", 2)] {
-            unmount_level(&pod_dir.join(below), depth)?;
-        }
-        tree::remove(pod_dir)
-    };
-    usual().or_else(|_| {
-        mountpoint::unmount_below(pod_dir)?;
-        tree::remove(pod_dir)
-    })
-}
-
-fn unmount_level(dir: &Path, depth: u32) -> Result<(), VolumeReason> {
-    if depth == 0 {
-        return mountpoint::unmount_all(dir);
-    }
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return Ok(());
-    };
-    for entry in entries.flatten() {
-        unmount_level(&entry.path(), depth - 1)?;
-    }
-    Ok(())
 }
 
 /// The pod as an event's subject.

@@ -26,7 +26,12 @@ pub(super) use node::NodeUsage;
 
 /// The kubelet's own.
 pub(super) async fn kubelet(Extract(state): Extract<Arc<State>>) -> Response {
-    let own = state.metrics.encode(&state.node_name, &state.pods.pods());
+    let pods = state.pods.pods();
+    let mut volumes = Vec::new();
+    for uid in pods.iter().filter_map(|p| p.pod.metadata.uid.as_deref()) {
+        volumes.extend(state.volumes.usage(uid).await);
+    }
+    let own = state.metrics.encode(&state.node_name, &pods, &volumes);
     let plain = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",

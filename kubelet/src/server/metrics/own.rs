@@ -1,6 +1,7 @@
 //! What the kubelet counts of itself.
 
 use crate::pod::Known;
+use crate::volume::usage::{Usage, VolumeUsage};
 use axum::http::Method;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -35,6 +36,12 @@ struct ReasonLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {
     container_state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClaimLabels {
+    namespace: String,
+    persistentvolumeclaim: String,
 }
 
 /// Counters that live as long as the process.
@@ -81,7 +88,12 @@ impl Metrics {
     }
 
     /// As Prometheus reads it.
-    pub(in crate::server) fn encode(&self, node_name: &str, pods: &[Known]) -> String {
+    pub(in crate::server) fn encode(
+        &self,
+        node_name: &str,
+        pods: &[Known],
+        volumes: &[VolumeUsage],
+    ) -> String {
         let mut registry = Registry::default();
         registry.register(
             "kubelet_http_requests",
@@ -105,6 +117,7 @@ impl Metrics {
         );
         self.node(&mut registry, node_name);
         running(&mut registry, pods);
+        of_claims(&mut registry, volumes);
         process(&mut registry);
         let mut text = String::new();
         match encode(&mut text, &registry) {
@@ -120,6 +133,49 @@ impl Metrics {
         };
         name.get_or_create(&label).set(1);
         registry.register("kubelet_node_name", "The node's name, always 1", name);
+    }
+}
+
+/// kubernetes v1.37 pkg/kubelet/metrics/collectors/volume_stats.go.
+fn of_claims(registry: &mut Registry, volumes: &[VolumeUsage]) {
+    type Figure = fn(&Usage) -> Option<u64>;
+    let families: [(&str, &str, Figure); 6] = [
+        ("capacity_bytes", "Capacity in bytes of the volume", |u| {
+            u.capacity
+        }),
+        (
+            "available_bytes",
+            "Number of available bytes in the volume",
+            |u| u.available,
+        ),
+        ("used_bytes", "Number of used bytes in the volume", |u| {
+            u.used
+        }),
+        ("inodes", "Maximum number of inodes in the volume", |u| {
+            u.inodes
+        }),
+        ("inodes_free", "Number of free inodes in the volume", |u| {
+            u.inodes_free
+        }),
+        ("inodes_used", "Number of used inodes in the volume", |u| {
+            u.inodes_used
+        }),
+    ];
+    for (name, help, figure) in families {
+        let family = Family::<ClaimLabels, Gauge>::default();
+        for volume in volumes {
+            let (Some((namespace, claim)), Some(value)) = (&volume.claim, figure(&volume.usage))
+            else {
+                continue;
+            };
+            let labels = ClaimLabels {
+                namespace: namespace.clone(),
+                persistentvolumeclaim: claim.clone(),
+            };
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            family.get_or_create(&labels).set(value);
+        }
+        registry.register(format!("kubelet_volume_stats_{name}"), help, family);
     }
 }
 
@@ -207,7 +263,17 @@ mod tests {
         let metrics = Metrics::default();
         metrics.request(&Method::GET, "/containerLogs/a/b/c");
         metrics.request(&Method::GET, "/containerLogs/d/e/f");
-        let text = metrics.encode("n1", &[]);
+        let volume = VolumeUsage {
+            name: "v".into(),
+            claim: Some(("ns".into(), "c".into())),
+            usage: Usage {
+                capacity: Some(7),
+                ..Usage::default()
+            },
+        };
+        let text = metrics.encode("n1", &[], &[volume]);
+        let claim = "capacity_bytes{namespace=\"ns\",persistentvolumeclaim=\"c\"} 7";
+        assert!(text.contains(claim), "{text}");
         let line = "kubelet_http_requests_total{method=\"GET\",path=\"containerLogs\",server_type=\"readwrite\"} 2";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("kubelet_node_name{node=\"n1\"} 1"), "{text}");

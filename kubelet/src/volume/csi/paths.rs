@@ -26,6 +26,15 @@ pub(super) struct Place {
     pub link: Option<PathBuf>,
 }
 
+impl Place {
+    /// Where the stock kubelet binds a pod's device once more.
+    pub fn bound(&self) -> Option<PathBuf> {
+        let pod = self.target.file_name()?;
+        let own = self.record.parent()?.parent()?;
+        self.link.as_ref().map(|_| own.join("dev").join(pod))
+    }
+}
+
 impl Paths {
     pub fn new(root: &Path) -> Paths {
         Paths {
@@ -107,6 +116,9 @@ mod tests {
         let device = paths.device("u", "pv");
         let base = "/k/plugins/kubernetes.io/csi/volumeDevices";
         assert_eq!(text(&device.target), format!("{base}/publish/pv/u"));
+        let bound = format!("{base}/pv/dev/u");
+        assert_eq!(device.bound().map(|p| text(&p)), Some(bound));
+        assert_eq!(place.bound(), None);
         assert_eq!(
             text(&device.record),
             format!("{base}/pv/data/vol_data.json")

@@ -196,10 +196,6 @@ impl Call<'_> {
     /// Before a driver does anything: what was begun can then be undone.
     fn write_records(&self, node: &str) -> Result<(), VolumeReason> {
         let volume = &self.volume;
-        let attachment = match volume.ephemeral {
-            true => String::new(),
-            false => paths::attachment(&volume.handle, &volume.driver, node),
-        };
         let of_staging = Record {
             volume_handle: volume.handle.clone(),
             driver_name: volume.driver.clone(),
@@ -208,8 +204,12 @@ impl Call<'_> {
         let own = Record {
             spec_vol_id: volume.name.clone(),
             node_name: node.to_owned(),
-            attachment_id: attachment,
-            volume_lifecycle_mode: volume.lifecycle().to_owned(),
+            attachment_id: paths::attachment(&volume.handle, &volume.driver, node),
+            // Of a device the stock kubelet does not say so.
+            volume_lifecycle_mode: match volume.block {
+                true => String::new(),
+                false => volume.lifecycle().to_owned(),
+            },
             ..of_staging.clone()
         };
         own.write(&self.place.record)?;

@@ -52,6 +52,10 @@ impl Csi {
             target_path: text(&place.target),
         };
         self.done().remove(&text(&place.target));
+        if let Some(bound) = place.bound() {
+            mountpoint::unmount_all(&bound)?;
+            remove_target(&bound)?;
+        }
         driver.unpublish(unpublish).await?;
         remove_target(&place.target)?;
         if !self.has_other_users(pod_uid, place, record) {
@@ -61,9 +65,11 @@ impl Csi {
             if place.link.is_some() {
                 remove_record(&place.record)?;
                 // Empty now; what others put there keeps it.
+                let bound = place.bound();
+                let bound = bound.as_deref().and_then(Path::parent);
                 let published = place.target.parent();
                 let own = place.record.parent().and_then(Path::parent);
-                for dir in published.into_iter().chain(own) {
+                for dir in [bound, published, own].into_iter().flatten() {
                     let _ = fs::remove_dir(dir);
                 }
             }

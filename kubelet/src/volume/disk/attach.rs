@@ -1,5 +1,6 @@
 //! What lies elsewhere, mounted into the pod's folder.
 
+use super::device::{self, Shared};
 use super::ownership::Ownership;
 use super::{failed, make_dirs, mountpoint};
 use crate::volume::error::VolumeReason;
@@ -21,6 +22,8 @@ pub struct Attached {
     pub options: Vec<String>,
     pub read_only: bool,
     pub ownership: Option<Ownership>,
+    /// If the source may be a device.
+    pub shared: Option<Shared>,
 }
 
 impl Attached {
@@ -29,25 +32,41 @@ impl Attached {
         if mountpoint::is_mounted(&self.target)? {
             return Ok(());
         }
-        let bind = match self.fs_type {
-            None => Some(flags(&self.options, self.read_only)?),
-            Some(_) => None,
-        };
-        make_dirs(&self.target).map_err(failed("mkdir", &self.target))?;
-        let ownership = self.ownership.filter(|_| !self.read_only);
-        let Some(flags) = bind else {
+        let source = Path::new(&self.source);
+        if self.fs_type.is_some() {
+            make_dirs(&self.target).map_err(failed("mkdir", &self.target))?;
             self.by_helper()?;
+            let ownership = self.ownership.filter(|_| !self.read_only);
             return ownership.map_or(Ok(()), |o| o.apply(&self.target));
-        };
-        // Before it is mounted, which says that nothing is left to do.
-        if let Some(ownership) = ownership {
-            ownership.apply(Path::new(&self.source))?;
         }
-        self.bind(flags)
+        match &self.shared {
+            Some(shared) if device::is_device(source)? => self.device(shared, source),
+            _ => {
+                let flags = flags(&self.options, self.read_only)?;
+                make_dirs(&self.target).map_err(failed("mkdir", &self.target))?;
+                self.bind(source, flags)
+            }
+        }
     }
 
-    fn bind(&self, flags: MountFlags) -> Result<(), VolumeReason> {
-        let source = Path::new(&self.source);
+    fn device(&self, shared: &Shared, device: &Path) -> Result<(), VolumeReason> {
+        let flags = flags(&[], self.read_only)?;
+        // First: by this folder others see that the file system is needed.
+        make_dirs(&self.target).map_err(failed("mkdir", &self.target))?;
+        shared.mount(device, &self.options)?;
+        self.bind(&shared.dir, flags)?;
+        if shared.is_seen_at(&self.target)? {
+            return Ok(());
+        }
+        mountpoint::unmount_all(&self.target)?;
+        Err(failed("bind", device)(Errno::AGAIN))
+    }
+
+    fn bind(&self, source: &Path, flags: MountFlags) -> Result<(), VolumeReason> {
+        // Before it is mounted, which says that nothing is left to do.
+        if let Some(ownership) = self.ownership.filter(|_| !self.read_only) {
+            ownership.apply(source)?;
+        }
         let seen = stat(source).map_err(failed("stat", source))?;
         if FileType::from_raw_mode(seen.st_mode) != FileType::Directory {
             return Err(failed("mount", source)(Errno::NOTDIR));
@@ -87,10 +106,9 @@ impl Attached {
 
 /// Checks that a path of the host is a block device.
 pub fn check_device(path: &Path) -> Result<(), VolumeReason> {
-    let seen = stat(path).map_err(failed("stat", path))?;
-    match FileType::from_raw_mode(seen.st_mode) {
-        FileType::BlockDevice => Ok(()),
-        _ => Err(failed("use as a block device", path)(Errno::NOTBLK)),
+    match device::is_device(path)? {
+        true => Ok(()),
+        false => Err(failed("use as a block device", path)(Errno::NOTBLK)),
     }
 }
 
@@ -152,6 +170,7 @@ mod tests {
             options: Vec::new(),
             read_only: true,
             ownership: None,
+            shared: None,
         };
         attached.mount().unwrap();
         attached.mount().unwrap();

@@ -3,6 +3,7 @@
 
 pub mod atomic_writer;
 pub mod attach;
+pub mod device;
 pub mod empty_dir;
 pub mod host_path;
 pub mod mountpoint;
