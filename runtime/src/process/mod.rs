@@ -87,6 +87,8 @@ pub struct SandboxSpec {
     pub sysctls: Vec<(String, String)>,
     /// Size of the pod's /dev/shm in bytes.
     pub shm_size: u64,
+    /// SELinux context of what the pod has for itself; empty = none.
+    pub mount_label: String,
 }
 
 /// The image's layers below, one writable layer above.

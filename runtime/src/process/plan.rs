@@ -34,6 +34,9 @@ pub struct Plan {
     /// cgroup v1 hierarchies: mount point below /sys/fs/cgroup and options.
     #[prost(message, repeated, tag = "10")]
     pub hierarchies: Vec<KeyValue>,
+    /// SELinux context of file systems that the pod has for itself; empty = none.
+    #[prost(string, tag = "11")]
+    pub mount_label: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -142,6 +142,9 @@ pub struct Spawn {
     pub sysctls: Vec<KeyValue>,
     #[prost(uint64, tag = "10")]
     pub shm_size: u64,
+    /// SELinux context of the pod's own file systems.
+    #[prost(string, tag = "11")]
+    pub mount_label: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

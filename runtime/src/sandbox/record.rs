@@ -30,6 +30,9 @@ pub struct Record {
     pub cgroup: CgroupPath,
     /// The topmost level of it that was made for a sandbox of ours.
     pub cgroup_made: Option<CgroupPath>,
+    /// Of all its containers that ask for no other; empty without SELinux.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub selinux_level: String,
     /// `None` = the host's network.
     pub network: Option<NetworkRecord>,
 }
@@ -187,6 +190,7 @@ mod tests {
                 ..Default::default()
             },
             cgroup: CgroupPath::parse("/kubepods/podx").expect("name"),
+            selinux_level: String::new(),
             cgroup_made: None,
             network: None,
         }

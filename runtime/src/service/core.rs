@@ -6,6 +6,7 @@ use super::events::Events;
 use super::flights::Flights;
 use super::pod_cgroups::PodCgroups;
 use super::sampler::Sampler;
+use super::selinux::Levels;
 use crate::Config;
 use crate::cgroup::Cgroups;
 use crate::container::{AccountsCache, Container};
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub network: Arc<Network>,
     pub host: HostSecurity,
     pub apparmor: Loader,
+    pub levels: Levels,
     pub sandboxes: Index<Sandbox>,
     pub containers: Index<Container>,
     pub events: Events,
@@ -140,13 +142,23 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// 64 hex digits.
 pub(super) fn new_id() -> String {
-    let mut bytes = [0_u8; 32];
+    let bytes: [u8; 32] = random_bytes();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Any number.
+pub(super) fn random() -> u32 {
+    u32::from_ne_bytes(random_bytes())
+}
+
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0_u8; N];
     let mut filled = 0;
     while filled < bytes.len() {
         let flags = rustix::rand::GetRandomFlags::empty();
         filled += rustix::rand::getrandom(&mut bytes[filled..], flags).unwrap_or(0);
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes
 }
 
 /// Nanoseconds since the epoch.

@@ -4,13 +4,14 @@ use super::VerbError;
 use super::core::{ContainerName, Core, blocking, delete, new_id, now};
 use super::error::chain;
 use super::host_paths;
+use super::selinux;
 use crate::cdi;
 use crate::cgroup::{DeviceRule, Limits, default_rules};
 use crate::container::{Container, Record, State, host_devices, lookup_dirs, requested_devices};
 use crate::image::Image;
 use crate::process::{ContainerIo, ContainerSpec, Rootfs};
 use crate::sandbox::{Identified, Sandbox, VERSION, write_record};
-use crate::spec::{self, ImageMount};
+use crate::spec::{self, ImageMount, PodFiles};
 use cri_proto::Status;
 use cri_proto::v1::{
     ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse,
@@ -209,6 +210,8 @@ fn prepare(
         devices.nodes
     };
     let cgroup = sandbox.read(|r| core.cgroups.of_container(&r.cgroup, &request.id));
+    let files = sandbox.files();
+    let level = sandbox.read(|r| r.selinux_level.clone());
     let mut plan = spec::container(spec::Input {
         config: &request.config,
         sandbox: &request.pod,
@@ -216,11 +219,15 @@ fn prepare(
         image: &request.image.config,
         accounts: &accounts,
         host: &core.host_for(&security),
-        files: &sandbox.files(),
+        selinux_level: &level,
+        files: &files,
         image_mounts: &image_mounts,
         devices: nodes,
         seccomp_dir: &core.config.seccomp_dir,
     })?;
+    if let Some(labels) = &plan.labels {
+        relabel(&request.config, &files, &labels.mount)?;
+    }
     let mut rules = device_rules(security.privileged, devices.rules);
     rules.extend(cdi::apply(&mut plan.spec, &cdi)?);
     let filter = core.seccomp.get(&plan.seccomp, &plan.capabilities)?;
@@ -282,6 +289,16 @@ fn image_layers(request: &Request) -> Result<Vec<ImageMount>, VerbError> {
         });
     }
     Ok(mounts)
+}
+
+/// What the caller says is the pod's alone, and the pod's own files.
+fn relabel(config: &ContainerConfig, files: &PodFiles, label: &str) -> Result<(), VerbError> {
+    let asked = config.mounts.iter().filter(|m| m.selinux_relabel);
+    let asked = asked.map(|m| Path::new(m.host_path.as_str()));
+    let own = [&files.hostname, &files.hosts, &files.resolv_conf];
+    let own = own.into_iter().flatten().map(PathBuf::as_path);
+    let mut paths = asked.filter(|path| path.is_absolute()).chain(own);
+    paths.try_for_each(|path| selinux::relabel(path, label))
 }
 
 fn device_rules(privileged: bool, requested: Vec<DeviceRule>) -> Vec<DeviceRule> {

@@ -60,6 +60,10 @@ pub enum VerbError {
         "path {path} is mounted on {mount} but it is not a shared mount; mount --make-rshared {mount}"
     )]
     NotShared { path: PathBuf, mount: PathBuf },
+    #[error("SELinux: label {path}")]
+    Relabel { path: PathBuf, source: io::Error },
+    #[error("SELinux: {path} is the host's own and not relabelled; mount what is below it")]
+    RelabelHost { path: PathBuf },
     #[error("make {path}")]
     Make { path: PathBuf, source: io::Error },
     #[error("keep the image's layers for container {id} in {path}")]
@@ -120,6 +124,7 @@ impl VerbError {
             | Self::Cidr { .. }
             | Self::Spec(_)
             | Self::NotShared { .. }
+            | Self::RelabelHost { .. }
             | Self::Device(_)
             | Self::Cdi(_)
             | Self::Seccomp(_) => Code::InvalidArgument,
@@ -137,6 +142,7 @@ impl VerbError {
             Self::Network(_) | Self::NetworkDel(_) => Code::Unknown,
             Self::HostPath { .. }
             | Self::Make { .. }
+            | Self::Relabel { .. }
             | Self::Hold { .. }
             | Self::Streams { .. }
             | Self::SetCidrs(_)

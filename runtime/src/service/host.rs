@@ -2,11 +2,11 @@
 
 use super::apparmor;
 use super::core::Core;
+use super::selinux;
 use crate::spec::{AppArmor, HostSecurity, WantedAppArmor, capabilities, wanted_apparmor};
 use cri_proto::v1::LinuxContainerSecurityContext;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 impl Core {
     /// The same with what changes: which AppArmor profiles are loaded. Loads the default one
@@ -30,7 +30,7 @@ pub(super) fn security() -> HostSecurity {
     HostSecurity {
         bounding: bounding(),
         apparmor: apparmor::enabled().then(AppArmor::default),
-        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        selinux: selinux::policy(),
     }
 }
 

@@ -27,6 +27,7 @@ mod recover;
 mod run_pod_sandbox;
 mod runtime_info;
 mod sampler;
+mod selinux;
 mod start_container;
 mod stats;
 mod stop_container;

@@ -64,6 +64,7 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
         network,
         host: host::security(),
         apparmor: Default::default(),
+        levels: Default::default(),
         sandboxes: Default::default(),
         containers: Default::default(),
         events: Default::default(),

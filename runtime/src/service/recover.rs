@@ -57,6 +57,7 @@ impl Core {
             State::NotReady => false,
             State::Creating | State::Ready => self.adopt(&sandbox).await,
         };
+        self.levels.adopt(&sandbox);
         self.sandboxes.insert(sandbox.clone());
         let mut half_made = Vec::new();
         for container in containers {

@@ -73,8 +73,15 @@ async fn run(
         name = pod
     );
     let sandbox = async {
-        let spec = spec::sandbox(&id, &config, &node_name())?;
-        let sandbox = Arc::new(new_sandbox(core, &id, config)?);
+        let mut spec = spec::sandbox(&id, &config, &node_name())?;
+        let sandbox = match core.host.selinux {
+            Some(_) => core
+                .levels
+                .give(|level| new_sandbox(core, &id, config, level))?,
+            None => Arc::new(new_sandbox(core, &id, config, String::new())?),
+        };
+        spec.mount_label =
+            sandbox.read(|r| spec::pod_label(&core.host, &r.selinux_level, &r.config))?;
         match make(core, &sandbox, spec).await {
             Ok(()) => Ok(sandbox),
             Err(error) => {
@@ -120,7 +127,12 @@ fn known(core: &Core, name: &SandboxName) -> Result<Option<String>, VerbError> {
     })
 }
 
-fn new_sandbox(core: &Core, id: &str, config: PodSandboxConfig) -> Result<Sandbox, VerbError> {
+fn new_sandbox(
+    core: &Core,
+    id: &str,
+    config: PodSandboxConfig,
+    selinux_level: String,
+) -> Result<Sandbox, VerbError> {
     let linux = config.linux.as_ref();
     let parent = linux.map(|l| l.cgroup_parent.as_str()).unwrap_or_default();
     let cgroup = if parent.is_empty() {
@@ -136,6 +148,7 @@ fn new_sandbox(core: &Core, id: &str, config: PodSandboxConfig) -> Result<Sandbo
         runtime_handler: String::new(),
         cgroup,
         cgroup_made: None,
+        selinux_level,
         network: None,
         config,
     };

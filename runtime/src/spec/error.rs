@@ -26,8 +26,8 @@ pub enum SpecError {
     SeccompPath { path: String },
     #[error("AppArmor profile {profile:?}: {reason}")]
     AppArmor { profile: String, reason: String },
-    #[error("SELinux label {label:?}: user, role and type are needed, or none of them")]
-    SeLinux { label: String },
+    #[error("SELinux label {label:?}: {reason}")]
+    SeLinux { label: String, reason: &'static str },
     #[error("sysctl {name:?}: {reason}")]
     Sysctl { name: String, reason: &'static str },
     #[error("user namespace: {reason}")]

@@ -15,6 +15,7 @@ mod fuzz;
 mod mounts;
 mod namespaces;
 mod security;
+mod selinux;
 mod stop_signal;
 mod sysctl;
 mod user;
@@ -27,6 +28,7 @@ pub use error::SpecError;
 pub use mounts::{ImageMount, PodFiles};
 pub use namespaces::{sandbox, user_namespace};
 pub use security::HostSecurity;
+pub use selinux::{Labels, SeLinux, level as selinux_level, pod_label};
 pub use stop_signal::{cri_signal, stop_signal};
 pub use sysctl::sysctls;
 pub use user::{Accounts, ResolvedUser};
@@ -52,6 +54,8 @@ pub struct Input<'a> {
     /// The image's users and groups.
     pub accounts: &'a Accounts,
     pub host: &'a HostSecurity,
+    /// The pod's own; empty without SELinux.
+    pub selinux_level: &'a str,
     pub files: &'a PodFiles,
     /// Lower directories of image mounts, in the order of the config's mounts.
     pub image_mounts: &'a [ImageMount],
@@ -71,6 +75,8 @@ pub struct Plan {
     /// Bounding set, with `CAP_`.
     pub capabilities: BTreeSet<String>,
     pub pid: ContainerPid,
+    /// Of SELinux.
+    pub labels: Option<Labels>,
 }
 
 impl Input<'_> {
@@ -91,15 +97,20 @@ pub fn container(input: Input<'_>) -> Result<Plan, SpecError> {
     let user = user::resolve(&security, input.image, input.accounts)?;
     let capabilities = capabilities::resolve(&security, &input.host.bounding)?;
     let seccomp = security::seccomp(&security, input.seccomp_dir)?;
-    let process = process(&input, &security, &user, &capabilities)?;
-    let linux = linux(&input, &security)?;
+    let labels = selinux::labels(&input, &security)?;
+    let mut process = process(&input, &security, &user, &capabilities)?;
+    process.set_selinux_label(labels.as_ref().map(|l| l.process.clone()));
+    let mut linux = linux(&input, &security);
+    linux.set_mount_label(labels.as_ref().map(|l| l.mount.clone()));
+    let mut mounts = mounts::resolve(&input, &security)?;
+    selinux::label_mounts(&mut mounts, labels.as_ref());
     let mut root = Root::default();
     root.set_readonly(Some(security.readonly_rootfs));
     let mut spec = Spec::default();
     spec.set_process(Some(process))
         .set_root(Some(root))
         .set_hostname(None)
-        .set_mounts(Some(mounts::resolve(&input, &security)?))
+        .set_mounts(Some(mounts))
         .set_annotations(Some(annotations::of_container(&input)))
         .set_linux(Some(linux));
     Ok(Plan {
@@ -108,6 +119,7 @@ pub fn container(input: Input<'_>) -> Result<Plan, SpecError> {
         seccomp,
         capabilities: capabilities.bounding,
         pid: pid(&security)?,
+        labels,
     })
 }
 
@@ -133,12 +145,11 @@ fn process(
         .set_rlimits(None)
         .set_no_new_privileges(Some(security.no_new_privs))
         .set_oom_score_adj(resources.map(|r| r.oom_score_adj as i32))
-        .set_apparmor_profile(apparmor::profile(security, input.host)?)
-        .set_selinux_label(security::selinux(security, input.host)?);
+        .set_apparmor_profile(apparmor::profile(security, input.host)?);
     Ok(process)
 }
 
-fn linux(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Result<Linux, SpecError> {
+fn linux(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Linux {
     let (masked, readonly) = security::paths(security, input.sandbox);
     let mut linux = Linux::default();
     linux
@@ -146,10 +157,9 @@ fn linux(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Result<
         .set_readonly_paths(Some(readonly))
         .set_devices(Some(input.devices.clone()))
         .set_rootfs_propagation(mounts::rootfs_propagation(input.config).map(str::to_owned))
-        .set_mount_label(security::mount_label(security, input.host)?)
         .set_namespaces(None)
         .set_resources(None);
-    Ok(linux)
+    linux
 }
 
 fn pid(security: &LinuxContainerSecurityContext) -> Result<ContainerPid, SpecError> {

@@ -43,6 +43,7 @@ pub fn sandbox(
         sysctls: sysctls(config, network, ipc, user.is_some())?,
         user,
         shm_size: SHM_SIZE,
+        mount_label: String::new(),
     })
 }
 

@@ -1,10 +1,10 @@
-//! Confinement: seccomp, SELinux, hidden paths.
+//! Confinement: seccomp, hidden paths.
 
 use super::defaults::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
-use super::{AppArmor, SpecError, user_namespace};
+use super::{AppArmor, SeLinux, SpecError, user_namespace};
 use crate::seccomp::Selection;
 use cri_proto::v1::security_profile::ProfileType;
-use cri_proto::v1::{LinuxContainerSecurityContext, PodSandboxConfig, SeLinuxOption};
+use cri_proto::v1::{LinuxContainerSecurityContext, PodSandboxConfig};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub struct HostSecurity {
     /// AppArmor is on.
     pub apparmor: Option<AppArmor>,
     /// SELinux is on.
-    pub selinux: bool,
+    pub selinux: Option<SeLinux>,
 }
 
 pub(super) fn seccomp(
@@ -59,54 +59,6 @@ fn localhost(name: &str, dir: &Path) -> Result<Selection, SpecError> {
         return fail("localhost_ref has .. in it");
     }
     Ok(Selection::Localhost(dir.join(name)))
-}
-
-pub(super) fn selinux(
-    security: &LinuxContainerSecurityContext,
-    host: &HostSecurity,
-) -> Result<Option<String>, SpecError> {
-    label(security, host, |o| o.r#type.clone())
-}
-
-pub(super) fn mount_label(
-    security: &LinuxContainerSecurityContext,
-    host: &HostSecurity,
-) -> Result<Option<String>, SpecError> {
-    // container-selinux: what containers may write to.
-    label(security, host, |_| "container_file_t".to_owned())
-        .map(|label| label.map(|l| l.replacen(":system_r:", ":object_r:", 1)))
-}
-
-fn label(
-    security: &LinuxContainerSecurityContext,
-    host: &HostSecurity,
-    kind: impl Fn(&SeLinuxOption) -> String,
-) -> Result<Option<String>, SpecError> {
-    let Some(options) = &security.selinux_options else {
-        return Ok(None);
-    };
-    if !host.selinux || security.privileged {
-        return Ok(None);
-    }
-    let parts = [&options.user, &options.role, &options.r#type];
-    let given = parts.iter().filter(|part| !part.is_empty()).count();
-    match (given, options.level.is_empty()) {
-        (0, true) => Ok(None),
-        (0, false) => Ok(Some(format!(
-            "system_u:system_r:container_t:{}",
-            options.level
-        ))),
-        (3, _) => Ok(Some(format!(
-            "{}:{}:{}:{}",
-            options.user,
-            options.role,
-            kind(options),
-            options.level
-        ))),
-        _ => Err(SpecError::SeLinux {
-            label: format!("{}:{}:{}", options.user, options.role, options.r#type),
-        }),
-    }
 }
 
 /// Masked and read-only paths. A kubelet names them; callers that name none

@@ -54,6 +54,7 @@ impl Case {
                 bounding: capabilities::names(u64::MAX >> 23),
                 ..HostSecurity::default()
             },
+            selinux_level: "",
             files: &PodFiles {
                 hosts: Some("/pod/hosts".into()),
                 ..PodFiles::default()

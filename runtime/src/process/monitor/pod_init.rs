@@ -18,25 +18,26 @@ use crate::sys::{self, Child, Forked};
 /// kubernetes pause images run as 65535:65535 (build/pause/linux/Dockerfile).
 const USER: u32 = 65535;
 
-/// Starts it, in `userns` where the pod has one.
-pub fn start(userns: Option<&OwnedFd>) -> Result<Child, Failure> {
+/// Starts it, in `userns` where the pod has one. `label` is the SELinux context of its root,
+/// which containers see in its mountinfo; empty = none.
+pub fn start(userns: Option<&OwnedFd>, label: &str) -> Result<Child, Failure> {
     let program = sealed(&program::pod_init()).at(Step::PodInit)?;
     let Some(userns) = userns else {
         return match sys::fork(libc::CLONE_NEWPID).at(Step::PodInit)? {
-            Forked::Child => become_init(&program),
+            Forked::Child => become_init(&program, label),
             Forked::Parent(child) => Ok(child),
         };
     };
-    in_user_namespace(&program, userns)
+    in_user_namespace(&program, userns, label)
 }
 
 /// The PID namespace must belong to the user namespace, so a child enters that
 /// first and makes its sibling, whose parent is us.
-fn in_user_namespace(program: &OwnedFd, userns: &OwnedFd) -> Result<Child, Failure> {
+fn in_user_namespace(program: &OwnedFd, userns: &OwnedFd, label: &str) -> Result<Child, Failure> {
     let (ours, theirs) = super::super::seqpacket_pair().at(Step::PodInit)?;
     let between = match sys::fork(0).at(Step::PodInit)? {
         Forked::Child => {
-            let code = i32::from(make_sibling(program, userns, &theirs).is_err());
+            let code = i32::from(make_sibling(program, userns, label, &theirs).is_err());
             sys::exit_now(code)
         }
         Forked::Parent(child) => child,
@@ -55,12 +56,17 @@ fn in_user_namespace(program: &OwnedFd, userns: &OwnedFd) -> Result<Child, Failu
         .on(Step::PodInit, "in the user namespace")
 }
 
-fn make_sibling(program: &OwnedFd, userns: &OwnedFd, answer: &OwnedFd) -> rustix::io::Result<()> {
+fn make_sibling(
+    program: &OwnedFd,
+    userns: &OwnedFd,
+    label: &str,
+    answer: &OwnedFd,
+) -> rustix::io::Result<()> {
     sys::join_namespaces(userns, libc::CLONE_NEWUSER)?;
     rustix::thread::set_thread_res_gid(Some(ROOT_GID), Some(ROOT_GID), Some(ROOT_GID))?;
     rustix::thread::set_thread_res_uid(Some(ROOT_UID), Some(ROOT_UID), Some(ROOT_UID))?;
     match sys::fork(libc::CLONE_NEWPID | libc::CLONE_PARENT)? {
-        Forked::Child => become_init(program),
+        Forked::Child => become_init(program, label),
         Forked::Parent(child) => {
             sys::send(answer, &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()])
         }
@@ -82,18 +88,18 @@ fn sealed(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {
     Ok(file)
 }
 
-fn become_init(program: &OwnedFd) -> ! {
-    let _ = drop_everything(program);
+fn become_init(program: &OwnedFd, label: &str) -> ! {
+    let _ = drop_everything(program, label);
     sys::exit_now(1)
 }
 
-fn drop_everything(program: &OwnedFd) -> rustix::io::Result<()> {
+fn drop_everything(program: &OwnedFd, label: &str) -> rustix::io::Result<()> {
     kit::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP)?;
-    let root = kit::make(
-        "tmpfs",
-        &[("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")],
-        MountAttrFlags::MOUNT_ATTR_RDONLY,
-    )?;
+    let mut options = vec![("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")];
+    if !label.is_empty() {
+        options.push(("context", label));
+    }
+    let root = kit::make("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
     kit::attach(root.as_fd(), c"/r")?;
     kit::pivot_into(root.as_fd())?;
     drop(root);

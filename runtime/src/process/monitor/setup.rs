@@ -39,14 +39,14 @@ pub fn namespaces(spec: &Spawn) -> std::result::Result<Namespaces, Failure> {
     }
     sysctls(spec)?;
     if spec.ipc {
-        shared_memory(spec.shm_size).at(Step::SharedMemory)?;
+        shared_memory(spec.shm_size, &spec.mount_label).at(Step::SharedMemory)?;
     }
     if userns.is_some() {
         visible_sysfs().on(Step::MakeMount, kit::SYS)?;
     }
     let netns = open_ns("/proc/self/ns/net").on(Step::UnshareNamespaces, "net")?;
     let init = match spec.pid {
-        true => Some(pod_init::start(userns.as_ref())?),
+        true => Some(pod_init::start(userns.as_ref(), &spec.mount_label)?),
         false => None,
     };
     Ok(Namespaces {
@@ -136,11 +136,14 @@ fn path_of(name: &str) -> String {
         .collect()
 }
 
-fn shared_memory(size: u64) -> Result<()> {
+fn shared_memory(size: u64, label: &str) -> Result<()> {
     let size = size.to_string();
     let mut options = vec![("mode", "1777")];
     if size != "0" {
         options.push(("size", &size));
+    }
+    if !label.is_empty() {
+        options.push(("context", label));
     }
     let mount = kit::make("tmpfs", &options, kit::PLAIN)?;
     kit::attach(mount.as_fd(), c"/shm")

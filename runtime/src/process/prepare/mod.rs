@@ -95,9 +95,10 @@ fn prepare(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, Trouble
     let process = oci.process().clone().unwrap_or_default();
     let mut process = process::plan(&process, cgroups, spec.seccomp);
     process.terminal = spec.io.tty;
-    let rootfs = overlay::rootfs(&spec.rootfs, userns)?;
-    let rootfs = Some(fds.add(rootfs));
     let linux = oci.linux().clone().unwrap_or_default();
+    let mount_label = linux.mount_label().clone().unwrap_or_default();
+    let rootfs = overlay::rootfs(&spec.rootfs, userns, &mount_label)?;
+    let rootfs = Some(fds.add(rootfs));
     let mut hierarchies = Vec::new();
     let scratch = &spec.rootfs.writable;
     let mounts = mounts::plan(oci, host, scratch, &mut fds, &mut hierarchies)?;
@@ -112,6 +113,7 @@ fn prepare(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, Trouble
         devices: linux.devices().iter().flatten().map(device).collect(),
         private_cgroup: private_cgroup(oci),
         hierarchies,
+        mount_label,
     };
     let (pid, target) = pid_of(&spec.pid);
     let mut request = Create {

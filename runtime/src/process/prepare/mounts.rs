@@ -69,10 +69,12 @@ fn one(
     };
     match source {
         Source::Prepared if fstype == OVERLAY => {
-            let lower = options.data.iter().find(|data| data.key == "lowerdir");
-            let lower = lower.map(|data| data.value.as_str()).unwrap_or_default();
+            let value = |key: &str| {
+                let data = options.data.iter().find(|data| data.key == key);
+                data.map(|data| data.value.as_str()).unwrap_or_default()
+            };
             let userns = host.userns.as_ref().map(|fd| fd.as_fd());
-            let tree = overlay::image(lower, scratch, userns)?;
+            let tree = overlay::image((value("lowerdir"), value("context")), scratch, userns)?;
             set(&tree, options.set)?;
             planned.fd = fds.add(tree);
         }

@@ -33,6 +33,8 @@ pub fn labels(process: &Process) -> Answer {
     if !process.selinux.is_empty() {
         std::fs::write("/proc/thread-self/attr/exec", &process.selinux)
             .on(Step::Label, &process.selinux)?;
+        // Also of the session keyring, which is made next.
+        let _ = std::fs::write("/proc/thread-self/attr/keycreate", &process.selinux);
     }
     if !process.apparmor.is_empty() {
         let value = format!("exec {}", process.apparmor);

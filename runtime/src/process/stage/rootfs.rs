@@ -1,8 +1,8 @@
 //! The container's mount tree, put together from outside.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
@@ -15,6 +15,9 @@ use crate::sys::{self, MountAttr};
 type Answer = Result<(), Failure>;
 
 const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
+
+/// The type of a mount that shows an IPC namespace's message queues.
+const MQUEUE: &str = "mqueue";
 
 /// A rootfs while it is being furnished.
 pub struct Rootfs<'a> {
@@ -94,8 +97,22 @@ impl<'a> Rootfs<'a> {
                 let made = self
                     .fresh(mount, attributes)
                     .on(Step::MakeMount, destination)?;
+                if mount.fstype == MQUEUE {
+                    self.label(&made);
+                }
                 self.place(made.as_fd(), destination, true)
             }
+        }
+    }
+
+    /// Labels the root of a file system that is not mounted with one context for all: message
+    /// queues, which belong to the IPC namespace. What is made below inherits it. Where a user
+    /// namespace's root may not, it stays as it is.
+    fn label(&self, mount: &OwnedFd) {
+        let label = self.plan.mount_label.as_bytes();
+        if !label.is_empty() {
+            let path = format!("{}/self/fd/{}", kit::PROC, mount.as_raw_fd());
+            let _ = rustix::fs::setxattr(path, c"security.selinux", label, XattrFlags::empty());
         }
     }
 

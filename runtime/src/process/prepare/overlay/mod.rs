@@ -21,7 +21,13 @@ const WORK: &str = "work";
 /// A detached mount of the image's layers and a writable one. With a user
 /// namespace the layers are seen through its map; the writable one holds the
 /// host's ids, as they come.
-pub fn rootfs(rootfs: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Trouble> {
+///
+/// `label` is the SELinux context of all files in it; empty = each its own.
+pub fn rootfs(
+    rootfs: &Rootfs,
+    userns: Option<BorrowedFd<'_>>,
+    label: &str,
+) -> Result<OwnedFd, Trouble> {
     let upper = rootfs.writable.join(UPPER);
     make_dir(&upper).map_err(trouble("make", upper.display()))?;
     let top = rootfs.layers.last();
@@ -30,19 +36,19 @@ pub fn rootfs(rootfs: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd
     }
     // The kernel wants the highest first.
     let layers = rootfs.layers.iter().rev().map(|path| path.as_path());
-    let layers = Layers::open(layers, userns)?;
+    let layers = Layers::open(layers, userns, label)?;
     assemble(&layers, Some(&rootfs.writable), &rootfs.writable)
         .map_err(trouble("mount the overlay on", rootfs.writable.display()))
 }
 
 /// A detached read-only mount of layers alone: an image as a volume. `lower`
-/// is overlay's own list, the highest first, by colons.
+/// is overlay's own list, the highest first, by colons; `label` as above.
 pub fn image(
-    lower: &str,
+    (lower, label): (&str, &str),
     scratch: &Path,
     userns: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd, Trouble> {
-    let layers = Layers::open(lower.split(':').map(Path::new), userns)?;
+    let layers = Layers::open(lower.split(':').map(Path::new), userns, label)?;
     assemble(&layers, None, scratch).map_err(trouble("mount the image of", lower))
 }
 
@@ -51,12 +57,15 @@ struct Layers {
     fds: Vec<OwnedFd>,
     /// They are mounts of their own, attached nowhere.
     detached: bool,
+    /// SELinux context of the whole mount.
+    label: String,
 }
 
 impl Layers {
     fn open<'a>(
         paths: impl Iterator<Item = &'a Path>,
         userns: Option<BorrowedFd<'_>>,
+        label: &str,
     ) -> Result<Self, Trouble> {
         let open = |path: &'a Path| {
             open_layer(path, userns).map_err(trouble("open the layer", path.display()))
@@ -64,6 +73,7 @@ impl Layers {
         Ok(Self {
             fds: paths.map(open).collect::<Result<_, _>>()?,
             detached: userns.is_some(),
+            label: label.to_owned(),
         })
     }
 
@@ -179,6 +189,9 @@ fn by_context(
     writable: Option<&Path>,
 ) -> rustix::io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if !layers.label.is_empty() {
+        rustix::mount::fsconfig_set_string(context.as_fd(), c"context", layers.label.as_str())?;
+    }
     set_lower(context.as_fd(), layers, lower)?;
     // Open until the overlay is made: before 6.5 the kernel looks names up then.
     let _dirs = match writable {

@@ -36,6 +36,10 @@ pub(super) fn by_way_of_the_host(
         flags = MountFlags::empty();
         dirs.extend([upper, work]);
     }
+    if !layers.label.is_empty() {
+        // Categories have commas between them.
+        options += &format!(",context=\"{}\"", layers.label);
+    }
     let options = std::ffi::CString::new(options).map_err(|_| rustix::io::Errno::INVAL)?;
     rustix::mount::mount("overlay", &place.path, "overlay", flags, &*options)?;
     private_clone(&place.path)
