@@ -23,12 +23,12 @@ status: bed ## What is up
 kubectl: bed ## kubectl in the cluster of make run (ARGS="get pods -A")
 	@$(BED) kubectl --name $(CLUSTER) -- $(ARGS)
 
-bench: ## Lighter beside kubelet + containerd + runc, in one run: table and JSON (PART=node|cri)
+bench: ## Lighter beside kubelet + containerd + runc, in one run: table and JSON (PART=node|cri|density)
 	@cargo build --workspace --bins --profile $(PROFILE)
 	@$(BED) bench --lighter $(LIGHTER) $(if $(PART),--part $(PART))
 
 # NODES has a default for make run; here the group knows how many it needs.
-conformance: ## Kubernetes' conformance specs (GROUP=node|full FOCUS= SKIP= NODES= PARALLEL= CONTROL=1 AGAIN=1 KEEP=1)
+conformance: ## Kubernetes' conformance specs (GROUP=node|full|sig-node FOCUS= SKIP= NODES= PARALLEL= CONTROL=1 AGAIN=1 KEEP=1)
 	@cargo build --workspace --bins --profile $(PROFILE)
 	@$(BED) conformance --lighter $(LIGHTER) $(if $(GROUP),--group $(GROUP)) \
 	    $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') \

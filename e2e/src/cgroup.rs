@@ -92,6 +92,26 @@ pub fn members(path: &str) -> Vec<i32> {
     pids
 }
 
+/// The oldest process below `path` in the cgroup of a container.
+pub fn first_process(path: &str, container: &str) -> Option<i32> {
+    let inside = |pid: &i32| {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        groups.is_ok_and(|groups| groups.contains(container))
+    };
+    let processes = members(path).into_iter().filter(inside);
+    processes
+        .filter_map(|pid| Some((started(pid)?, pid)))
+        .min()
+        .map(|(_, pid)| pid)
+}
+
+/// When a process began, in ticks since boot.
+fn started(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
+
 /// Ends every process at and below `path` and removes the cgroups.
 pub fn remove(path: &str) -> Result<()> {
     for root in hierarchies() {

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 pub const PORT: u16 = 8001;
+const NAMESPACE: &str = "/api/v1/namespaces/default";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 #[derive(Debug)]
@@ -24,21 +25,54 @@ impl Api {
     }
 
     pub fn create(&self, name: &str) -> Result<()> {
-        self.send("POST", PODS, pod(name).to_string().as_bytes())
+        self.post("pods", &pod(name))
     }
 
     pub fn delete(&self, name: &str) -> Result<()> {
         self.send("DELETE", &format!("{PODS}/{name}"), &[])
+            .map(drop)
+    }
+
+    /// Makes an object of the default namespace; `kind` in the plural.
+    pub fn post(&self, kind: &str, object: &Value) -> Result<()> {
+        let path = format!("{NAMESPACE}/{kind}");
+        self.send("POST", &path, object.to_string().as_bytes())
+            .map(drop)
+    }
+
+    /// Replaces `kind/name`.
+    pub fn put(&self, object: &str, content: &Value) -> Result<()> {
+        let path = format!("{NAMESPACE}/{object}");
+        self.send("PUT", &path, content.to_string().as_bytes())
+            .map(drop)
+    }
+
+    pub fn get(&self, path: &str) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.send("GET", path, &[])?)?)
+    }
+
+    pub fn text(&self, path: &str) -> Result<String> {
+        Ok(String::from_utf8(self.send("GET", path, &[])?)?)
     }
 
     pub fn watch(&self) -> Result<Watch> {
-        let path = format!("{PODS}?watch=true");
+        self.watch_path(&format!("{PODS}?watch=true"))
+    }
+
+    /// Of one pod.
+    pub fn watch_of(&self, name: &str) -> Result<Watch> {
+        self.watch_path(&format!(
+            "{PODS}?watch=true&fieldSelector=metadata.name%3D{name}"
+        ))
+    }
+
+    fn watch_path(&self, path: &str) -> Result<Watch> {
         Ok(Watch {
-            lines: http::lines(&self.address, &Request::to("GET", &path))?,
+            lines: http::lines(&self.address, &Request::to("GET", path))?,
         })
     }
 
-    fn send(&self, method: &str, path: &str, body: &[u8]) -> Result<()> {
+    fn send(&self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
         let answer = http::send(
             &self.address,
             &Request {
@@ -53,12 +87,12 @@ impl Api {
             answer.status,
             text()
         );
-        Ok(())
+        Ok(answer.body)
     }
 }
 
 /// Ends at once when asked to, and sleeps otherwise: what is measured is the node, not the pod.
-fn pod(name: &str) -> Value {
+pub fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -87,13 +121,7 @@ impl Watch {
         names: &[String],
         act: impl FnOnce() -> Result<()> + Send,
     ) -> Result<f64> {
-        self.clock(names, act, |event| {
-            let conditions = event["object"]["status"]["conditions"].as_array();
-            conditions.is_some_and(|all| {
-                all.iter()
-                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
-            })
-        })
+        self.clock(names, act, is_ready)
     }
 
     /// Milliseconds from `act` to the event that says the last of `names` is no more.
@@ -105,11 +133,12 @@ impl Watch {
         self.clock(names, act, |event| event["type"] == "DELETED")
     }
 
-    fn clock(
+    /// Milliseconds from `act` to the first event of the last of `names` that `is` accepts.
+    pub fn clock(
         &mut self,
         names: &[String],
         act: impl FnOnce() -> Result<()> + Send,
-        is: impl Fn(&Value) -> bool,
+        mut is: impl FnMut(&Value) -> bool,
     ) -> Result<f64> {
         let mut waited: HashSet<&str> = names.iter().map(String::as_str).collect();
         let start = Instant::now();
@@ -134,4 +163,13 @@ impl Watch {
             Ok(time)
         })
     }
+}
+
+/// Whether the pod of this event is.
+pub fn is_ready(event: &Value) -> bool {
+    let conditions = event["object"]["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| {
+        all.iter()
+            .any(|c| c["type"] == "Ready" && c["status"] == "True")
+    })
 }

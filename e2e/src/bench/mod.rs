@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod cri;
+pub mod density;
 pub mod memory;
 pub mod report;
 pub mod table;
@@ -24,15 +25,18 @@ pub enum Part {
     Node,
     /// Runtimes alone, over their CRI sockets.
     Cri,
+    /// A node with as many pods as a node may have.
+    Density,
 }
 
 impl Part {
-    pub const ALL: [Part; 2] = [Part::Node, Part::Cri];
+    pub const ALL: [Part; 3] = [Part::Node, Part::Cri, Part::Density];
 
     pub fn name(self) -> &'static str {
         match self {
             Part::Node => "nodes",
             Part::Cri => "cri",
+            Part::Density => "density",
         }
     }
 
@@ -43,6 +47,8 @@ impl Part {
             Part::Cri => {
                 cri::bench(bed, options).map(|f| (cri::report::table(&f), cri::report::json(&f)))
             }
+            Part::Density => density::bench(bed, options)
+                .map(|f| (density::report::table(&f), density::report::json(&f))),
         }
     }
 }

@@ -28,6 +28,9 @@ pub enum Group {
     Full,
     /// Volumes that need no server: local, hostPath and emptyDir, in all their forms.
     Storage,
+    /// What else SIG Node tests: what is on by default and needs no cloud, no special hardware and
+    /// no driver, without the serial, slow, flaky and disruptive ones.
+    SigNode,
 }
 
 #[derive(Debug, clap::Args)]
@@ -40,7 +43,7 @@ pub struct Conformance {
     /// No specs whose name matches
     #[arg(long)]
     skip: Option<String>,
-    /// [default: 1 for the node group, else 2]
+    /// [default: 2 for the full group, else 1]
     #[arg(long)]
     nodes: Option<usize>,
     /// Specs at once
@@ -68,6 +71,7 @@ impl Group {
             Group::Node => "node",
             Group::Full => "full",
             Group::Storage => "storage",
+            Group::SigNode => "sig-node",
         }
     }
 
@@ -78,23 +82,33 @@ impl Group {
             Group::Storage => {
                 r"\[sig-storage\] (?:PersistentVolumes-local|In-tree Volumes \[Driver: (?:local|hostPath|hostPathSymlink|emptydir)\])"
             }
+            Group::SigNode => r"\[sig-node\]",
         }
     }
 
     fn skip(self) -> Option<&'static str> {
-        (self != Group::Full).then_some(r"\[Serial\]|\[Slow\]|\[Disruptive\]")
+        match self {
+            Group::Node | Group::Storage => Some(r"\[Serial\]|\[Slow\]|\[Disruptive\]"),
+            Group::Full => None,
+            Group::SigNode => Some(concat!(
+                r"\[Conformance\]|\[NodeConformance\]|\[Serial\]|\[Slow\]|\[Flaky\]|\[Disruptive\]",
+                r"|\[Alpha\]|OffByDefault\]|\[Provider:|\[DRA\]|DynamicResourceAllocation",
+                r"|Feature:(?:GPUDevicePlugin|RegularResourceUsageTracking|ExperimentalResourceUsageTracking)",
+                r"|Feature:(?:NodeProblemDetector|KubeletCredentialProviders|Example|HostAccess|PodGarbageCollector)",
+            )),
+        }
     }
 
     fn nodes(self) -> usize {
         match self {
-            Group::Node | Group::Storage => 1,
+            Group::Node | Group::Storage | Group::SigNode => 1,
             Group::Full => 2,
         }
     }
 
     fn images(self) -> Vec<Image> {
         match self {
-            Group::Node | Group::Storage => images::NODE.to_vec(),
+            Group::Node | Group::Storage | Group::SigNode => images::NODE.to_vec(),
             Group::Full => [&images::NODE[..], &images::CLUSTER].concat(),
         }
     }

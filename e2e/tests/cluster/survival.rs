@@ -185,24 +185,8 @@ impl Mark {
 fn first_process(t: &Space, container: &str) -> Result<i32> {
     let id = container.rsplit('/').next().unwrap_or_default();
     ensure!(!id.is_empty(), "no container id");
-    let inside = |pid: &i32| {
-        fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(id))
-    };
-    let mut found: Vec<(u64, i32)> = e2e::cgroup::members(&t.node().cgroup)
-        .into_iter()
-        .filter(inside)
-        .filter_map(|pid| Some((started(pid)?, pid)))
-        .collect();
-    found.sort_unstable();
-    let first = found.first().map(|(_, pid)| *pid);
+    let first = e2e::cgroup::first_process(&t.node().cgroup, id);
     first.with_context(|| format!("container {id} has no process"))
-}
-
-/// When a process began, in ticks since boot.
-fn started(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
 }
 
 fn ready(object: &Value) -> &Value {

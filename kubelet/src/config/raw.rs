@@ -36,6 +36,7 @@ pub struct KubeletConfiguration {
     pub enable_debugging_handlers: Option<bool>,
     pub enable_server: Option<bool>,
     pub enable_system_log_handler: Option<bool>,
+    pub enable_system_log_query: Option<bool>,
     pub event_burst: Option<i32>,
     #[serde(rename = "eventRecordQPS")]
     pub event_record_qps: Option<i32>,
@@ -171,7 +172,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "enableContentionProfiling",
     "enableDebugFlagsHandler",
     "enableProfilingHandler",
-    "enableSystemLogQuery",
     "enforceNodeAllocatable",
     "featureGates",
     "hairpinMode",

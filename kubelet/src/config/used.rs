@@ -38,6 +38,7 @@ pub struct Config {
     pub enable_server: bool,
     pub enable_debugging_handlers: bool,
     pub enable_system_log_handler: bool,
+    pub enable_system_log_query: bool,
     pub healthz: Option<SocketAddr>,
     pub client_ca_file: Option<PathBuf>,
     pub anonymous_auth: bool,
@@ -158,6 +159,7 @@ impl Config {
     pub fn validate(raw: KubeletConfiguration) -> Result<(Config, Vec<String>), Vec<String>> {
         let mut mistakes = Mistakes::default();
         check_identity(&raw, &mut mistakes);
+        check_log_query(&raw, &mut mistakes);
         let (config, warnings) = Config::build(raw, &mut mistakes);
         match mistakes.0.is_empty() {
             true => Ok((config, warnings)),
@@ -178,6 +180,7 @@ impl Config {
             enable_server: raw.enable_server.unwrap_or(true),
             enable_debugging_handlers: raw.enable_debugging_handlers.unwrap_or(true),
             enable_system_log_handler: raw.enable_system_log_handler.unwrap_or(true),
+            enable_system_log_query: raw.enable_system_log_query.unwrap_or(false),
             healthz: healthz(m, &raw),
             client_ca_file: authn.x509.and_then(|x| x.client_ca_file).map(Into::into),
             anonymous_auth: authn.anonymous.and_then(|a| a.enabled).unwrap_or(false),
@@ -331,6 +334,13 @@ fn check_identity(raw: &KubeletConfiguration, m: &mut Mistakes) {
         if let Some(value) = value.as_deref().filter(|v| *v != want) {
             m.0.push(format!("{field}: {value:?} is not {want:?}"));
         }
+    }
+}
+
+fn check_log_query(raw: &KubeletConfiguration, m: &mut Mistakes) {
+    if raw.enable_system_log_query == Some(true) && raw.enable_system_log_handler == Some(false) {
+        let text = "enableSystemLogHandler is required for enableSystemLogQuery";
+        m.0.push(text.to_owned());
     }
 }
 

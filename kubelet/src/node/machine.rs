@@ -21,6 +21,8 @@ pub struct Machine {
     pub os_image: String,
     /// As Go names it: `amd64`.
     pub architecture: String,
+    /// Root here is not the machine's root.
+    pub in_user_namespace: bool,
 }
 
 impl Machine {
@@ -52,8 +54,15 @@ impl Machine {
                 .into_owned(),
             os_image: os_image(&text("/etc/os-release")),
             architecture: go_architecture(std::env::consts::ARCH).to_owned(),
+            in_user_namespace: is_mapped(&text("/proc/self/uid_map")),
         }
     }
+}
+
+/// Only the first user namespace maps every id to itself (user_namespaces(7)).
+fn is_mapped(uid_map: &str) -> bool {
+    let numbers: Vec<&str> = uid_map.split_whitespace().collect();
+    !numbers.is_empty() && numbers != ["0", "0", "4294967295"]
 }
 
 /// Go's name of an architecture.
@@ -114,6 +123,14 @@ mod tests {
     fn cpus_counts_ranges() {
         assert_eq!(cpus("0-3,8\n"), 5);
         assert_eq!(cpus("0"), 1);
+    }
+
+    #[test]
+    fn the_first_user_namespace_maps_every_id_to_itself() {
+        assert!(!is_mapped("         0          0 4294967295\n"));
+        assert!(is_mapped("         0     100000      65536\n"));
+        assert!(is_mapped("0 1000 1\n1 100000 65536\n"));
+        assert!(!is_mapped(""));
     }
 
     #[test]

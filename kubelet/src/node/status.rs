@@ -102,6 +102,7 @@ fn node_info(fixed: &Fixed, runtime: &RuntimeSays) -> NodeSystemInfo {
             .ok()
             .filter(|s| *s > 0)
             .map(|s| NodeSwapStatus { capacity: Some(s) }),
+        running_in_user_namespace: Some(machine.in_user_namespace),
         system_uuid: machine.system_uuid.clone(),
         ..NodeSystemInfo::default()
     }

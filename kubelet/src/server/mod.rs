@@ -11,6 +11,7 @@ mod debug;
 mod guard;
 mod healthz;
 mod listen;
+mod log_query;
 mod logs;
 mod metrics;
 mod node_logs;

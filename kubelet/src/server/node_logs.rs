@@ -1,9 +1,9 @@
 //! `/logs/`: the files under /var/log, as a person browses them.
 
-use super::Refusal;
 use super::routes::State;
+use super::{Refusal, log_query};
 use axum::body::Body;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, Query, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -12,18 +12,30 @@ use std::path::Path as FsPath;
 use std::sync::Arc;
 use tokio_util::io::ReaderStream;
 
-pub(super) async fn root(Extract(state): Extract<Arc<State>>) -> Result<Response, Refusal> {
-    show(&state, ".")
+/// What may be asked for beside a path.
+type Parameters = Query<Vec<(String, String)>>;
+
+pub(super) async fn root(
+    state: Extract<Arc<State>>,
+    parameters: Parameters,
+) -> Result<Response, Refusal> {
+    below(state, Path(".".to_owned()), parameters).await
 }
 
 pub(super) async fn below(
     Extract(state): Extract<Arc<State>>,
     Path(path): Path<String>,
+    Query(parameters): Parameters,
 ) -> Result<Response, Refusal> {
+    if state.config.enable_system_log_query
+        && let Some(answer) = log_query::answer(&state, &path, &parameters).await
+    {
+        return answer;
+    }
     show(&state, &path)
 }
 
-fn show(state: &State, path: &str) -> Result<Response, Refusal> {
+pub(super) fn show(state: &State, path: &str) -> Result<Response, Refusal> {
     let missing = |_| Refusal(StatusCode::NOT_FOUND, "404 page not found".to_owned());
     let fd = open_beneath(&state.system_logs, path).map_err(missing)?;
     let file = std::fs::File::from(fd);
@@ -50,7 +62,7 @@ impl IntoRaw for std::io::Error {
 }
 
 /// Neither `..` nor a symbolic link leads out of the directory.
-fn open_beneath(root: &FsPath, path: &str) -> Result<OwnedFd, i32> {
+pub(super) fn open_beneath(root: &FsPath, path: &str) -> Result<OwnedFd, i32> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty());
     let dir = dir.map_err(|e| e.raw_os_error())?;
