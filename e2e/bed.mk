@@ -28,7 +28,7 @@ bench: ## Lighter beside kubelet + containerd + runc, in one run: table and JSON
 	@$(BED) bench --lighter $(LIGHTER) $(if $(PART),--part $(PART))
 
 # NODES has a default for make run; here the group knows how many it needs.
-conformance: ## Kubernetes' conformance specs (GROUP=node|full|sig-node FOCUS= SKIP= NODES= PARALLEL= CONTROL=1 AGAIN=1 KEEP=1)
+conformance: ## Kubernetes' conformance specs (GROUP=node|full|storage|sig-node FOCUS= SKIP= NODES= PARALLEL= CONTROL=1 AGAIN=1 KEEP=1)
 	@cargo build --workspace --bins --profile $(PROFILE)
 	@$(BED) conformance --lighter $(LIGHTER) $(if $(GROUP),--group $(GROUP)) \
 	    $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') \

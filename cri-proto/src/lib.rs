@@ -6,6 +6,7 @@
 //! - [`serve`]: the same object on a unix socket, for crictl, critest and
 //!   other kubelets.
 //! - [`connect`]: a runtime behind a socket as the same trait.
+//! - [`observed`]: any of them, with somebody who counts its calls.
 //!
 //! No decision is taken here. Whoever implements [`Cri`] sees the same calls
 //! from all three sides.
@@ -22,10 +23,12 @@ pub mod v1 {
 }
 
 mod client;
+mod observed;
 mod server;
 mod verbs;
 
 pub use client::{ConnectError, connect};
+pub use observed::{CallObserver, observed};
 pub use server::{ServeError, bind, serve};
 pub use verbs::{Cri, EventStream};
 

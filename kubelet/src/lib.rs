@@ -12,6 +12,7 @@
 //! - [`log_rotation`]: for runtimes that leave it to the kubelet.
 //! - [`join`]: from a bootstrap token to a client certificate.
 //! - [`server`]: the kubelet API on port 10250.
+//! - [`metrics`]: what all of them count.
 //! - [`play`]: the same engine with no API server.
 //! - [`plugin`]: plugins that announce themselves in `plugins_registry`.
 //! - [`proto`]: what plugins are spoken to with.
@@ -29,6 +30,7 @@ pub mod event;
 pub mod eviction;
 pub mod join;
 pub mod log_rotation;
+pub mod metrics;
 pub mod node;
 pub mod objects;
 pub mod play;

@@ -14,6 +14,7 @@ mod devices;
 mod eviction;
 mod kit;
 mod lifecycle;
+mod metrics;
 mod network;
 mod pod_api;
 mod probes;
@@ -48,6 +49,7 @@ fn all() -> Vec<Test> {
         resize::TESTS,
         storage::TESTS,
         csi::TESTS,
+        metrics::TESTS,
         commands::TESTS,
         bed::TESTS,
     ]

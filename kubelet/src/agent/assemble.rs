@@ -6,6 +6,7 @@ use crate::api::{Clients, EventRecorder};
 use crate::config::Config;
 use crate::event::Recorder;
 use crate::eviction::{Evictor, EvictorOptions, Images};
+use crate::metrics::Metrics;
 use crate::node::machine::Machine;
 use crate::node::{
     Beside, Fixed, Keeper, KeeperOptions, NodeHandle, Registration, address, disk, resources,
@@ -15,7 +16,7 @@ use crate::plugin;
 use crate::pod::{CgroupDriver, Deps, Engine, NodeFacts, Options, PodView};
 use crate::server::authn::{Authenticator, AuthnOptions};
 use crate::server::authz::{Authorizer, AuthzOptions};
-use crate::server::{Metrics, State};
+use crate::server::{self, State};
 use crate::source::{ApiPods, Mirrors, Source, StaticPods};
 use crate::status::ApiStatus;
 use crate::volume::csi::Csi;
@@ -105,6 +106,8 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
     let config = &options.config.config;
     let name = &options.node_name;
     let fixed = facts.fixed.clone();
+    let metrics = Metrics::new(clients.requests());
+    let cri = &cri_proto::observed(cri.clone(), Arc::new(metrics.clone()));
     let events: Arc<dyn Recorder> = EventRecorder::new(
         clients.writes(),
         name,
@@ -135,11 +138,11 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         objects,
         allocations: allocations.clone(),
         events: events.clone(),
-        status: ApiStatus::new(clients.writes()),
+        status: ApiStatus::new(clients.writes(), metrics.clone()),
         node: node_facts(options, &fixed, node.clone()),
         options: engine_options(config, facts.cgroup_driver),
+        metrics: metrics.clone(),
     });
-    let metrics = Metrics::default();
     let images = Images::new(
         engine.clone(),
         cri.clone(),
@@ -311,6 +314,6 @@ fn server_state(
         authorizer: Authorizer::new(authz, Some(clients.writes())),
         root_dir: options.root_dir.clone(),
         system_logs: options.system_logs.clone(),
-        metrics,
+        metrics: server::Metrics::new(metrics),
     })
 }

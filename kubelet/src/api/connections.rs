@@ -2,6 +2,7 @@
 
 use super::endpoint::{Endpoint, EndpointError};
 use crate::defaults;
+use crate::metrics;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Request, Response, Uri};
@@ -9,6 +10,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -24,19 +27,24 @@ pub struct Connections {
     /// One element is one HTTP/2 connection; an `Arc`'s further holders are the
     /// streams that are open on it.
     open: Mutex<Vec<Arc<Http>>>,
+    requests: Family<metrics::Request, Counter>,
 }
 
 impl Connections {
-    /// Nothing is connected before the first request.
+    /// Nothing is connected before the first request; `requests` counts them.
     ///
     /// # Errors
     /// When the endpoint's roots can't be used.
-    pub fn new(endpoint: Arc<Endpoint>) -> Result<Arc<Connections>, EndpointError> {
+    pub fn new(
+        endpoint: Arc<Endpoint>,
+        requests: Family<metrics::Request, Counter>,
+    ) -> Result<Arc<Connections>, EndpointError> {
         let tls = endpoint.tls()?;
         Ok(Arc::new(Connections {
             endpoint,
             tls,
             open: Mutex::default(),
+            requests,
         }))
     }
 
@@ -123,9 +131,22 @@ impl tower::Service<Request<KubeBody>> for Requests {
     fn call(&mut self, mut request: Request<KubeBody>) -> Self::Future {
         let completed = self.0.complete(&mut request);
         let connection = self.0.pick();
+        let requests = self.0.requests.clone();
         Box::pin(async move {
             completed?;
-            let response = connection.request(request).await?;
+            let method = request.method().to_string();
+            let host = request.uri().authority().map(ToString::to_string);
+            let response = connection.request(request).await;
+            let labels = metrics::Request {
+                code: match &response {
+                    Ok(response) => response.status().as_str().to_owned(),
+                    Err(_) => "<error>".to_owned(),
+                },
+                host: host.unwrap_or_default(),
+                method,
+            };
+            requests.get_or_create(&labels).inc();
+            let response = response?;
             Ok(response.map(|body| Counted {
                 body,
                 _connection: connection,
@@ -169,7 +190,7 @@ mod tests {
         let roots = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
         let trust = Trust::Roots(vec![roots.cert.der().clone()]);
         let endpoint = Endpoint::anonymous("https://a:6443/base/", trust).unwrap();
-        Connections::new(Arc::new(endpoint)).unwrap()
+        Connections::new(Arc::new(endpoint), Family::default()).unwrap()
     }
 
     fn open(connections: &Connections) -> usize {

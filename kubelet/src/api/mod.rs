@@ -15,7 +15,10 @@ pub use endpoint::{Endpoint, EndpointError, TokenSource, Trust};
 pub use identity::{Identity, IdentityError, certified_key};
 pub use recorder::EventRecorder;
 
+use crate::metrics;
 use kube::runtime::watcher;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,6 +45,7 @@ pub struct Clients {
     writes: kube::Client,
     watches: kube::Client,
     connections: [Arc<Connections>; 2],
+    requests: Family<metrics::Request, Counter>,
 }
 
 impl Clients {
@@ -59,12 +63,14 @@ impl Clients {
     /// When its CA bundle can't be used.
     pub fn new(endpoint: Endpoint) -> Result<Clients, EndpointError> {
         let endpoint = Arc::new(endpoint);
-        let one = Connections::new(endpoint.clone())?;
-        let two = Connections::new(endpoint.clone())?;
+        let requests = Family::default();
+        let one = Connections::new(endpoint.clone(), requests.clone())?;
+        let two = Connections::new(endpoint.clone(), requests.clone())?;
         Ok(Clients {
             writes: one.client(),
             watches: two.client(),
             connections: [one, two],
+            requests,
             endpoint,
         })
     }
@@ -77,6 +83,11 @@ impl Clients {
     /// For watches: long calls, spread over as many connections as they need.
     pub fn watches(&self) -> kube::Client {
         self.watches.clone()
+    }
+
+    /// What was asked so far, by answer.
+    pub fn requests(&self) -> Family<metrics::Request, Counter> {
+        self.requests.clone()
     }
 
     /// Where it is and who we are there.

@@ -3,10 +3,10 @@
 use super::garbage::{self, Records, Unused};
 use crate::config::ImageGc;
 use crate::event::{EventType, Recorder};
+use crate::metrics::Metrics;
 use crate::node::disk::{self, Disk};
 use crate::pod::spec::labels;
 use crate::pod::{Engine, PodView as _};
-use crate::server::Metrics;
 use cri_proto::{Cri, Status, v1};
 use std::collections::BTreeSet;
 use std::sync::Arc;

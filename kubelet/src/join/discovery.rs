@@ -187,8 +187,8 @@ impl Discovery<'_> {
 }
 
 async fn read(endpoint: Endpoint) -> Result<ConfigMap, kube::Error> {
-    let connections =
-        Connections::new(Arc::new(endpoint)).map_err(|e| kube::Error::Service(Box::new(e)))?;
+    let connections = Connections::new(Arc::new(endpoint), Default::default())
+        .map_err(|e| kube::Error::Service(Box::new(e)))?;
     let api: Api<ConfigMap> = Api::namespaced(connections.client(), "kube-public");
     api.get("cluster-info").await
 }

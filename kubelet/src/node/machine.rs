@@ -66,7 +66,7 @@ fn is_mapped(uid_map: &str) -> bool {
 }
 
 /// Go's name of an architecture.
-fn go_architecture(rust: &str) -> &str {
+pub fn go_architecture(rust: &str) -> &str {
     match rust {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -3,6 +3,7 @@
 use super::terminal::{Stages, Terminal};
 use super::{Manifest, ManifestError, existing, host, load, logs, progress::Stage};
 use crate::allocation::Allocations;
+use crate::metrics::Metrics;
 use crate::objects::FileObjects;
 use crate::pod::{CgroupDriver, Deps, Engine, NodeFacts, Options};
 use crate::source::{PodUpdate, Source};
@@ -260,6 +261,7 @@ fn start(
             admit: false,
             ..Options::default()
         },
+        metrics: Metrics::default(),
     });
     let (updates, wanted) = mpsc::channel(64);
     // Synced is never sent: pods of other plays, and of an agent, are not ours.

@@ -424,6 +424,7 @@ impl World {
                 sources: vec![Source::Api],
                 ..Options::default()
             },
+            metrics: Default::default(),
         });
         let (updates, receiver) = mpsc::channel(10);
         let shutdown = CancellationToken::new();

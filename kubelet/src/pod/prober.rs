@@ -83,6 +83,7 @@ impl Prober {
                     kind: key.1,
                     started: since,
                     subject: Subject::new(want.pod.clone(), executor.deps().events.clone()),
+                    metrics: executor.deps().metrics.clone(),
                 };
                 let task = self.spawn(key.clone(), watch);
                 self.running.insert(key, task);

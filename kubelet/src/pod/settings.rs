@@ -2,6 +2,7 @@
 
 use crate::allocation::Allocations;
 use crate::event::Recorder;
+use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::source::Source;
 use crate::status::StatusSink;
@@ -33,6 +34,8 @@ pub struct Deps {
     pub node: NodeFacts,
     /// Settings.
     pub options: Options,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// What pods can ask about their node, and where their things are kept.

@@ -19,6 +19,12 @@ impl Subject {
         Self { pod, recorder }
     }
 
+    /// Whom they are about.
+    #[must_use]
+    pub fn pod(&self) -> &Pod {
+        &self.pod
+    }
+
     /// About the pod, as nothing is wrong.
     pub fn normal(&self, reason: &str, message: &str) {
         self.record(None, EventType::Normal, reason, message);

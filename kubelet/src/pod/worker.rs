@@ -1,5 +1,6 @@
 //! One pod's task: decides, runs effects, publishes.
 
+mod counting;
 mod publishing;
 mod resizing;
 
@@ -62,7 +63,7 @@ pub struct Worker {
     volumes: Arc<PodVolumes>,
     pre_stopped: Arc<Mutex<BTreeSet<String>>>,
     abandon: CancellationToken,
-    tasks: JoinSet<(Effect, Result<Report, Failed>)>,
+    tasks: JoinSet<(Effect, Result<Report, Failed>, Duration)>,
     progress: UnboundedSender<PodSeen>,
     probes: Prober,
     replacing: Replacing,
@@ -71,6 +72,7 @@ pub struct Worker {
     told: Option<Arc<Pod>>,
     frozen: bool,
     finished: bool,
+    counted: counting::Counted,
 }
 
 /// Where a worker's news come from.
@@ -98,6 +100,7 @@ impl Worker {
             verdicts,
         };
         let mut worker = Self {
+            counted: counting::Counted::new(&want),
             state: begin(&want),
             asked: want.pod.clone(),
             granted: resize::remembered(&want.pod),
@@ -246,8 +249,9 @@ impl Worker {
         let context = self.context();
         let span = tracing::debug_span!("effect", what = %effect);
         let run = async move {
+            let start = Instant::now();
             let result = executor.run(&effect, &context).await;
-            (effect, result)
+            (effect, result, start.elapsed())
         };
         self.tasks.spawn(run.instrument(span));
     }
@@ -391,10 +395,11 @@ impl Worker {
         }
     }
 
-    fn settle(&mut self, done: Option<(Effect, Result<Report, Failed>)>) {
-        let Some((effect, result)) = done else {
+    fn settle(&mut self, done: Option<(Effect, Result<Report, Failed>, Duration)>) {
+        let Some((effect, result, took)) = done else {
             return;
         };
+        self.count_work(took);
         let Some(work) = effect.work() else { return };
         self.seen.busy.remove(&work);
         match result {

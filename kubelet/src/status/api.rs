@@ -2,13 +2,14 @@
 
 use super::StatusSink;
 use super::patch;
+use crate::metrics::Metrics;
 use crate::source::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use tracing::Instrument;
 
@@ -30,6 +31,7 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 /// - A newer status replaces one that waits; a pod never has two writes at once.
 pub struct ApiStatus {
     client: kube::Client,
+    metrics: Metrics,
     slots: Mutex<HashMap<String, Slot>>,
     writers: Semaphore,
     this: std::sync::Weak<Self>,
@@ -48,6 +50,8 @@ struct Slot {
     /// Wakes that task when it waits for more.
     settled: Arc<Notify>,
     written: Option<Written>,
+    /// When it began to differ from what was written.
+    since: Option<Instant>,
 }
 
 /// What was written last.
@@ -68,9 +72,10 @@ enum Outcome {
 impl ApiStatus {
     /// Over a client that is for writes.
     #[must_use]
-    pub fn new(client: kube::Client) -> Arc<Self> {
+    pub fn new(client: kube::Client, metrics: Metrics) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             client,
+            metrics,
             slots: Mutex::default(),
             writers: Semaphore::new(WRITERS),
             this: this.clone(),
@@ -92,6 +97,7 @@ impl ApiStatus {
             driven: false,
             settled: Arc::default(),
             written: None,
+            since: None,
         });
         slot.pod = pod.clone();
         slot.status = status;
@@ -101,6 +107,9 @@ impl ApiStatus {
         }
         // While a write is under way nobody knows yet what it will have changed.
         slot.dirty = slot.driven || slot.finished || is_static(pod) || slot.change().is_some();
+        if slot.dirty {
+            slot.since.get_or_insert_with(Instant::now);
+        }
         if slot.dirty
             && !slot.driven
             && let Some(this) = self.this.upgrade()
@@ -124,7 +133,10 @@ impl ApiStatus {
             let outcome = self.write(&uid, &slot).instrument(span).await;
             drop(permit);
             match outcome {
-                Outcome::Done => wait = FIRST_RETRY,
+                Outcome::Done => {
+                    wait = FIRST_RETRY;
+                    self.count(&uid);
+                }
                 Outcome::Gone => drop(self.slots().remove(&uid)),
                 Outcome::Retry => {
                     tokio::time::sleep(wait).await;
@@ -134,6 +146,13 @@ impl ApiStatus {
                     }
                 }
             }
+        }
+    }
+
+    fn count(&self, uid: &str) {
+        let since = self.slots().get_mut(uid).and_then(|slot| slot.since.take());
+        if let Some(since) = since {
+            self.metrics.status_written(since.elapsed());
         }
     }
 
@@ -360,7 +379,7 @@ mod tests {
         for (hash, requests) in [("new", &["GET", "PATCH"][..]), ("old", &["GET"])] {
             let mirror = still(json!({CONFIG_MIRROR: "new"}));
             let (client, asked) = server_with(mirror);
-            let status = ApiStatus::new(client);
+            let status = ApiStatus::new(client, Metrics::default());
             let pod = still(json!({CONFIG_SOURCE: "file", CONFIG_HASH: hash}));
             let ended = serde_json::from_value(json!({"phase": "Failed"})).unwrap();
             status.note(&Arc::new(pod), ended, true);

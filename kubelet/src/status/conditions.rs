@@ -46,14 +46,13 @@ pub(super) fn build(look: &Look<'_>, spec: &PodSpec, facts: &Facts<'_>) -> Vec<P
     let containers = containers_ready(spec, facts);
     let ready = ready(look, spec, &containers);
     let mut found = vec![
+        // The scheduler's, but for the generation.
+        condition(look, "PodScheduled", Finding::yes()),
         condition(look, "PodReadyToStartContainers", sandbox(look)),
         condition(look, "Initialized", initialized(spec, facts)),
         condition(look, "Ready", ready),
         condition(look, "ContainersReady", containers),
     ];
-    if of_api(look, "PodScheduled").is_none() {
-        found.push(condition(look, "PodScheduled", Finding::yes()));
-    }
     if may_reset(spec) {
         found.push(condition(look, "AllContainersRestarting", resetting(look)));
     }

@@ -99,6 +99,8 @@ fn states(
         return (absent(look, container, default_reason), last);
     };
     match &seen.run {
+        // It never began, and never will.
+        Run::Created if look.over() => (absent(look, container, default_reason), last),
         Run::Created => (created(look, seen), last),
         Run::Running { .. } if hook_runs(look, container, seen) => {
             (waiting("ContainerCreating", None), last)

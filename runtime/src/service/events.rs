@@ -1,6 +1,7 @@
 //! Container events: those who listen, and the engine's news made into them.
 
 use super::core::{Core, now};
+use crate::cgroup::CgroupPath;
 use crate::container::{Container, State};
 use crate::process::{Event, Exit};
 use crate::sandbox::{Identified, Sandbox};
@@ -76,8 +77,9 @@ impl Core {
     }
 
     /// A container's first process has ended: why is read before the cgroup
-    /// goes, and whatever it left behind is killed.
-    pub(super) fn container_ended(&self, container: &Container, exit: Exit) {
+    /// goes, and whatever it left behind is killed. The cgroup goes at once, not
+    /// with the container: on v1 no pod may be given less CPU than a child has.
+    pub(super) fn container_ended(self: &Arc<Self>, container: &Container, exit: Exit) {
         let cgroup = container.read(|r| r.cgroup.clone());
         let oom = self.cgroups.oom_kills(&cgroup) > 0;
         let (reason, message) = why(exit, oom);
@@ -89,12 +91,27 @@ impl Core {
                 "container ended"
             );
             self.cgroups.kill(&cgroup);
+            self.remove_soon(cgroup);
             self.emit(
                 ContainerEventType::ContainerStoppedEvent,
                 container.id(),
                 &container.sandbox,
             );
         }
+    }
+
+    /// Whoever removes the container finds what is left.
+    fn remove_soon(self: &Arc<Self>, cgroup: CgroupPath) {
+        let core = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = core.cgroups.kill_and_remove(&cgroup).await {
+                let error = super::error::chain(&error);
+                tracing::debug!(
+                    error,
+                    "cgroup of an ended container stays until it is removed"
+                );
+            }
+        });
     }
 
     async fn on_event(self: &Arc<Self>, event: Event) {
@@ -123,7 +140,7 @@ impl Core {
             "the monitor died; the pod is taken down"
         );
         for container in self.containers_of(sandbox.id()) {
-            if matches!(container.state(), State::Running | State::Created) {
+            if container.state() == State::Running {
                 self.container_ended(&container, lost());
             }
         }
@@ -140,6 +157,15 @@ pub(super) fn lost() -> Exit {
         code: 255,
         finished_at: now(),
         unknown: true,
+    }
+}
+
+/// The end of a container whose sandbox was ended with it.
+pub(super) fn killed() -> Exit {
+    Exit {
+        code: 128 + 9,
+        finished_at: now(),
+        unknown: false,
     }
 }
 

@@ -63,7 +63,7 @@ impl Core {
         for container in containers {
             match container.state() {
                 ContainerState::Creating => half_made.push(container.clone()),
-                ContainerState::Created | ContainerState::Running if !adopted => {
+                ContainerState::Running if !adopted => {
                     let exit = self.engine.exits(&id).get(container.id()).copied();
                     self.container_ended(&container, exit.unwrap_or_else(lost));
                 }

@@ -62,6 +62,8 @@ impl Core {
         container: &Container,
         grace: Duration,
     ) -> Result<(), VerbError> {
+        // A start under way decides first whether there is something to end.
+        drop(timeout(KILL_PATIENCE, container.changing.lock()).await);
         if container.state() != State::Running {
             return Ok(());
         }

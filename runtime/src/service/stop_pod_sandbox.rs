@@ -65,7 +65,13 @@ impl Core {
         self.unwire(sandbox)
             .instrument(tracing::info_span!("network"))
             .await?;
-        if let Some(engine) = sandbox.engine() {
+        let engine = sandbox.engine();
+        // What runs yet is killed with a monitor that is there, and lost with one that was not.
+        let end = match &engine {
+            Some(_) => super::events::killed(),
+            None => super::events::lost(),
+        };
+        if let Some(engine) = engine {
             let ended = engine
                 .shutdown()
                 .instrument(tracing::info_span!("monitor"))
@@ -78,11 +84,9 @@ impl Core {
         }
         self.engine.forget(sandbox.id());
         for container in self.containers_of(sandbox.id()) {
-            if matches!(
-                container.state(),
-                ContainerState::Running | ContainerState::Created
-            ) {
-                self.container_ended(&container, super::events::lost());
+            // One that was never started has not ended: it stays CREATED until it is removed.
+            if container.state() == ContainerState::Running {
+                self.container_ended(&container, end);
             }
             let cgroup = container.read(|r| r.cgroup.clone());
             self.cgroups.kill_and_remove(&cgroup).await?;

@@ -22,6 +22,7 @@ use super::resize::Granted;
 use super::spec;
 use super::subject::Subject;
 use crate::event::EventType;
+use crate::metrics::{CONTAINER, EPHEMERAL_CONTAINER, INIT_CONTAINER};
 use crate::volume::PodVolumes;
 use cri_proto::{Status, v1};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
@@ -294,11 +295,16 @@ impl Executor {
             let seen = self.look(context, id).await?;
             if !seen.running() {
                 warn("Failed", &format!("Error: {}", status.message()));
+                let kind = container_type(&context.pod, name);
+                let metrics = &self.deps.metrics;
+                metrics.container_started(kind, Some("RunContainerError"));
                 context.tell_container(seen);
                 return Err(Failed::new("RunContainerError", status.message()));
             }
         }
         let seen = self.look(context, id).await?;
+        let kind = container_type(&context.pod, name);
+        self.deps.metrics.container_started(kind, None);
         logs::link(&context.pod, &seen, &self.deps.node);
         subject.of_container(name, EventType::Normal, "Started", "Container started");
         let hook = container
@@ -354,4 +360,21 @@ pub const ABANDONED: &str = "Abandoned";
 /// A lock that a panic elsewhere does not take away.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As metrics name the lists of a pod's containers.
+fn container_type(pod: &Pod, name: &str) -> &'static str {
+    let spec = pod.spec.as_ref();
+    let is = |mut names: Box<dyn Iterator<Item = &String> + '_>| names.any(|n| n == name);
+    let init = spec.iter().flat_map(|s| s.init_containers.iter().flatten());
+    let ephemeral = spec
+        .iter()
+        .flat_map(|s| s.ephemeral_containers.iter().flatten());
+    if is(Box::new(init.map(|c| &c.name))) {
+        INIT_CONTAINER
+    } else if is(Box::new(ephemeral.map(|c| &c.name))) {
+        EPHEMERAL_CONTAINER
+    } else {
+        CONTAINER
+    }
 }

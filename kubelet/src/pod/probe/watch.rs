@@ -2,6 +2,8 @@
 
 use super::{Kind, Outcome, Target, Thresholds, check};
 use crate::event::EventType;
+use crate::metrics::{self, Metrics, Probed};
+use crate::pod::spec::{name, namespace, uid};
 use crate::pod::subject::Subject;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Probe;
@@ -23,6 +25,40 @@ pub struct Watch {
     pub known: Option<bool>,
     /// For events.
     pub subject: Subject,
+    /// Answers are counted here.
+    pub metrics: Metrics,
+}
+
+/// The series of one probe, for as long as it is watched.
+struct Series(Metrics, Probed);
+
+impl Series {
+    fn of(watch: &Watch) -> Series {
+        let pod = watch.subject.pod();
+        let probed = Probed {
+            probe_type: watch.kind.name(),
+            container: watch.target.container.name.clone(),
+            pod: name(pod).to_owned(),
+            namespace: namespace(pod).to_owned(),
+            pod_uid: uid(pod).to_owned(),
+        };
+        Series(watch.metrics.clone(), probed)
+    }
+
+    fn count(&self, outcome: &Outcome, took: Duration) {
+        let result = match outcome {
+            Outcome::Success | Outcome::Warning { .. } => metrics::SUCCESSFUL,
+            Outcome::Failure { .. } => metrics::FAILED,
+            Outcome::Unknown { .. } => metrics::UNKNOWN,
+        };
+        self.0.probe(&self.1, result, took);
+    }
+}
+
+impl Drop for Series {
+    fn drop(&mut self) {
+        self.0.probe_ended(&self.1);
+    }
 }
 
 /// The first wait after a refused connection.
@@ -46,8 +82,11 @@ pub async fn watch(watch: Watch, verdicts: UnboundedSender<bool>) {
     let mut next = Instant::now();
     let patience = next + period;
     let mut retry = FIRST_RETRY;
+    let series = Series::of(&watch);
     loop {
+        let asked = Instant::now();
         let outcome = check(&watch.target, probe).await;
+        series.count(&outcome, asked.elapsed());
         let refused = matches!(outcome, Outcome::Failure { refused: true, .. });
         if refused && !thresholds.decided() && Instant::now() + retry < patience {
             sleep(retry).await;

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvFromSource, EnvVarSource, FileKeySelector, ObjectFieldSelector, Pod,
     ResourceFieldSelector, Secret,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -340,6 +341,10 @@ fn subscript(pod: &Pod, path: &str) -> Option<String> {
     )
 }
 
+fn pod_limits(pod: &Pod) -> Option<&BTreeMap<String, Quantity>> {
+    pod.spec.as_ref()?.resources.as_ref()?.limits.as_ref()
+}
+
 fn resource_value(
     context: &EnvContext<'_>,
     wish: &ResourceFieldSelector,
@@ -357,8 +362,9 @@ fn resource_value(
     let (side, kind) = wish.resource.split_once('.').ok_or_else(unsupported)?;
     let resources = container.resources.unwrap_or_default();
     let value = match side {
-        // A limit that is not set is the node's.
+        // A limit that is not set is the pod's, and then the node's.
         "limits" => amount(resources.limits.as_ref(), kind)
+            .or_else(|| amount(pod_limits(context.pod), kind))
             .or_else(|| amount(Some(&context.node.allocatable), kind)),
         "requests" => amount(resources.requests.as_ref(), kind),
         _ => return Err(unsupported()),

@@ -38,6 +38,7 @@ impl Worker {
                 status
             }
         };
+        self.count(&status, now);
         self.frozen |= over;
         self.registry
             .put(uid(&self.want.pod), self.entry(status.clone()));

@@ -6,11 +6,13 @@
 
 mod node;
 mod own;
+mod pods;
 mod text;
 pub(super) mod usage;
 
 use super::Refusal;
 use super::routes::State;
+use crate::node::machine::Machine;
 use axum::extract::State as Extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -48,13 +50,22 @@ pub(super) async fn resource(Extract(state): Extract<Arc<State>>) -> Response {
 /// For dashboards.
 pub(super) async fn cadvisor(Extract(state): Extract<Arc<State>>) -> Result<Response, Refusal> {
     let usage = usage::gather(&state).await;
-    Ok((TEXT, text::cadvisor(&usage)).into_response())
+    let mut written = text::cadvisor(&usage) + &text::machine(&Machine::read());
+    // A runtime that has none is asked no more of.
+    let cri = &state.cri;
+    let known = cri.list_metric_descriptors(Default::default()).await;
+    if let Ok(known) = known
+        && let Ok(answer) = cri.list_pod_sandbox_metrics(Default::default()).await
+    {
+        let further = text::of_runtime(&written, &known.descriptors, &answer.pod_metrics);
+        written += &further;
+    }
+    Ok((TEXT, written).into_response())
 }
 
-/// Counters of probes are kept with the pods' workers, which do not export any
-/// yet: the endpoint is there because scrapers are configured with it.
-pub(super) async fn probes() -> Response {
-    (TEXT, "").into_response()
+/// Of the probes that are watched now.
+pub(super) async fn probes(Extract(state): Extract<Arc<State>>) -> Response {
+    (TEXT, state.metrics.encode_probes()).into_response()
 }
 
 /// Health checks of components as metrics.

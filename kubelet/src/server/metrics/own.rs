@@ -1,5 +1,7 @@
 //! What the kubelet counts of itself.
 
+use super::pods;
+use crate::metrics::Metrics as Work;
 use crate::pod::Known;
 use crate::volume::usage::{Usage, VolumeUsage};
 use axum::http::Method;
@@ -13,6 +15,7 @@ use std::sync::atomic::AtomicU64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
+    long_running: &'static str,
     method: String,
     path: String,
     server_type: &'static str,
@@ -24,18 +27,16 @@ struct NodeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SignalLabel {
-    eviction_signal: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabel {
-    container_state: &'static str,
+struct BuildLabels {
+    build_date: &'static str,
+    compiler: &'static str,
+    git_commit: &'static str,
+    git_tree_state: &'static str,
+    git_version: &'static str,
+    go_version: &'static str,
+    major: String,
+    minor: String,
+    platform: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,11 +50,26 @@ struct ClaimLabels {
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     ttl: Gauge<f64, AtomicU64>,
-    evictions: Family<SignalLabel, Counter>,
-    images_removed: Family<ReasonLabel, Counter>,
+    work: Work,
 }
 
 impl Metrics {
+    /// Beside the server's own, what the whole kubelet counts.
+    #[must_use]
+    pub fn new(work: Work) -> Metrics {
+        Metrics {
+            work,
+            ..Metrics::default()
+        }
+    }
+
+    /// Of probes, as Prometheus reads it.
+    pub(in crate::server) fn encode_probes(&self) -> String {
+        let mut registry = Registry::default();
+        self.work.register_probes(&mut registry);
+        written(&registry)
+    }
+
     /// One more request.
     pub(in crate::server) fn request(&self, method: &Method, path: &str) {
         // The first part only: names of pods would make a series each.
@@ -63,23 +79,12 @@ impl Metrics {
             .next()
             .unwrap_or_default();
         let labels = RequestLabels {
+            long_running: long_running(root),
             method: method.to_string(),
             path: root.to_owned(),
             server_type: "readwrite",
         };
         self.requests.get_or_create(&labels).inc();
-    }
-
-    /// One more pod was ended, because of this signal or limit.
-    pub(crate) fn evicted(&self, eviction_signal: &'static str) {
-        let label = SignalLabel { eviction_signal };
-        self.evictions.get_or_create(&label).inc();
-    }
-
-    /// One more image was removed, for `age` or for `space`.
-    pub(crate) fn image_removed(&self, reason: &'static str) {
-        let label = ReasonLabel { reason };
-        self.images_removed.get_or_create(&label).inc();
     }
 
     /// How long the client certificate is still good for, in seconds.
@@ -105,25 +110,13 @@ impl Metrics {
             "Seconds until the client certificate expires",
             self.ttl.clone(),
         );
-        registry.register(
-            "kubelet_evictions",
-            "Pods ended because of a signal or limit",
-            self.evictions.clone(),
-        );
-        registry.register(
-            "kubelet_image_garbage_collected",
-            "Images removed that nobody used",
-            self.images_removed.clone(),
-        );
         self.node(&mut registry, node_name);
-        running(&mut registry, pods);
+        self.work.register(&mut registry);
+        pods::register(&mut registry, pods);
         of_claims(&mut registry, volumes);
+        build(&mut registry);
         process(&mut registry);
-        let mut text = String::new();
-        match encode(&mut text, &registry) {
-            Ok(()) => text,
-            Err(_) => String::new(),
-        }
+        written(&registry)
     }
 
     fn node(&self, registry: &mut Registry, node_name: &str) {
@@ -179,41 +172,43 @@ fn of_claims(registry: &mut Registry, volumes: &[VolumeUsage]) {
     }
 }
 
-fn running(registry: &mut Registry, pods: &[Known]) {
-    let (sandboxes, containers) = (
-        Gauge::<i64>::default(),
-        Family::<StateLabel, Gauge>::default(),
-    );
-    for known in pods {
-        if known.status.phase.as_deref() == Some("Running") {
-            sandboxes.inc();
-        }
-        for status in known.status.container_statuses.iter().flatten() {
-            let state = status.state.as_ref();
-            let state = match state {
-                Some(s) if s.running.is_some() => "running",
-                Some(s) if s.terminated.is_some() => "exited",
-                _ => "created",
-            };
-            let label = StateLabel {
-                container_state: state,
-            };
-            containers.get_or_create(&label).inc();
-        }
+/// Streams, which last as long as somebody watches.
+fn long_running(root: &str) -> &'static str {
+    match root {
+        "exec" | "attach" | "portForward" | "debug" => "true",
+        _ => "false",
     }
-    registry.register(
-        "kubelet_running_pods",
-        "Pods with a running sandbox",
-        sandboxes,
-    );
-    registry.register(
-        "kubelet_running_containers",
-        "Containers by state",
-        containers,
-    );
-    let desired = Gauge::<i64>::default();
-    desired.set(i64::try_from(pods.len()).unwrap_or(i64::MAX));
-    registry.register("kubelet_desired_pods", "Pods that are to run here", desired);
+}
+
+fn build(registry: &mut Registry) {
+    let info = Family::<BuildLabels, Gauge>::default();
+    let version = crate::defaults::KUBELET_VERSION;
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let mut number = || numbers.next().unwrap_or_default().to_owned();
+    let labels = BuildLabels {
+        build_date: "",
+        compiler: "rustc",
+        git_commit: "",
+        git_tree_state: "",
+        git_version: version,
+        go_version: "",
+        major: number(),
+        minor: number(),
+        platform: format!(
+            "linux/{}",
+            crate::node::machine::go_architecture(std::env::consts::ARCH)
+        ),
+    };
+    info.get_or_create(&labels).set(1);
+    registry.register("kubernetes_build_info", "What this is, always 1", info);
+}
+
+fn written(registry: &Registry) -> String {
+    let mut text = String::new();
+    match encode(&mut text, registry) {
+        Ok(()) => text,
+        Err(_) => String::new(),
+    }
 }
 
 /// Of /proc/self: what every Prometheus client reports.
@@ -245,10 +240,28 @@ fn process(registry: &mut Registry) {
     );
     gauge("process_virtual_memory_bytes", "Virtual memory", field(20));
     gauge("process_open_fds", "Open file descriptors", open as f64);
+    gauge(
+        "process_start_time_seconds",
+        "Start of the process, seconds since 1970",
+        boot_time() + field(19) / super::node::TICKS,
+    );
+    gauge("process_max_fds", "Most file descriptors", max_fds());
     gauge("process_threads", "Threads", field(17));
     let cpu = Counter::<f64, AtomicU64>::default();
     cpu.inc_by((field(11) + field(12)) / super::node::TICKS);
     registry.register("process_cpu_seconds", "CPU time", cpu);
+}
+
+/// Seconds since 1970.
+fn boot_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().find_map(|l| l.strip_prefix("btime "));
+    line.and_then(|l| l.trim().parse().ok()).unwrap_or_default()
+}
+
+fn max_fds() -> f64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.unwrap_or(u64::MAX) as f64
 }
 
 /// Bytes; the same on every Linux this runs on.
@@ -263,18 +276,8 @@ mod tests {
         let metrics = Metrics::default();
         metrics.request(&Method::GET, "/containerLogs/a/b/c");
         metrics.request(&Method::GET, "/containerLogs/d/e/f");
-        let volume = VolumeUsage {
-            name: "v".into(),
-            claim: Some(("ns".into(), "c".into())),
-            usage: Usage {
-                capacity: Some(7),
-                ..Usage::default()
-            },
-        };
-        let text = metrics.encode("n1", &[], &[volume]);
-        let claim = "capacity_bytes{namespace=\"ns\",persistentvolumeclaim=\"c\"} 7";
-        assert!(text.contains(claim), "{text}");
-        let line = "kubelet_http_requests_total{method=\"GET\",path=\"containerLogs\",server_type=\"readwrite\"} 2";
+        let text = metrics.encode("n1", &[]);
+        let line = "kubelet_http_requests_total{long_running=\"false\",method=\"GET\",path=\"containerLogs\",server_type=\"readwrite\"} 2";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("kubelet_node_name{node=\"n1\"} 1"), "{text}");
         assert!(text.contains("process_cpu_seconds_total"), "{text}");

@@ -2,7 +2,9 @@
 
 use super::node::NodeUsage;
 use super::usage::{ContainerUsage, PodUsage, Usage};
+use crate::node::machine::Machine;
 use cri_proto::v1;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Metrics of one name, written together as the format asks.
@@ -154,14 +156,89 @@ fn containers(usage: &Usage) -> impl Iterator<Item = (&PodUsage, &ContainerUsage
         .flat_map(|pod| pod.containers.iter().map(move |c| (pod, c)))
 }
 
+const CPU: &str = "container_cpu_usage_seconds_total";
+
+/// What a runtime's own metrics (ListPodSandboxMetrics) have beyond `written`:
+/// those count whole numbers, so that seconds of CPU are better taken from statistics.
+pub fn of_runtime(
+    written: &str,
+    descriptors: &[v1::MetricDescriptor],
+    pods: &[v1::PodSandboxMetrics],
+) -> String {
+    let of_pod = |pod: &v1::PodSandboxMetrics| {
+        let containers = pod.container_metrics.iter().flat_map(|c| &c.metrics);
+        pod.metrics
+            .iter()
+            .chain(containers)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let mut samples: BTreeMap<String, Vec<v1::Metric>> = BTreeMap::new();
+    for metric in pods.iter().flat_map(of_pod) {
+        samples.entry(metric.name.clone()).or_default().push(metric);
+    }
+    let mut text = String::new();
+    for descriptor in descriptors {
+        let name = &descriptor.name;
+        let known = written.contains(&format!("# TYPE {name} "));
+        let Some(metrics) = samples.remove(name).filter(|_| !known) else {
+            continue;
+        };
+        let counts = metrics[0].metric_type() == v1::MetricType::Counter;
+        let kind = if counts { "counter" } else { "gauge" };
+        let _ = writeln!(
+            text,
+            "# HELP {name} {}\n# TYPE {name} {kind}",
+            descriptor.help
+        );
+        for metric in metrics {
+            let labels = descriptor.label_keys.iter().zip(&metric.label_values);
+            let labels: Vec<_> = labels
+                .map(|(k, v)| format!("{k}=\"{}\"", escape(v)))
+                .collect();
+            let (labels, at) = (labels.join(","), ms(metric.timestamp));
+            let value = value(metric.value).unwrap_or_default();
+            let _ = writeln!(text, "{name}{{{labels}}} {value} {at}");
+        }
+    }
+    text
+}
+
+/// The machine's own, under cAdvisor's names.
+pub fn machine(machine: &Machine) -> String {
+    let labels = format!(
+        "boot_id=\"{}\",machine_id=\"{}\",system_uuid=\"{}\"",
+        escape(&machine.boot_id),
+        escape(&machine.machine_id),
+        escape(&machine.system_uuid)
+    );
+    let rows = [
+        (
+            "machine_cpu_cores",
+            "Number of logical CPU cores.",
+            machine.cpus,
+        ),
+        (
+            "machine_memory_bytes",
+            "Amount of memory installed.",
+            machine.memory,
+        ),
+        (
+            "machine_swap_bytes",
+            "Amount of swap memory available.",
+            machine.swap,
+        ),
+    ];
+    rows.map(|(name, help, value)| {
+        format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{{labels}}} {value}\n")
+    })
+    .concat()
+}
+
 /// The families that dashboards use, from what CRI reports.
 pub fn cadvisor(usage: &Usage) -> String {
     let mut all = [
-        Family::new(
-            "container_cpu_usage_seconds_total",
-            "counter",
-            "Cumulative cpu time consumed in seconds.",
-        ),
+        Family::new(CPU, "counter", "Cumulative cpu time consumed in seconds."),
         Family::new(
             "container_memory_working_set_bytes",
             "gauge",
@@ -209,6 +286,9 @@ pub fn cadvisor(usage: &Usage) -> String {
         ];
         for (family, sample) in all.iter_mut().zip(samples) {
             if let Some((value, at)) = sample {
+                // cAdvisor tells the sum of all CPUs by a label.
+                let cpu = (family.name == CPU).then_some(("cpu", "total"));
+                let labels: Vec<_> = labels.into_iter().chain(cpu).collect();
                 family.sample(&labels, value, at);
             }
         }

@@ -1,0 +1,124 @@
+//! Labels of series.
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+/// HTTP method and status of a request to the API server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(missing_docs)]
+pub struct Request {
+    pub code: Code,
+    pub host: String,
+    pub method: String,
+}
+
+/// A status, or `<error>` when there was no answer (client-go's word for it).
+pub type Code = String;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ContainerType {
+    pub container_type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TypeAndCode {
+    pub container_type: &'static str,
+    pub code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Terminated {
+    pub container_type: &'static str,
+    pub exit_code: i32,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Signal {
+    pub eviction_signal: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    pub reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Operation {
+    pub operation_type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OperationType {
+    pub operation_type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Handler {
+    pub runtime_handler: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Size {
+    pub image_size_in_bytes: &'static str,
+}
+
+/// Whose probe it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub struct Probed {
+    /// `Liveness`, `Readiness` or `Startup`.
+    pub probe_type: &'static str,
+    pub container: String,
+    pub pod: String,
+    pub namespace: String,
+    pub pod_uid: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProbeResult {
+    probe_type: &'static str,
+    result: &'static str,
+    container: String,
+    pod: String,
+    namespace: String,
+    pod_uid: String,
+}
+
+impl ProbeResult {
+    pub fn of(of: &Probed, result: &'static str) -> ProbeResult {
+        let Probed {
+            probe_type,
+            container,
+            pod,
+            namespace,
+            pod_uid,
+        } = of.clone();
+        ProbeResult {
+            probe_type,
+            result,
+            container,
+            pod,
+            namespace,
+            pod_uid,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProbeKind {
+    probe_type: &'static str,
+    container: String,
+    pod: String,
+    namespace: String,
+}
+
+impl ProbeKind {
+    pub fn of(of: &Probed) -> ProbeKind {
+        ProbeKind {
+            probe_type: of.probe_type,
+            container: of.container.clone(),
+            pod: of.pod.clone(),
+            namespace: of.namespace.clone(),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What the kubelet counts of its work, for `/metrics` and `/metrics/probes`.
+//!
+//! Names, labels and buckets are those of kubelet 1.37
+//! (`pkg/kubelet/metrics/metrics.go`, `pkg/kubelet/prober/prober_manager.go`),
+//! so that dashboards and alerts go on working. Counters are handles: clones
+//! count together. Whoever does the work counts it.
+
+mod families;
+mod labels;
+mod runtime;
+
+pub use labels::{Code, ContainerType, Probed, Request};
+
+use jiff::Timestamp;
+use labels::{
+    Handler, Operation, OperationType, ProbeKind, ProbeResult, Reason, Signal, Size, Terminated,
+    TypeAndCode,
+};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use std::time::Duration;
+
+/// Everything that is counted from the agent's start on.
+#[derive(Clone)]
+pub struct Metrics {
+    runtime_operations: Family<Operation, Counter>,
+    runtime_errors: Family<Operation, Counter>,
+    runtime_duration: Family<Operation, Histogram, fn() -> Histogram>,
+    sandbox_duration: Family<Handler, Histogram, fn() -> Histogram>,
+    sandbox_errors: Family<Handler, Counter>,
+    image_pull: Family<Size, Histogram, fn() -> Histogram>,
+    started_pods: Counter,
+    started_pods_errors: Counter,
+    started_userns_pods: Counter,
+    started_userns_pods_errors: Counter,
+    started_containers: Family<ContainerType, Counter>,
+    started_containers_errors: Family<TypeAndCode, Counter>,
+    terminated_containers: Family<Terminated, Counter>,
+    pod_start: Histogram,
+    pod_start_total: Histogram,
+    pod_worker: Family<OperationType, Histogram, fn() -> Histogram>,
+    status_sync: Histogram,
+    probes: Family<ProbeResult, Counter>,
+    probe_duration: Family<ProbeKind, Histogram, fn() -> Histogram>,
+    evictions: Family<Signal, Counter>,
+    images_removed: Family<Reason, Counter>,
+    requests: Family<Request, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new(Family::default())
+    }
+}
+
+impl Metrics {
+    /// `requests` is what clients of the API server count.
+    #[must_use]
+    pub fn new(requests: Family<Request, Counter>) -> Metrics {
+        Metrics {
+            runtime_operations: Family::default(),
+            runtime_errors: Family::default(),
+            runtime_duration: Family::new_with_constructor(families::runtime_duration),
+            sandbox_duration: Family::new_with_constructor(families::duration),
+            sandbox_errors: Family::default(),
+            image_pull: Family::new_with_constructor(families::image_pull),
+            started_pods: Counter::default(),
+            started_pods_errors: Counter::default(),
+            started_userns_pods: Counter::default(),
+            started_userns_pods_errors: Counter::default(),
+            started_containers: Family::default(),
+            started_containers_errors: Family::default(),
+            terminated_containers: Family::default(),
+            pod_start: families::pod_start(),
+            pod_start_total: families::pod_start(),
+            pod_worker: Family::new_with_constructor(families::duration),
+            status_sync: families::status_sync(),
+            probes: Family::default(),
+            probe_duration: Family::new_with_constructor(families::duration),
+            evictions: Family::default(),
+            images_removed: Family::default(),
+            requests,
+        }
+    }
+
+    /// One more pod was ended, because of this signal or limit.
+    pub fn evicted(&self, eviction_signal: &'static str) {
+        let label = Signal { eviction_signal };
+        self.evictions.get_or_create(&label).inc();
+    }
+
+    /// One more image was removed, for `age` or for `space`.
+    pub fn image_removed(&self, reason: &'static str) {
+        let label = Reason { reason };
+        self.images_removed.get_or_create(&label).inc();
+    }
+
+    /// A container's start, and the error that it ended with.
+    pub fn container_started(&self, container_type: &'static str, error: Option<&str>) {
+        let kind = ContainerType { container_type };
+        self.started_containers.get_or_create(&kind).inc();
+        if let Some(code) = error {
+            let labels = TypeAndCode {
+                container_type,
+                code: code.to_owned(),
+            };
+            self.started_containers_errors.get_or_create(&labels).inc();
+        }
+    }
+
+    /// A container's end, as its status tells it.
+    pub fn container_terminated(&self, container_type: &'static str, code: i32, reason: &str) {
+        let labels = Terminated {
+            container_type,
+            exit_code: code,
+            reason: reason.to_owned(),
+        };
+        self.terminated_containers.get_or_create(&labels).inc();
+    }
+
+    /// A pod runs that did not before: since it was seen here, and since it was made.
+    pub fn pod_runs(&self, since_seen: Duration, created: Option<Timestamp>, now: Timestamp) {
+        self.pod_start.observe(since_seen.as_secs_f64());
+        if let Some(created) = created {
+            let total = now.duration_since(created).as_secs_f64().max(0.0);
+            self.pod_start_total.observe(total);
+        }
+    }
+
+    /// A piece of a pod's work, `create` before it runs and `sync` after.
+    pub fn pod_worked(&self, operation_type: &'static str, took: Duration) {
+        let labels = OperationType { operation_type };
+        let histogram = self.pod_worker.get_or_create(&labels);
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// From a status that differs to the API server's having it.
+    pub fn status_written(&self, took: Duration) {
+        self.status_sync.observe(took.as_secs_f64());
+    }
+
+    /// One answer of a probe.
+    pub fn probe(&self, of: &Probed, result: &'static str, took: Duration) {
+        let labels = ProbeResult::of(of, result);
+        self.probes.get_or_create(&labels).inc();
+        let histogram = self.probe_duration.get_or_create(&ProbeKind::of(of));
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// The probe has ended with its container: its series go, or there would be
+    /// more of them with every pod.
+    pub fn probe_ended(&self, of: &Probed) {
+        for result in [SUCCESSFUL, FAILED, UNKNOWN] {
+            self.probes.remove(&ProbeResult::of(of, result));
+        }
+        self.probe_duration.remove(&ProbeKind::of(of));
+    }
+}
+
+/// Results of probes (`pkg/kubelet/prober/prober_manager.go`).
+pub const SUCCESSFUL: &str = "successful";
+#[allow(missing_docs)]
+pub const FAILED: &str = "failed";
+#[allow(missing_docs)]
+pub const UNKNOWN: &str = "unknown";
+
+/// Types of containers (`pkg/kubelet/metrics`).
+pub const CONTAINER: &str = "container";
+#[allow(missing_docs)]
+pub const INIT_CONTAINER: &str = "init_container";
+#[allow(missing_docs)]
+pub const EPHEMERAL_CONTAINER: &str = "ephemeral_container";
