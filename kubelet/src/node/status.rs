@@ -104,7 +104,6 @@ fn node_info(fixed: &Fixed, runtime: &RuntimeSays) -> NodeSystemInfo {
             .map(|s| NodeSwapStatus { capacity: Some(s) }),
         running_in_user_namespace: Some(machine.in_user_namespace),
         system_uuid: machine.system_uuid.clone(),
-        ..NodeSystemInfo::default()
     }
 }
 

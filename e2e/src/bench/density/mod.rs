@@ -240,7 +240,7 @@ fn not_ready(watch: &mut Watch, api: &Api) -> Result<usize> {
     let mut lost = std::collections::HashSet::new();
     let last = "last".to_owned();
     let create = || api.post("pods", &unscheduled(&last));
-    watch.clock(&[last.clone()], create, |event| {
+    watch.clock(std::slice::from_ref(&last), create, |event| {
         let name = event["object"]["metadata"]["name"]
             .as_str()
             .unwrap_or_default();

@@ -276,7 +276,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.request(&Method::GET, "/containerLogs/a/b/c");
         metrics.request(&Method::GET, "/containerLogs/d/e/f");
-        let text = metrics.encode("n1", &[]);
+        let text = metrics.encode("n1", &[], &[]);
         let line = "kubelet_http_requests_total{long_running=\"false\",method=\"GET\",path=\"containerLogs\",server_type=\"readwrite\"} 2";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("kubelet_node_name{node=\"n1\"} 1"), "{text}");
