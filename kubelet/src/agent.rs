@@ -16,6 +16,7 @@ use crate::defaults;
 use crate::log_rotation::{self, LogRotation};
 use crate::node::NodeHandle;
 use crate::pod::Engine;
+use crate::pod::image::provider::Providers;
 use crate::server::{self, Server};
 use cri_proto::Cri;
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub struct AgentOptions {
     pub root_dir: PathBuf,
     /// Client and serving certificates; `None`: `pki` under the root.
     pub cert_dir: Option<PathBuf>,
+    /// Programs that know credentials of registries.
+    pub credential_providers: Arc<Providers>,
     /// `/var/log/containers`; empty: no links.
     pub container_links: PathBuf,
     /// `/var/log`, shown under `/logs/`.
@@ -67,6 +70,7 @@ impl AgentOptions {
             node_labels: BTreeMap::new(),
             root_dir: "/var/lib/kubelet".into(),
             cert_dir: None,
+            credential_providers: Arc::default(),
             container_links: "/var/log/containers".into(),
             system_logs: "/var/log".into(),
             rotate_logs: false,

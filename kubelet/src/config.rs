@@ -13,7 +13,7 @@ mod used;
 
 pub use eviction::{Signal, Threshold, ThresholdValue};
 pub use image_gc::ImageGc;
-pub use layers::{ConfigError, Loaded, load, parse};
+pub use layers::{ConfigError, Loaded, load, load_under, parse};
 pub use raw::*;
 pub use used::{AuthorizationMode, Config, NodeAllocatable};
 

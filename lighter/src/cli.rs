@@ -17,6 +17,21 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// As a kubelet, whose flags are read by [`crate::command::kubelet`].
+    pub fn for_kubelet() -> Option<Cli> {
+        let args: Vec<String> = std::env::args_os()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
+        let flags = crate::command::kubelet::asked(&args)?;
+        Some(Cli {
+            verbose: crate::command::kubelet::verbosity(&flags),
+            log_format: LogFormat::Text,
+            command: Command::Kubelet(KubeletArgs { flags }),
+        })
+    }
+}
+
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 64 wrong arguments, 70 a defect of Lighter, \
 77 not root, 78 configuration. Pods outlive the agent: stopping it stops no container.";
 
@@ -29,7 +44,11 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run this machine's pods: the node of the cluster named by the kubeconfig.
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
+    /// Run this machine's pods with the kubelet's own flags: `lighter kubelet --help` lists them.
+    /// So does the binary under the name `kubelet`.
+    #[command(disable_help_flag = true)]
+    Kubelet(KubeletArgs),
     /// Join a cluster with a bootstrap token, as `kubeadm join` does.
     Join(JoinArgs),
     /// Undo `join`: remove what it made on this machine.
@@ -110,8 +129,8 @@ pub struct AgentArgs {
     #[arg(long, value_name = "NAME")]
     pub hostname_override: Option<String>,
     /// Address of the Node [default: that of the default route].
-    #[arg(long, value_name = "IP")]
-    pub node_ip: Option<std::net::IpAddr>,
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub node_ip: Vec<std::net::IpAddr>,
     /// Labels for the Node, k=v,k=v.
     #[arg(long, value_name = "LABELS", value_delimiter = ',')]
     pub node_labels: Vec<String>,
@@ -121,12 +140,37 @@ pub struct AgentArgs {
     /// Pods' directories, plugins and keys.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
     pub root_dir: PathBuf,
-    /// Use another runtime's CRI socket in place of the built-in one.
+    /// The node's keys [default: pki in the root directory].
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+    /// Use another runtime's CRI socket in place of the built-in one [default:
+    /// containerRuntimeEndpoint of the configuration].
     #[arg(long, value_name = "PATH")]
     pub container_runtime_endpoint: Option<String>,
+    /// CredentialProviderConfig: programs that are asked for credentials of registries.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "image_credential_provider_bin_dir"
+    )]
+    pub image_credential_provider_config: Option<PathBuf>,
+    /// Where these programs are.
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "image_credential_provider_config"
+    )]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
     /// Serve the built-in runtime here as well, for crictl [default: cri.sock in the state directory].
     #[arg(long, value_name = "PATH")]
     pub listen: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct KubeletArgs {
+    /// The kubelet's flags.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub flags: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -159,6 +203,9 @@ pub struct JoinArgs {
 
 #[derive(Debug, Args)]
 pub struct ResetArgs {
+    /// Only say what would be removed.
+    #[arg(long)]
+    pub dry_run: bool,
     #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes")]
     pub kubernetes_dir: PathBuf,
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]

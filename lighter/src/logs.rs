@@ -18,7 +18,10 @@ fn quiet() -> tracing_subscriber::filter::Directive {
 /// `LIGHTER_LOG` (as tracing's EnvFilter) raise it. What starts pods is recorded
 /// beside, in the answer.
 pub fn init(cli: &Cli) -> Arc<Starts> {
-    let daemon = matches!(cli.command, Command::Agent(_) | Command::Runtime(_));
+    let daemon = matches!(
+        cli.command,
+        Command::Agent(_) | Command::Kubelet(_) | Command::Runtime(_)
+    );
     let level = match (daemon, cli.verbose) {
         (false, 0) => "warn",
         (true, 0) | (false, 1) => "info",
@@ -46,6 +49,6 @@ pub fn init(cli: &Cli) -> Arc<Starts> {
 fn runs_pods(command: &Command) -> bool {
     matches!(
         command,
-        Command::Agent(_) | Command::Runtime(_) | Command::Play(_)
+        Command::Agent(_) | Command::Kubelet(_) | Command::Runtime(_) | Command::Play(_)
     )
 }

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         return code;
     }
 
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::Cli::for_kubelet().map_or_else(cli::Cli::try_parse, Ok) {
         Ok(cli) => cli,
         Err(error) => return exit::clap(&error),
     };

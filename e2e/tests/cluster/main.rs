@@ -13,6 +13,7 @@ mod csi;
 mod devices;
 mod eviction;
 mod kit;
+mod kubelet_flags;
 mod lifecycle;
 mod metrics;
 mod network;
@@ -45,6 +46,7 @@ fn all() -> Vec<Test> {
         survival::TESTS,
         eviction::TESTS,
         pod_api::TESTS,
+        kubelet_flags::TESTS,
         devices::TESTS,
         resize::TESTS,
         storage::TESTS,

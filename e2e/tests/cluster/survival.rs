@@ -208,6 +208,13 @@ fn whole(log: &str) -> Result<()> {
 }
 
 /// The bed's state file follows restarts; the suite's own copy does not.
+/// The agent by another of its names, with flags of its own.
+pub fn start_agent_as(t: &Space, program: &str, flags: &[String]) -> Result<()> {
+    let process = t.node().start(program, flags)?;
+    let service = node::kubelet_service(t.suite.kind());
+    reload(t)?.record(&t.node().name, service, process)
+}
+
 fn reload(t: &Space) -> Result<Cluster> {
     Cluster::load(&t.suite.bed, &t.cluster().name)
 }

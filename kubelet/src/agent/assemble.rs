@@ -140,7 +140,10 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         events: events.clone(),
         status: ApiStatus::new(clients.writes(), metrics.clone()),
         node: node_facts(options, &fixed, node.clone()),
-        options: engine_options(config, facts.cgroup_driver),
+        options: Options {
+            credential_providers: options.credential_providers.clone(),
+            ..engine_options(config, facts.cgroup_driver)
+        },
         metrics: metrics.clone(),
     });
     let images = Images::new(

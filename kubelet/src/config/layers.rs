@@ -40,6 +40,18 @@ pub struct Loaded {
 /// # Errors
 /// With every mistake of the first file that has any.
 pub fn load(primary: Option<&Path>, drop_ins: Option<&Path>) -> Result<Loaded, ConfigError> {
+    load_under(primary, drop_ins, None)
+}
+
+/// [`load`] with the fields that flags have set over all files, as JSON.
+///
+/// # Errors
+/// As there.
+pub fn load_under(
+    primary: Option<&Path>,
+    drop_ins: Option<&Path>,
+    flags: Option<&str>,
+) -> Result<Loaded, ConfigError> {
     let mut layers = Vec::new();
     for path in primary
         .map(Path::to_owned)
@@ -52,6 +64,7 @@ pub fn load(primary: Option<&Path>, drop_ins: Option<&Path>) -> Result<Loaded, C
         })?;
         layers.push((path.display().to_string(), text));
     }
+    layers.extend(flags.map(|text| ("of the flags".to_owned(), text.to_owned())));
     let layers: Vec<_> = layers
         .iter()
         .map(|(o, t)| (o.as_str(), t.as_str()))

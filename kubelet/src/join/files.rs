@@ -193,8 +193,11 @@ fn write_error(path: &Path, source: std::io::Error) -> JoinError {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ResetError {
-    #[error("nothing to reset: {path} does not exist, so this host was not joined by lighter")]
-    NotJoined { path: PathBuf },
+    #[error("read the journal {path}")]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the journal {path} can't be read; remove what it names by hand")]
     Journal {
         path: PathBuf,
@@ -208,24 +211,17 @@ pub enum ResetError {
 }
 
 /// Removes exactly what a join made, and the certificates that were rotated in
-/// since; answers with the paths. The Node stays in the cluster: only an
-/// administrator may delete it.
+/// since; answers with the paths, none on a host that was not joined. The Node stays
+/// in the cluster: only an administrator may delete it.
 ///
 /// # Errors
-/// When this host was not joined, or something can't be removed: then the rest
-/// stays in the journal for another try.
+/// When something can't be removed: then the rest stays in the journal for another try.
 pub fn reset(roots: &JoinRoots) -> Result<Vec<PathBuf>, ResetError> {
-    let journal = roots.journal();
-    let text = std::fs::read(&journal).map_err(|_| ResetError::NotJoined {
-        path: journal.clone(),
-    })?;
-    let made: Made = serde_json::from_slice(&text).map_err(|source| ResetError::Journal {
-        path: journal.clone(),
-        source,
-    })?;
+    let Some(made) = journal(roots)? else {
+        return Ok(Vec::new());
+    };
     let mut gone = Vec::new();
-    let identities = identities(&roots.pki());
-    for path in made.files.iter().rev().chain(&identities).chain([&journal]) {
+    for path in &files(roots, &made) {
         let existed = path.symlink_metadata().is_ok();
         remove(path).map_err(|source| ResetError::Remove {
             path: path.clone(),
@@ -240,6 +236,39 @@ pub fn reset(roots: &JoinRoots) -> Result<Vec<PathBuf>, ResetError> {
         }
     }
     Ok(gone)
+}
+
+/// What [`reset`] would remove; a folder stays if others put something there.
+///
+/// # Errors
+/// When the journal can't be read.
+pub fn made(roots: &JoinRoots) -> Result<Vec<PathBuf>, ResetError> {
+    let Some(made) = journal(roots)? else {
+        return Ok(Vec::new());
+    };
+    let dirs = made.dirs.iter().rev().cloned();
+    let all = files(roots, &made).into_iter().chain(dirs);
+    Ok(all.filter(|p| p.symlink_metadata().is_ok()).collect())
+}
+
+fn journal(roots: &JoinRoots) -> Result<Option<Made>, ResetError> {
+    let path = roots.journal();
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ResetError::Read { path, source }),
+    };
+    let made = serde_json::from_slice(&text);
+    made.map(Some)
+        .map_err(|source| ResetError::Journal { path, source })
+}
+
+/// The newest first, the journal last.
+fn files(roots: &JoinRoots, made: &Made) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = made.files.iter().rev().cloned().collect();
+    all.extend(identities(&roots.pki()));
+    all.push(roots.journal());
+    all
 }
 
 fn identities(pki: &Path) -> Vec<PathBuf> {
@@ -294,15 +323,22 @@ mod tests {
         journal.dir(&roots.pki()).unwrap();
         store_identity(&roots.pki(), "client", "chain", "key").unwrap();
 
-        reset(roots).unwrap();
+        let would = made(roots).unwrap();
+        assert!(roots.ca().exists(), "only told");
+        let gone = reset(roots).unwrap();
 
+        assert!(
+            gone.iter().all(|path| would.contains(path)),
+            "{gone:?} {would:?}"
+        );
         assert!(!roots.ca().exists() && !roots.pki().exists());
         assert!(roots.manifests().join("mine.yaml").exists());
         assert_eq!(
             std::fs::read(roots.kubelet.join("pods")).unwrap(),
             b"somebody's"
         );
-        assert!(matches!(reset(roots), Err(ResetError::NotJoined { .. })));
+        assert_eq!(reset(roots).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(made(roots).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]

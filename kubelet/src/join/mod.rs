@@ -22,6 +22,6 @@ mod run;
 mod token;
 
 pub use error::{ExitCode, JoinError};
-pub use files::{JoinRoots, ResetError, reset};
+pub use files::{JoinRoots, ResetError, made, reset};
 pub use run::{JoinOptions, Joined, run};
 pub use token::{BootstrapToken, CaPin};

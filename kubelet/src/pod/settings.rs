@@ -1,5 +1,6 @@
 //! What the engine is made of and told once.
 
+use super::image::provider::Providers;
 use crate::allocation::Allocations;
 use crate::event::Recorder;
 use crate::metrics::Metrics;
@@ -129,6 +130,8 @@ pub struct Options {
     pub recursive_read_only: bool,
     /// Whether the host has only cgroup v2.
     pub cgroup_v2: bool,
+    /// Programs that know credentials of registries.
+    pub credential_providers: Arc<Providers>,
     /// Dead containers kept for each container name (`logs --previous`).
     pub dead_containers_kept: usize,
 }
@@ -165,6 +168,7 @@ impl Default for Options {
             runtime_request_timeout: d::RUNTIME_REQUEST_TIMEOUT,
             recursive_read_only: true,
             cgroup_v2: std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+            credential_providers: Arc::default(),
             dead_containers_kept: 1,
         }
     }

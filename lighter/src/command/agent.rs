@@ -9,6 +9,7 @@ use crate::waterfall::Starts;
 use anyhow::Context;
 use cri_proto::Cri;
 use kubelet::agent::AgentOptions;
+use kubelet::pod::image::provider::Providers;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +24,17 @@ pub async fn run(args: AgentArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
     if let Some(id) = &args.provider_id {
         loaded.config.provider_id = Some(id.clone());
     }
+    start(args, loaded, starts).await
+}
+
+/// [`run`] with a configuration that is read already.
+pub async fn start(
+    mut args: AgentArgs,
+    mut loaded: kubelet::config::Loaded,
+    starts: Arc<Starts>,
+) -> anyhow::Result<u8> {
     let config = settings(&args.options)?;
+    args.container_runtime_endpoint = foreign(&args, &loaded, &config);
     // Ours counts names from the root that it was told; others count from the host's.
     if args.container_runtime_endpoint.is_some() && !config.cgroup_root.is_empty() {
         loaded.config.cgroup_root = Some(config.cgroup_root.clone());
@@ -41,6 +52,22 @@ pub async fn run(args: AgentArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
         None => built_in(&args, config, starts, options, down).await?,
     }
     Ok(0)
+}
+
+/// Somebody else's runtime, by flag or file; our own socket means the one in this process.
+fn foreign(
+    args: &AgentArgs,
+    loaded: &kubelet::config::Loaded,
+    config: &::runtime::Config,
+) -> Option<String> {
+    let file = &loaded.config.container_runtime_endpoint;
+    let endpoint = args.container_runtime_endpoint.as_ref().or(file.as_ref())?;
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    let own = args
+        .listen
+        .clone()
+        .unwrap_or_else(|| default_socket(config));
+    (!path.is_empty() && Path::new(path) != own).then(|| endpoint.clone())
 }
 
 /// The runtime in this process, served on its socket as well.
@@ -93,12 +120,30 @@ fn options(args: &AgentArgs, loaded: kubelet::config::Loaded) -> anyhow::Result<
     Ok(AgentOptions {
         kubeconfig: args.kubeconfig.clone(),
         bootstrap_kubeconfig: existing(&args.bootstrap_kubeconfig),
-        node_ips: args.node_ip.into_iter().collect(),
+        node_ips: args.node_ip.clone(),
+        cert_dir: args.cert_dir.clone(),
+        credential_providers: providers(args)?,
         node_labels: labels(&args.node_labels)?,
         root_dir: args.root_dir.clone(),
         rotate_logs: args.container_runtime_endpoint.is_some(),
         ..AgentOptions::new(&node_name, loaded)
     })
+}
+
+fn providers(args: &AgentArgs) -> anyhow::Result<Arc<Providers>> {
+    let config = &args.image_credential_provider_config;
+    let programs = &args.image_credential_provider_bin_dir;
+    match (config, programs) {
+        (Some(config), Some(programs)) => Providers::load(config, programs)
+            .map(Arc::new)
+            .map_err(|e| coded(CONFIG, format!("{:#}", anyhow::Error::new(e)))),
+        (None, None) => Ok(Arc::default()),
+        _ => Err(coded(
+            USAGE,
+            "--image-credential-provider-config and --image-credential-provider-bin-dir: one is \
+             given without the other",
+        )),
+    }
 }
 
 fn existing(path: &Path) -> Option<std::path::PathBuf> {

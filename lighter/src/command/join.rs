@@ -60,8 +60,19 @@ pub fn reset(args: &ResetArgs) -> anyhow::Result<u8> {
         kubernetes: args.kubernetes_dir.clone(),
         kubelet: args.root_dir.clone(),
     };
-    for path in kubelet::join::reset(&roots)? {
+    if args.dry_run {
+        for path in kubelet::join::made(&roots)? {
+            println!("would remove {}", path.display());
+        }
+        return Ok(0);
+    }
+    let removed = kubelet::join::reset(&roots)?;
+    for path in &removed {
         println!("removed {}", path.display());
+    }
+    if removed.is_empty() {
+        println!("nothing to reset: this host was not joined by lighter");
+        return Ok(0);
     }
     println!(
         "the Node stays in the cluster: kubectl delete node {}",

@@ -5,6 +5,7 @@ mod check;
 mod exec;
 mod image;
 mod join;
+pub mod kubelet;
 mod look;
 mod play;
 mod runtime;
@@ -24,7 +25,8 @@ pub fn worker_threads() -> usize {
 /// Runs the command; the answer is the exit code. What it starts is in `starts`.
 pub async fn run(cli: Cli, starts: Arc<Starts>) -> anyhow::Result<u8> {
     match cli.command {
-        Command::Agent(args) => agent::run(args, starts).await,
+        Command::Agent(args) => agent::run(*args, starts).await,
+        Command::Kubelet(args) => kubelet::run(args.flags, starts).await,
         Command::Join(args) => join::run(args).await,
         Command::Reset(args) => join::reset(&args),
         Command::Play(args) => play::run(args, &starts).await,

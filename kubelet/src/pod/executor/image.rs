@@ -178,7 +178,9 @@ impl Executor {
             subject.of_container(wanted.container, EventType::Normal, reason, message);
         };
         let asked = Instant::now();
-        let auths = auth::credentials(parsed, &self.pull_secrets(context).await);
+        let mut auths = auth::credentials(parsed, &self.pull_secrets(context).await);
+        let providers = &self.deps.options.credential_providers;
+        auths.extend(providers.credentials(parsed).await);
         let slot = self.pulls.slots.acquire().await;
         self.pulls.pace().await;
         say("Pulling", &format!("Pulling image {image:?}"));

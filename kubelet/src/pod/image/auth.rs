@@ -81,7 +81,7 @@ fn config(entry: Entry) -> AuthConfig {
 }
 
 /// A server's key without scheme and the API paths that people leave on it.
-fn strip(server: &str) -> &str {
+pub(super) fn strip(server: &str) -> &str {
     let bare = server
         .trim_start_matches("https://")
         .trim_start_matches("http://");
@@ -97,7 +97,7 @@ fn strip(server: &str) -> &str {
 }
 
 /// Host labels may be globs (`*.example.com`); a path must be a prefix.
-fn matches(server: &str, target: &str) -> bool {
+pub(super) fn matches(server: &str, target: &str) -> bool {
     let (host, path) = strip(server).split_once('/').unwrap_or((strip(server), ""));
     let (target_host, target_path) = target.split_once('/').unwrap_or((target, ""));
     let (name, port) = host.split_once(':').unwrap_or((host, ""));

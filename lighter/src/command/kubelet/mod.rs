@@ -1,0 +1,146 @@
+//! `lighter kubelet`, or the binary under the name `kubelet`: takes the kubelet's own flags
+//! and files, and does what `lighter agent` does.
+
+mod flags;
+mod table;
+
+use super::agent;
+use crate::cli::{AgentArgs, RuntimeOptions};
+use crate::exit::{CONFIG, USAGE, coded};
+use crate::waterfall::Starts;
+use flags::Given;
+use kubelet::config::Loaded;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use table::{Kind, TABLE, Use};
+
+/// The arguments behind the name, when the program is asked to be a kubelet.
+#[must_use]
+pub fn asked(args: &[String]) -> Option<Vec<String>> {
+    let name = |arg: &String| arg.rsplit('/').next().unwrap_or_default().to_owned();
+    let called = args.first().is_some_and(|a| name(a) == "kubelet");
+    let told = args.get(1).is_some_and(|a| a == "kubelet");
+    match (called, told) {
+        (true, _) => Some(args[1..].to_vec()),
+        (false, true) => Some(args[2..].to_vec()),
+        (false, false) => None,
+    }
+}
+
+/// How much the log says: the kubelet's `--v`, of which 2 is usual in production.
+#[must_use]
+pub fn verbosity(args: &[String]) -> u8 {
+    match flags::parse(args).map_or(0, |g| g.verbosity) {
+        0..=3 => 0,
+        4..=7 => 1,
+        _ => 3,
+    }
+}
+
+/// Runs until SIGTERM; containers stay.
+///
+/// # Errors
+/// All mistakes of the flags at once, or all of a configuration file.
+pub async fn run(args: Vec<String>, starts: Arc<Starts>) -> anyhow::Result<u8> {
+    let given = flags::parse(&args)
+        .map_err(|mistakes| coded(USAGE, format!("kubelet flags: {}", mistakes.join("; "))))?;
+    if given.help {
+        print!("{}", help());
+        return Ok(0);
+    }
+    if given.version {
+        println!("Kubernetes {}", kubelet::defaults::KUBELET_VERSION);
+        return Ok(0);
+    }
+    super::need_root("kubelet")?;
+    for (name, why) in &given.without {
+        tracing::warn!("--{name} has no effect: {why}");
+    }
+    let loaded = load(&given)?;
+    agent::start(agent_args(&given)?, loaded, starts).await
+}
+
+/// Flags win over files.
+fn load(given: &Given) -> anyhow::Result<Loaded> {
+    let path = |name: &str| text(given, name).map(PathBuf::from);
+    let flags = Value::Object(given.fields.clone()).to_string();
+    let mut loaded = kubelet::config::load_under(
+        path("config").as_deref(),
+        path("config-dir").as_deref(),
+        Some(&flags),
+    )
+    .map_err(|e| coded(CONFIG, format!("{:#}", anyhow::Error::new(e))))?;
+    if text(given, "cloud-provider").as_deref() == Some("external") {
+        let taint = json!({
+            "key": "node.cloudprovider.kubernetes.io/uninitialized", "value": "true",
+            "effect": "NoSchedule",
+        });
+        let taints = &mut loaded.config.register_with_taints;
+        taints.push(serde_json::from_value(taint)?);
+    }
+    Ok(loaded)
+}
+
+fn text(given: &Given, name: &str) -> Option<String> {
+    let value = given.agent.get(name)?.last()?;
+    (!value.is_empty()).then(|| value.clone())
+}
+
+fn agent_args(given: &Given) -> anyhow::Result<AgentArgs> {
+    let path = |name: &str, default: &str| {
+        PathBuf::from(text(given, name).unwrap_or_else(|| default.to_owned()))
+    };
+    let ips = given.agent.get("node-ip").into_iter().flatten();
+    let ips: Result<Vec<std::net::IpAddr>, _> = ips
+        .map(|ip| {
+            let wrong = || coded(USAGE, format!("--node-ip: {ip:?} is no address"));
+            ip.parse().map_err(|_| wrong())
+        })
+        .collect();
+    Ok(AgentArgs {
+        options: RuntimeOptions {
+            runtime_config: None,
+            root: None,
+            state: None,
+            cgroup_root: text(given, "cgroup-root"),
+        },
+        config: path("config", ""),
+        kubeconfig: path("kubeconfig", ""),
+        bootstrap_kubeconfig: path("bootstrap-kubeconfig", ""),
+        hostname_override: text(given, "hostname-override"),
+        node_ip: ips?,
+        node_labels: given.agent.get("node-labels").cloned().unwrap_or_default(),
+        provider_id: None,
+        root_dir: path("root-dir", "/var/lib/kubelet"),
+        cert_dir: text(given, "cert-dir").map(PathBuf::from),
+        container_runtime_endpoint: text(given, "container-runtime-endpoint"),
+        image_credential_provider_config: text(given, "image-credential-provider-config")
+            .map(PathBuf::from),
+        image_credential_provider_bin_dir: text(given, "image-credential-provider-bin-dir")
+            .map(PathBuf::from),
+        listen: None,
+    })
+}
+
+fn help() -> String {
+    let mut text = "Runs this machine's pods, with the kubelet's flags and files.\n\n".to_owned();
+    for (name, used) in TABLE {
+        let (kind, about) = match used {
+            Use::Agent(kind) => (kind, String::new()),
+            Use::Field(path, kind) => (kind, format!("{path} of KubeletConfiguration")),
+            Use::Without(kind, why) => (kind, format!("no effect: {why}")),
+        };
+        let value = match kind {
+            Kind::Text => " TEXT",
+            Kind::Bool => "",
+            Kind::Number => " NUMBER",
+            Kind::List => " A,B",
+            Kind::Map => " A=1,B=2",
+            Kind::Thresholds => " SIGNAL<VALUE,..",
+            Kind::Taints => " KEY=VALUE:EFFECT,..",
+        };
+        text += &format!("  {:<48} {about}\n", format!("--{name}{value}"));
+    }
+    text
+}
