@@ -109,6 +109,11 @@ impl Metrics {
         }
     }
 
+    /// Whatever failed of the start of a pod with a user namespace.
+    pub fn userns_pod_failed(&self) {
+        self.started_userns_pods_errors.inc();
+    }
+
     /// A container's end, as its status tells it.
     pub fn container_terminated(&self, container_type: &'static str, code: i32, reason: &str) {
         let labels = Terminated {

@@ -42,17 +42,13 @@ impl Metrics {
         let histogram = self.sandbox_duration.get_or_create(&labels);
         histogram.observe(took.as_secs_f64());
         drop(histogram);
-        let mapped = is_mapped(request);
         self.started_pods.inc();
-        if mapped {
+        if is_mapped(request) {
             self.started_userns_pods.inc();
         }
         if failed {
             self.sandbox_errors.get_or_create(&labels).inc();
             self.started_pods_errors.inc();
-            if mapped {
-                self.started_userns_pods_errors.inc();
-            }
         }
     }
 }

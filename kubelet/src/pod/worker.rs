@@ -399,7 +399,7 @@ impl Worker {
         let Some((effect, result, took)) = done else {
             return;
         };
-        self.count_work(took);
+        self.count_work(took, result.is_err());
         let Some(work) = effect.work() else { return };
         self.seen.busy.remove(&work);
         match result {

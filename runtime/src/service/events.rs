@@ -119,7 +119,8 @@ impl Core {
             Event::ContainerExited {
                 container, exit, ..
             } => {
-                if let Some(container) = self.containers.get(&container) {
+                let found = self.containers.get(&container);
+                if let Some(container) = found.filter(|c| !never_began(c)) {
                     self.container_ended(&container, exit);
                 }
             }
@@ -149,6 +150,14 @@ impl Core {
             tracing::warn!(sandbox = sandbox.id(), error, "leftovers of a dead sandbox");
         }
     }
+}
+
+/// What ends with its sandbox before it was started has not run, and is not
+/// told as ended: it stays CREATED until it is removed.
+fn never_began(container: &Container) -> bool {
+    let sandbox = &container.sandbox;
+    let ends = !sandbox.is_ready() || sandbox.ending.try_lock().is_err();
+    ends && container.state() == State::Created
 }
 
 /// The end of a container that nobody saw.

@@ -14,6 +14,8 @@ pub(super) struct Counted {
     since: Instant,
     /// It ran once, perhaps under an earlier agent.
     ran: bool,
+    /// A start with a user namespace met an error; counted once.
+    mapped_failed: bool,
     /// Ids of the containers whose end is counted.
     ended: BTreeSet<String>,
 }
@@ -30,6 +32,7 @@ impl Counted {
         Counted {
             since: Instant::now(),
             ran: !matches!(phase, None | Some("Pending")),
+            mapped_failed: false,
             ended,
         }
     }
@@ -42,9 +45,15 @@ impl Counted {
 
 impl Worker {
     /// A piece of work was done.
-    pub(super) fn count_work(&self, took: Duration) {
+    pub(super) fn count_work(&mut self, took: Duration, failed: bool) {
         let metrics = &self.executor.deps().metrics;
         metrics.pod_worked(self.counted.operation(), took);
+        let spec = self.want.pod.spec.as_ref();
+        let mapped = spec.is_some_and(|s| s.host_users == Some(false));
+        if failed && mapped && !self.counted.ran && !self.counted.mapped_failed {
+            self.counted.mapped_failed = true;
+            metrics.userns_pod_failed();
+        }
     }
 
     /// A status is about to be told.
