@@ -23,6 +23,7 @@ pub mod v1 {
 }
 
 mod client;
+mod deadline;
 mod observed;
 mod server;
 mod verbs;

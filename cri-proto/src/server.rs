@@ -4,13 +4,14 @@ use crate::v1::image_service_server::{ImageService, ImageServiceServer};
 use crate::v1::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use crate::v1::*;
 use crate::verbs::verbs;
-use crate::{Cri, EventStream};
+use crate::{Cri, EventStream, deadline};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
@@ -94,14 +95,21 @@ pub async fn serve(
 struct Adapter(Arc<dyn Cri>);
 
 impl Adapter {
-    /// Runs a verb to its end even when the client goes away, as [`Cri`] asks.
+    /// Runs a verb to its end even when the client goes away, as [`Cri`] asks;
+    /// the answer comes within `limit`.
     async fn detached<T: Send + 'static>(
         &self,
+        limit: Option<Duration>,
         call: impl AsyncFnOnceSend<T>,
     ) -> Result<Response<T>, Status> {
-        let cri = self.0.clone();
-        tokio::spawn(call.call(cri))
-            .await
+        let work = tokio::spawn(call.call(self.0.clone()));
+        let answer = match limit {
+            Some(limit) => tokio::time::timeout(limit, work)
+                .await
+                .map_err(|_| deadline::exceeded())?,
+            None => work.await,
+        };
+        answer
             .unwrap_or_else(|e| Err(Status::internal(format!("the verb panicked: {e}"))))
             .map(Response::new)
     }
@@ -137,8 +145,9 @@ macro_rules! service {
         impl $service for Adapter {
             $(
                 async fn $verb(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                    let limit = deadline::of(&request);
                     let request = request.into_inner();
-                    self.detached(|cri: Arc<dyn Cri>| -> futures::future::BoxFuture<'static, _> {
+                    self.detached(limit, |cri: Arc<dyn Cri>| -> futures::future::BoxFuture<'static, _> {
                         Box::pin(async move { cri.$verb(request).await })
                     })
                     .await

@@ -25,7 +25,6 @@ fn paths(text: &str) -> BTreeSet<&str> {
         "cni/",
         "cri-proto/",
         "deploy/",
-        "fuzz/",
         "e2e/",
         "docs/",
     ];

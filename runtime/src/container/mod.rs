@@ -139,6 +139,10 @@ impl Container {
             return false;
         }
         record.state = State::Exited;
+        // Its end may be seen before the answer to its start: it began no later.
+        if record.started_at == 0 {
+            record.started_at = exit.finished_at;
+        }
         record.exit_code = exit.code;
         record.finished_at = Some(exit.finished_at);
         record.reason = reason.to_owned();
