@@ -81,10 +81,16 @@ impl LogRotation {
         }
     }
 
+    /// `None` of a container without a log.
     async fn path(&mut self, id: &str) -> Option<PathBuf> {
-        if let Some(known) = self.paths.get(id) {
-            return Some(known.clone());
-        }
+        let path = match self.paths.get(id) {
+            Some(known) => known.clone(),
+            None => self.ask(id).await?,
+        };
+        Some(path).filter(|p| !p.as_os_str().is_empty())
+    }
+
+    async fn ask(&mut self, id: &str) -> Option<PathBuf> {
         let request = v1::ContainerStatusRequest {
             container_id: id.to_owned(),
             verbose: false,
@@ -93,7 +99,7 @@ impl LogRotation {
         let answer = self.cri.container_status(request).await.ok()?;
         let path = PathBuf::from(answer.status?.log_path);
         self.paths.insert(id.to_owned(), path.clone());
-        Some(path).filter(|p| !p.as_os_str().is_empty())
+        Some(path)
     }
 
     async fn keep_small(&self, id: &str, path: &Path) {
@@ -262,6 +268,60 @@ mod tests {
         let text = io::read_to_string(flate2::read::GzDecoder::new(file)).unwrap();
         assert_eq!(text, "a line\n".repeat(1000));
         fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// One running container that logs nowhere.
+    #[derive(Default)]
+    struct Silent {
+        reopened: std::sync::atomic::AtomicBool,
+    }
+
+    #[async_trait::async_trait]
+    impl Cri for Silent {
+        async fn list_containers(
+            &self,
+            _: v1::ListContainersRequest,
+        ) -> Result<v1::ListContainersResponse, cri_proto::Status> {
+            let container = v1::Container {
+                id: "a".to_owned(),
+                ..Default::default()
+            };
+            Ok(v1::ListContainersResponse {
+                containers: vec![container],
+            })
+        }
+
+        async fn container_status(
+            &self,
+            _: v1::ContainerStatusRequest,
+        ) -> Result<v1::ContainerStatusResponse, cri_proto::Status> {
+            Ok(v1::ContainerStatusResponse {
+                status: Some(v1::ContainerStatus::default()),
+                ..Default::default()
+            })
+        }
+
+        async fn reopen_container_log(
+            &self,
+            _: v1::ReopenContainerLogRequest,
+        ) -> Result<v1::ReopenContainerLogResponse, cri_proto::Status> {
+            let relaxed = std::sync::atomic::Ordering::Relaxed;
+            self.reopened.store(true, relaxed);
+            Ok(v1::ReopenContainerLogResponse {})
+        }
+    }
+
+    #[tokio::test]
+    async fn container_without_a_log_is_left_alone_at_every_look() {
+        let cri = Arc::<Silent>::default();
+        let limits = Limits {
+            max_size: 1,
+            max_files: 2,
+        };
+        let mut rotation = LogRotation::new(cri.clone(), limits);
+        rotation.look().await;
+        rotation.look().await;
+        assert!(!cri.reopened.load(std::sync::atomic::Ordering::Relaxed));
     }
 
     #[test]
