@@ -29,7 +29,7 @@ mod server;
 mod verbs;
 
 pub use client::{ConnectError, connect};
-pub use observed::{CallObserver, observed};
+pub use observed::{CallObserver, Ended, observed};
 pub use server::{ServeError, bind, serve};
 pub use verbs::{Cri, EventStream};
 

@@ -5,14 +5,15 @@ use crate::verbs::verbs;
 use crate::{Cri, EventStream};
 use std::any::Any;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tonic::Status;
 
-/// Hears of every call that has ended.
+/// Told whether the call failed. Dropped untold with a call that was dropped.
+pub type Ended = Box<dyn FnOnce(bool) + Send>;
+
+/// Hears of every call.
 pub trait CallObserver: Send + Sync + 'static {
-    /// `verb` is the method's name in [`Cri`]; `request` its message. A call
-    /// that was dropped before its end is not told of.
-    fn called(&self, verb: &'static str, request: &dyn Any, took: Duration, failed: bool);
+    /// A call begins: `verb` is the method's name in [`Cri`], `request` its message.
+    fn calls(self: Arc<Self>, verb: &'static str, request: &dyn Any) -> Ended;
 }
 
 /// The same runtime; `observer` is told of each call through what is returned.
@@ -31,10 +32,9 @@ macro_rules! pass_on {
         impl Cri for Observed {
             $($(
                 async fn $verb(&self, request: $request) -> Result<$response, Status> {
-                    let (start, asked) = (Instant::now(), request.clone());
+                    let ended = self.observer.clone().calls(stringify!($verb), &request);
                     let answer = self.inner.$verb(request).await;
-                    let failed = answer.is_err();
-                    self.observer.called(stringify!($verb), &asked, start.elapsed(), failed);
+                    ended(answer.is_err());
                     answer
                 }
             )*)*

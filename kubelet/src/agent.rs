@@ -9,14 +9,17 @@ mod host;
 mod identity;
 mod serving;
 
+use assemble::Parts;
 pub use error::AgentError;
 
-use crate::config::Loaded;
+use crate::api::Clients;
+use crate::config::{Config, Loaded};
 use crate::defaults;
 use crate::log_rotation::{self, LogRotation};
 use crate::node::NodeHandle;
 use crate::pod::Engine;
 use crate::pod::image::provider::Providers;
+use crate::server::tls::Serving;
 use crate::server::{self, Server};
 use cri_proto::Cri;
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Updates on their way from sources to pods.
@@ -117,32 +121,9 @@ pub async fn run(
     let (updates, wanted) = mpsc::channel(UPDATES_AHEAD);
 
     let config = &options.config.config;
-    let mut tasks = tokio::task::JoinSet::new();
-    if config.enable_server {
-        let address = SocketAddr::new(config.address, config.port);
-        let server = Server::bind(address, serving.clone(), parts.server.clone()).await?;
-        tracing::info!(%address, "kubelet API is served");
-        tasks.spawn(server.run(shutdown.clone()));
-    }
-    if let Some(address) = config.healthz {
-        let healthz = server::serve_healthz(address, shutdown.clone());
-        tasks.spawn(async move {
-            if let Err(e) = healthz.await {
-                tracing::warn!(
-                    why = crate::join::report::chain(&e),
-                    "healthz is not served"
-                );
-            }
-        });
-    }
-    if config.rotate_certificates {
-        let rotation = identity::Rotation::new(&options, &clients, parts.server.clone());
-        tasks.spawn(rotation.run(shutdown.clone()));
-    }
-    if config.server_tls_bootstrap {
-        let wanted = serving::Wanted::new(&options, &clients, &parts, serving);
-        tasks.spawn(wanted.run(shutdown.clone()));
-    }
+    let mut tasks = JoinSet::new();
+    serve(&mut tasks, config, (&parts, serving.clone()), &shutdown).await?;
+    keep_certificates(&mut tasks, &options, &clients, (&parts, serving), &shutdown);
     if options.rotate_logs {
         let limits = log_rotation::Limits {
             max_size: config.container_log_max_size,
@@ -184,6 +165,52 @@ pub async fn run(
         tracing::warn!("some tasks did not end in time; they are dropped");
     }
     Ok(())
+}
+
+/// The kubelet API and healthz, as far as they are wanted.
+async fn serve(
+    tasks: &mut JoinSet<()>,
+    config: &Config,
+    (parts, serving): (&Parts, Arc<Serving>),
+    shutdown: &CancellationToken,
+) -> Result<(), AgentError> {
+    if config.enable_server {
+        let address = SocketAddr::new(config.address, config.port);
+        let server = Server::bind(address, serving, parts.server.clone()).await?;
+        tracing::info!(%address, "kubelet API is served");
+        tasks.spawn(server.run(shutdown.clone()));
+    }
+    if let Some(address) = config.healthz {
+        let healthz = server::serve_healthz(address, shutdown.clone());
+        tasks.spawn(async move {
+            if let Err(e) = healthz.await {
+                tracing::warn!(
+                    why = crate::join::report::chain(&e),
+                    "healthz is not served"
+                );
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Has certificates of the cluster replaced before they expire.
+fn keep_certificates(
+    tasks: &mut JoinSet<()>,
+    options: &AgentOptions,
+    clients: &Clients,
+    (parts, serving): (&Parts, Arc<Serving>),
+    shutdown: &CancellationToken,
+) {
+    let config = &options.config.config;
+    if config.rotate_certificates {
+        let rotation = identity::Rotation::new(options, clients, parts.server.clone());
+        tasks.spawn(rotation.run(shutdown.clone()));
+    }
+    if config.server_tls_bootstrap {
+        let wanted = serving::Wanted::new(options, clients, parts, serving);
+        tasks.spawn(wanted.run(shutdown.clone()));
+    }
 }
 
 fn speak(loaded: &Loaded) {

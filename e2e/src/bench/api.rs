@@ -1,12 +1,14 @@
 //! Pods over the API by way of `kubectl proxy`: create, delete, and a watch with a clock.
 
 use crate::http::{self, Lines, Request};
+use crate::machine::{Machine, network};
+use crate::progress;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-pub const PORT: u16 = 8001;
+const PORT: u16 = 8001;
 const NAMESPACE: &str = "/api/v1/namespaces/default";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -16,7 +18,20 @@ pub struct Api {
 }
 
 impl Api {
-    pub fn connect() -> Result<Api> {
+    /// Does something in the network of a machine, where `kubectl proxy` is started for it.
+    pub fn proxied<T: Send>(
+        machine: &Machine,
+        work: impl FnOnce(&Api) -> Result<T> + Send,
+    ) -> Result<T> {
+        machine.start("kubectl", &["proxy".to_owned(), format!("--port={PORT}")])?;
+        network::inside(machine, || {
+            let limit = Duration::from_secs(10);
+            let api = progress::wait_for("kubectl proxy", limit, || Ok(Api::connect().ok()))?;
+            work(&api)
+        })
+    }
+
+    fn connect() -> Result<Api> {
         let api = Api {
             address: format!("127.0.0.1:{PORT}"),
         };

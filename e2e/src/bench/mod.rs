@@ -8,9 +8,8 @@ pub mod report;
 pub mod table;
 
 use crate::cluster::{Bed, Cluster, down, up};
-use crate::machine::network;
 use crate::node::Kind;
-use crate::progress::{self, step};
+use crate::progress::step;
 use anyhow::{Context, Result};
 use api::Api;
 use memory::{Sample, sample};
@@ -85,16 +84,7 @@ pub struct Figures {
 pub fn bench(bed: &Bed, options: &Options) -> Result<Vec<Figures>> {
     let mut clusters = Vec::new();
     for kind in &options.kinds {
-        let name = format!("bench-{kind}");
-        down::down(bed, &name)?;
-        let options = up::Options {
-            name,
-            nodes: 1,
-            kind: *kind,
-            lighter: options.lighter.clone(),
-            bare: true,
-        };
-        clusters.push(up::up(bed, &options)?);
+        clusters.push(cluster(bed, options, "bench", *kind)?);
     }
     let figures = clusters.iter().map(|c| measure(c, options)).collect();
     for cluster in &clusters {
@@ -103,20 +93,26 @@ pub fn bench(bed: &Bed, options: &Options) -> Result<Vec<Figures>> {
     figures
 }
 
+/// A cluster of one node and nothing on it.
+fn cluster(bed: &Bed, options: &Options, prefix: &str, kind: Kind) -> Result<Cluster> {
+    let name = format!("{prefix}-{kind}");
+    down::down(bed, &name)?;
+    let options = up::Options {
+        name,
+        nodes: 1,
+        kind,
+        lighter: options.lighter.clone(),
+        bare: true,
+    };
+    up::up(bed, &options)
+}
+
 fn measure(cluster: &Cluster, options: &Options) -> Result<Figures> {
-    let machine = &cluster.control_plane;
     let kind = cluster.nodes[0].kind;
-    machine.start(
-        "kubectl",
-        &["proxy".to_owned(), format!("--port={}", api::PORT)],
-    )?;
-    network::inside(machine, || {
-        let api = progress::wait_for("kubectl proxy", Duration::from_secs(10), || {
-            Ok(Api::connect().ok())
-        })?;
+    Api::proxied(&cluster.control_plane, |api| {
         let mut watch = api.watch()?;
         // The first pod pulls the image and warms every cache; nobody measures it.
-        one(&api, &mut watch, "warm-up")?;
+        one(api, &mut watch, "warm-up")?;
         let empty = settle(cluster)?;
         let mut figures = Figures {
             kind,
@@ -133,7 +129,7 @@ fn measure(cluster: &Cluster, options: &Options) -> Result<Figures> {
             &format!("{kind}: {} pods one by one", options.rounds),
             || {
                 for round in 0..options.rounds {
-                    let (ready, gone) = one(&api, &mut watch, &format!("one-{round}"))?;
+                    let (ready, gone) = one(api, &mut watch, &format!("one-{round}"))?;
                     figures.ready.push(ready);
                     figures.gone.push(gone);
                 }

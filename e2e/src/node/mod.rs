@@ -6,7 +6,9 @@ pub mod stock;
 use crate::cluster::{Bed, Cluster, addons, registry};
 use crate::machine::{Machine, network};
 use crate::{peer, progress};
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
@@ -113,6 +115,18 @@ pub fn start_kubelet(cluster: &mut Cluster, kind: Kind, machine: &Machine) -> Re
         Maker::Lighter => lighter::start_agent(cluster, kind, machine),
         Maker::Stock => stock::start_kubelet(cluster, kind, machine),
     }
+}
+
+/// Kills it with no warning; returns when it is dead.
+pub fn kill_kubelet(cluster: &Cluster, kind: Kind, machine: &Machine) -> Result<()> {
+    let kubelet = cluster
+        .service(&machine.name, kubelet_service(kind))
+        .context("the kubelet was never started")?;
+    ensure!(kubelet.is_alive(), "the kubelet is dead already");
+    kill(Pid::from_raw(kubelet.pid), Signal::SIGKILL)?;
+    progress::wait_for("end of the kubelet", Duration::from_secs(5), || {
+        Ok((!kubelet.is_alive()).then_some(()))
+    })
 }
 
 /// What the process of [`start_kubelet`] is recorded as.

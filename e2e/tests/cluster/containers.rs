@@ -145,13 +145,7 @@ fn environment_comes_from_fields_resources_and_objects(t: &Space) -> Result<()> 
         "--from-literal=data-1=one",
         "--from-literal=A=two",
     ])?;
-    t.kubectl(&[
-        "create",
-        "secret",
-        "generic",
-        "s",
-        "--from-literal=key=hidden",
-    ])?;
+    t.make_secret("s", "key=hidden")?;
     let env = json!({
         "env": [
             { "name": "NAME", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },

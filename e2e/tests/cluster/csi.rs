@@ -195,13 +195,7 @@ fn a_driver_that_registers_is_told_so_and_named_in_the_api(t: &Space) -> Result<
 fn a_volume_is_staged_once_published_to_each_pod_and_given_back(t: &Space) -> Result<()> {
     let about = json!({ "attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "File" });
     let driver = Driver::start(t, &[STAGE], about)?;
-    t.kubectl(&[
-        "create",
-        "secret",
-        "generic",
-        "s",
-        "--from-literal=key=hidden",
-    ])?;
+    t.make_secret("s", "key=hidden")?;
     let secret = json!({ "namespace": t.name, "name": "s" });
     let mut source = driver.source(
         "one",

@@ -251,6 +251,13 @@ impl Space<'_> {
         self.kubectl(&["exec", pod, "--", "sh", "-c", script])
     }
 
+    /// With one `key=value`.
+    pub fn make_secret(&self, name: &str, literal: &str) -> Result<()> {
+        let literal = format!("--from-literal={literal}");
+        let words = ["create", "secret", "generic", name, &literal];
+        self.kubectl(&words).map(drop)
+    }
+
     pub fn logs(&self, pod: &str) -> Result<String> {
         self.kubectl(&["logs", pod])
     }

@@ -233,12 +233,7 @@ pub fn agent_lives(t: &Space) -> Result<bool> {
 }
 
 pub fn kill_agent(t: &Space) -> Result<()> {
-    let agent = agent(t)?;
-    ensure!(agent.is_alive(), "the agent is dead already");
-    kill(Pid::from_raw(agent.pid), Signal::SIGKILL)?;
-    progress::wait_for("end of the agent", Duration::from_secs(5), || {
-        Ok((!agent.is_alive()).then_some(()))
-    })
+    node::kill_kubelet(&reload(t)?, t.suite.kind(), t.node())
 }
 
 pub fn start_agent(t: &Space) -> Result<()> {

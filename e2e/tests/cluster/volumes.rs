@@ -29,13 +29,7 @@ fn mounted(name: &str, script: &str, volume: Value) -> Value {
 }
 
 fn a_secret_lies_on_tmpfs_with_its_modes(t: &Space) -> Result<()> {
-    t.kubectl(&[
-        "create",
-        "secret",
-        "generic",
-        "s",
-        "--from-literal=key=hidden",
-    ])?;
+    t.make_secret("s", "key=hidden")?;
     let volume = json!({ "secret": { "secretName": "s", "defaultMode": 0o400, "items": [{ "key": "key", "path": "a/b" }] } });
     t.run(&mounted("b", FOREVER, volume))?;
     same(

@@ -175,7 +175,13 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         images,
         allocations,
         plugins: plugin::Watcher::new(&options.root_dir, vec![Arc::new(csi.registrar())]),
-        server: server_state(options, clients, cri, (engine.clone(), volumes, metrics)),
+        server: server_state(
+            options,
+            clients,
+            cri,
+            fixed.machine,
+            (engine.clone(), volumes, metrics),
+        ),
         engine,
         events,
     }
@@ -292,6 +298,7 @@ fn server_state(
     options: &AgentOptions,
     clients: &Clients,
     cri: &Arc<dyn Cri>,
+    machine: Machine,
     (pods, volumes, metrics): (Arc<dyn PodView>, Arc<Volumes>, Metrics),
 ) -> Arc<State> {
     let config = options.config.config.clone();
@@ -315,6 +322,7 @@ fn server_state(
         volumes,
         authenticator: Authenticator::new(authn, Some(clients.writes())),
         authorizer: Authorizer::new(authz, Some(clients.writes())),
+        machine,
         root_dir: options.root_dir.clone(),
         system_logs: options.system_logs.clone(),
         metrics: server::Metrics::new(metrics),

@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::node::Shortage;
 use crate::pod::spec::labels;
 use crate::pod::{Engine, Known, PodView as _};
+use crate::status::is_over;
 use cri_proto::{Cri, v1};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,7 +104,8 @@ impl Evictor {
 
     /// Ends every pod that keeps more on the disk than it may.
     async fn hold_to_limits(&self) {
-        let limited = |k: &Known| !over(k) && local::limited(&k.pod) && !critical(&k.pod);
+        let limited =
+            |k: &Known| !is_over(&k.status) && local::limited(&k.pod) && !critical(&k.pod);
         if !self.engine.pods().iter().any(limited) {
             return;
         }
@@ -129,7 +131,7 @@ impl Evictor {
         if on_disk && self.remove_unused().await > 0 {
             return;
         }
-        let pods = self.used(on_disk, |k| !over(k)).await;
+        let pods = self.used(on_disk, |k| !is_over(&k.status)).await;
         let Some((pod, used)) = rank::first(pods, resource) else {
             tracing::warn!(
                 resource = resource.name(),
@@ -144,7 +146,12 @@ impl Evictor {
         self.engine.evict(&uid, verdict);
         // One at a time: what it held is to be counted before the next.
         let gone = async {
-            while self.engine.pods().iter().any(|k| is(k, &uid) && !over(k)) {
+            while self
+                .engine
+                .pods()
+                .iter()
+                .any(|k| is(k, &uid) && !is_over(&k.status))
+            {
                 tokio::time::sleep(POLL).await;
             }
         };
@@ -224,7 +231,7 @@ impl Evictor {
     async fn remove_ended(&self) -> usize {
         let pods = self.engine.pods().into_iter();
         let ended: BTreeSet<String> = pods
-            .filter(over)
+            .filter(|k| is_over(&k.status))
             .filter_map(|k| k.pod.metadata.uid.clone())
             .collect();
         let request = v1::ListContainersRequest { filter: None };
@@ -250,8 +257,4 @@ impl Evictor {
 
 fn is(known: &Known, uid: &str) -> bool {
     known.pod.metadata.uid.as_deref() == Some(uid)
-}
-
-fn over(known: &Known) -> bool {
-    matches!(known.status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }

@@ -6,7 +6,7 @@ use crate::node::Shortage;
 use crate::pod::lifecycle::Verdict;
 use crate::pod::spec::resources::asked;
 use crate::quantity::{Amount, binary, decimal};
-use crate::source::{CONFIG_MIRROR, CONFIG_SOURCE};
+use crate::source::{CONFIG_MIRROR, is_static};
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::cmp::Reverse;
@@ -83,10 +83,10 @@ impl Resource {
 /// Static and critical pods stay whatever happens.
 #[must_use]
 pub fn critical(pod: &Pod) -> bool {
-    let annotation = |key| pod.metadata.annotations.as_ref().and_then(|a| a.get(key));
-    let is_static = annotation(CONFIG_SOURCE).is_some_and(|s| s != "api");
+    let annotations = pod.metadata.annotations.as_ref();
+    let is_mirror = annotations.is_some_and(|a| a.contains_key(CONFIG_MIRROR));
     let priority = pod.spec.as_ref().and_then(|s| s.priority);
-    is_static || annotation(CONFIG_MIRROR).is_some() || priority.is_some_and(|p| p >= CRITICAL)
+    is_static(pod) || is_mirror || priority.is_some_and(|p| p >= CRITICAL)
 }
 
 /// Who goes first: those that use more than they asked for, then the least important, then

@@ -6,13 +6,11 @@ use prometheus_client::encoding::EncodeLabelSet;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 #[allow(missing_docs)]
 pub struct Request {
-    pub code: Code,
+    /// A status, or `<error>` when there was no answer (client-go's word for it).
+    pub code: String,
     pub host: String,
     pub method: String,
 }
-
-/// A status, or `<error>` when there was no answer (client-go's word for it).
-pub type Code = String;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ContainerType {
@@ -42,13 +40,9 @@ pub struct Reason {
     pub reason: &'static str,
 }
 
+/// Of the runtime, or of a pod's worker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Operation {
-    pub operation_type: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OperationType {
     pub operation_type: &'static str,
 }
 
@@ -63,7 +57,7 @@ pub struct Size {
 }
 
 /// Whose probe it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 #[allow(missing_docs)]
 pub struct Probed {
     /// `Liveness`, `Readiness` or `Startup`.
@@ -76,32 +70,9 @@ pub struct Probed {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ProbeResult {
-    probe_type: &'static str,
-    result: &'static str,
-    container: String,
-    pod: String,
-    namespace: String,
-    pod_uid: String,
-}
-
-impl ProbeResult {
-    pub fn of(of: &Probed, result: &'static str) -> ProbeResult {
-        let Probed {
-            probe_type,
-            container,
-            pod,
-            namespace,
-            pod_uid,
-        } = of.clone();
-        ProbeResult {
-            probe_type,
-            result,
-            container,
-            pod,
-            namespace,
-            pod_uid,
-        }
-    }
+    #[prometheus(flatten)]
+    pub of: Probed,
+    pub result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -9,11 +9,11 @@ mod families;
 mod labels;
 mod runtime;
 
-pub use labels::{Code, ContainerType, Probed, Request};
+pub use labels::{Probed, Request};
 
 use jiff::Timestamp;
 use labels::{
-    Handler, Operation, OperationType, ProbeKind, ProbeResult, Reason, Signal, Size, Terminated,
+    ContainerType, Handler, Operation, ProbeKind, ProbeResult, Reason, Signal, Size, Terminated,
     TypeAndCode,
 };
 use prometheus_client::metrics::counter::Counter;
@@ -39,7 +39,7 @@ pub struct Metrics {
     terminated_containers: Family<Terminated, Counter>,
     pod_start: Histogram,
     pod_start_total: Histogram,
-    pod_worker: Family<OperationType, Histogram, fn() -> Histogram>,
+    pod_worker: Family<Operation, Histogram, fn() -> Histogram>,
     status_sync: Histogram,
     probes: Family<ProbeResult, Counter>,
     probe_duration: Family<ProbeKind, Histogram, fn() -> Histogram>,
@@ -135,7 +135,7 @@ impl Metrics {
 
     /// A piece of a pod's work, `create` before it runs and `sync` after.
     pub fn pod_worked(&self, operation_type: &'static str, took: Duration) {
-        let labels = OperationType { operation_type };
+        let labels = Operation { operation_type };
         let histogram = self.pod_worker.get_or_create(&labels);
         histogram.observe(took.as_secs_f64());
     }
@@ -147,7 +147,10 @@ impl Metrics {
 
     /// One answer of a probe.
     pub fn probe(&self, of: &Probed, result: &'static str, took: Duration) {
-        let labels = ProbeResult::of(of, result);
+        let labels = ProbeResult {
+            of: of.clone(),
+            result,
+        };
         self.probes.get_or_create(&labels).inc();
         let histogram = self.probe_duration.get_or_create(&ProbeKind::of(of));
         histogram.observe(took.as_secs_f64());
@@ -157,7 +160,8 @@ impl Metrics {
     /// more of them with every pod.
     pub fn probe_ended(&self, of: &Probed) {
         for result in [SUCCESSFUL, FAILED, UNKNOWN] {
-            self.probes.remove(&ProbeResult::of(of, result));
+            let of = of.clone();
+            self.probes.remove(&ProbeResult { of, result });
         }
         self.probe_duration.remove(&ProbeKind::of(of));
     }

@@ -2,52 +2,70 @@
 
 use super::Metrics;
 use super::labels::{Handler, Operation, Size};
-use cri_proto::CallObserver;
 use cri_proto::v1::{NamespaceMode, RunPodSandboxRequest};
+use cri_proto::{CallObserver, Ended};
 use std::any::Any;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 impl CallObserver for Metrics {
-    fn called(&self, verb: &'static str, request: &dyn Any, took: Duration, failed: bool) {
+    fn calls(self: Arc<Self>, verb: &'static str, request: &dyn Any) -> Ended {
+        let start = Instant::now();
+        let sandbox = request.downcast_ref().map(Sandbox::of);
+        Box::new(move |failed| self.called(verb, sandbox, start.elapsed(), failed))
+    }
+}
+
+/// What is counted of RunPodSandbox.
+struct Sandbox {
+    handler: Handler,
+    mapped: bool,
+}
+
+impl Sandbox {
+    fn of(request: &RunPodSandboxRequest) -> Sandbox {
+        Sandbox {
+            handler: Handler {
+                runtime_handler: request.runtime_handler.clone(),
+            },
+            mapped: is_mapped(request),
+        }
+    }
+}
+
+impl Metrics {
+    fn called(&self, verb: &'static str, sandbox: Option<Sandbox>, took: Duration, failed: bool) {
         let labels = Operation {
             operation_type: operation(verb),
         };
+        let seconds = took.as_secs_f64();
         self.runtime_operations.get_or_create(&labels).inc();
-        let histogram = self.runtime_duration.get_or_create(&labels);
-        histogram.observe(took.as_secs_f64());
-        drop(histogram);
+        let histogram = self.runtime_duration.get_or_create_owned(&labels);
+        histogram.observe(seconds);
         if failed {
             self.runtime_errors.get_or_create(&labels).inc();
         }
-        if let Some(request) = request.downcast_ref::<RunPodSandboxRequest>() {
-            self.sandbox(request, took, failed);
+        if let Some(sandbox) = sandbox {
+            self.sandbox(&sandbox, seconds, failed);
         }
         if verb == "pull_image" {
             // The size is not known to who asks.
             let size = Size {
                 image_size_in_bytes: "N/A",
             };
-            self.image_pull
-                .get_or_create(&size)
-                .observe(took.as_secs_f64());
+            self.image_pull.get_or_create(&size).observe(seconds);
         }
     }
-}
 
-impl Metrics {
-    fn sandbox(&self, request: &RunPodSandboxRequest, took: Duration, failed: bool) {
-        let labels = Handler {
-            runtime_handler: request.runtime_handler.clone(),
-        };
-        let histogram = self.sandbox_duration.get_or_create(&labels);
-        histogram.observe(took.as_secs_f64());
-        drop(histogram);
+    fn sandbox(&self, sandbox: &Sandbox, seconds: f64, failed: bool) {
+        let histogram = self.sandbox_duration.get_or_create_owned(&sandbox.handler);
+        histogram.observe(seconds);
         self.started_pods.inc();
-        if is_mapped(request) {
+        if sandbox.mapped {
             self.started_userns_pods.inc();
         }
         if failed {
-            self.sandbox_errors.get_or_create(&labels).inc();
+            self.sandbox_errors.get_or_create(&sandbox.handler).inc();
             self.started_pods_errors.inc();
         }
     }
@@ -75,7 +93,7 @@ fn operation(verb: &'static str) -> &'static str {
         "list_pod_sandbox_stats" => "list_podsandbox_stats",
         "list_pod_sandbox_metrics" => "list_podsandbox_metrics",
         "update_container_resources" => "update_container",
-        "port_forward" => "port_forward",
+        "update_pod_sandbox_resources" => "update_podsandbox_resources",
         other => other,
     }
 }
@@ -88,10 +106,9 @@ mod tests {
 
     #[test]
     fn sandbox_that_could_not_be_made_is_counted_as_kubelets_do() {
-        let metrics = Metrics::default();
+        let metrics = Arc::new(Metrics::default());
         let request = RunPodSandboxRequest::default();
-        let took = Duration::from_millis(3);
-        metrics.called("run_pod_sandbox", &request, took, true);
+        metrics.clone().calls("run_pod_sandbox", &request)(true);
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         let mut text = String::new();

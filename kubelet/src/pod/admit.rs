@@ -14,6 +14,8 @@ use super::{Known, NodeFacts, Options};
 use crate::eviction::{EVICTED, critical};
 use crate::node::selector;
 use crate::quantity::Amount;
+use crate::source::is_static;
+use crate::status::is_over;
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use std::collections::BTreeMap;
 
@@ -132,17 +134,6 @@ fn pressure(pod: &Pod, pressures: &[String]) -> Option<Verdict> {
     Some(rejected(EVICTED, message))
 }
 
-fn over(known: &Known) -> bool {
-    let phase = known.status.phase.as_deref();
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-fn is_static(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    let source = annotations.and_then(|a| a.get("kubernetes.io/config.source"));
-    source.is_some_and(|s| s != "api")
-}
-
 fn rejected(reason: &str, message: String) -> Verdict {
     Verdict {
         reason: reason.to_owned(),
@@ -161,7 +152,7 @@ pub fn room_beside(pod: &Pod, others: &[Known], node: &NodeFacts) -> Option<Verd
 
 /// The other pods that are not over.
 fn active<'a>(pod: &Pod, others: &'a [Known]) -> Vec<&'a Pod> {
-    let beside = |k: &&Known| uid(&k.pod) != uid(pod) && !over(k);
+    let beside = |k: &&Known| uid(&k.pod) != uid(pod) && !is_over(&k.status);
     others
         .iter()
         .filter(beside)

@@ -1,6 +1,7 @@
 //! What is known of every pod, for whoever asks.
 
 use super::Known;
+use crate::status::is_over;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -33,10 +34,6 @@ impl Entry {
     }
 }
 
-fn over(entry: &Entry) -> bool {
-    matches!(entry.status.phase.as_deref(), Some("Succeeded" | "Failed"))
-}
-
 /// Every pod by its uid.
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -47,12 +44,12 @@ pub struct Registry {
 impl Registry {
     /// Replaces what was known.
     pub fn put(&self, uid: &str, entry: Entry) {
-        let ends = over(&entry);
+        let ends = is_over(&entry.status);
         let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
         let before = pods.insert(uid.to_owned(), entry);
         drop(pods);
         // What it had is free for others.
-        if ends && before.is_some_and(|b| !over(&b)) {
+        if ends && before.is_some_and(|b| !is_over(&b.status)) {
             self.freed.notify_one();
         }
     }

@@ -5,6 +5,7 @@ use super::authz::Authorizer;
 use super::metrics::Metrics;
 use super::{debug, guard, logs, metrics, node_logs, pods, stream, summary};
 use crate::config::Config;
+use crate::node::machine::Machine;
 use crate::pod::PodView;
 use crate::volume::Volumes;
 use axum::Router;
@@ -30,6 +31,8 @@ pub struct State {
     pub authenticator: Authenticator,
     /// May they.
     pub authorizer: Authorizer,
+    /// The host.
+    pub machine: Machine,
     /// `/var/lib/kubelet`, for the disk figures.
     pub root_dir: PathBuf,
     /// `/var/log`.

@@ -19,6 +19,14 @@ pub use mirror::Mirrors;
 use k8s_openapi::api::core::v1::Pod;
 use std::sync::Arc;
 
+/// Whether the pod is not the API server's.
+#[must_use]
+pub fn is_static(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let source = annotations.and_then(|a| a.get(CONFIG_SOURCE));
+    source.is_some_and(|s| s != Source::Api.as_str())
+}
+
 /// A source of pods; `kubernetes.io/config.source`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]

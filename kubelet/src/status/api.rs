@@ -1,9 +1,9 @@
 //! The sink that writes to the API server.
 
-use super::StatusSink;
 use super::patch;
+use super::{StatusSink, is_over};
 use crate::metrics::Metrics;
-use crate::source::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE};
+use crate::source::{CONFIG_HASH, CONFIG_MIRROR, is_static};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -311,8 +311,7 @@ fn coming_up(status: &PodStatus) -> bool {
 /// The start is over: ready, or at an end already.
 fn settled(status: &PodStatus) -> bool {
     let mut conditions = status.conditions.iter().flatten();
-    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
-        || conditions.any(|c| c.type_ == "Ready" && c.status == "True")
+    is_over(status) || conditions.any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn uid(pod: &Pod) -> String {
@@ -322,10 +321,6 @@ fn uid(pod: &Pod) -> String {
 fn version(pod: &Pod) -> u64 {
     let text = pod.metadata.resource_version.as_deref();
     text.and_then(|v| v.parse().ok()).unwrap_or(0)
-}
-
-fn is_static(pod: &Pod) -> bool {
-    annotation(pod, CONFIG_SOURCE).is_some_and(|source| source != "api")
 }
 
 fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
@@ -380,7 +375,7 @@ mod tests {
             let mirror = still(json!({CONFIG_MIRROR: "new"}));
             let (client, asked) = server_with(mirror);
             let status = ApiStatus::new(client, Metrics::default());
-            let pod = still(json!({CONFIG_SOURCE: "file", CONFIG_HASH: hash}));
+            let pod = still(json!({crate::source::CONFIG_SOURCE: "file", CONFIG_HASH: hash}));
             let ended = serde_json::from_value(json!({"phase": "Failed"})).unwrap();
             status.note(&Arc::new(pod), ended, true);
             while status.slots().values().any(|slot| slot.driven) {

@@ -14,6 +14,12 @@ pub use pod::{Look, build};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::sync::Arc;
 
+/// Whether a pod has ended for good.
+#[must_use]
+pub fn is_over(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
 /// Who is told of a pod's status: the API server (patches only on change), a
 /// terminal (`play`).
 pub trait StatusSink: Send + Sync + 'static {

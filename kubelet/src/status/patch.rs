@@ -1,6 +1,7 @@
 //! The smallest strategic-merge patch from what the API server has. Pure.
 
 use super::conditions::PASSING;
+use super::is_over;
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
@@ -59,8 +60,7 @@ fn object(status: &PodStatus) -> Map<String, Value> {
 /// A pod that is over stays so, and its start is not moved.
 fn settled(old: &PodStatus, new: &PodStatus) -> PodStatus {
     let mut new = new.clone();
-    let over = |p: &Option<String>| matches!(p.as_deref(), Some("Succeeded" | "Failed"));
-    if over(&old.phase) && !over(&new.phase) {
+    if is_over(old) && !is_over(&new) {
         new.phase.clone_from(&old.phase);
         new.reason.clone_from(&old.reason);
         new.message.clone_from(&old.message);

@@ -5,23 +5,29 @@ use super::core::Core;
 use super::selinux;
 use crate::spec::{AppArmor, HostSecurity, WantedAppArmor, capabilities, wanted_apparmor};
 use cri_proto::v1::LinuxContainerSecurityContext;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
 
 impl Core {
     /// The same with what changes: which AppArmor profiles are loaded. Loads the default one
     /// for who is to have it.
-    pub(super) fn host_for(&self, security: &LinuxContainerSecurityContext) -> HostSecurity {
-        let mut host = self.host.clone();
-        if host.apparmor.is_some() {
-            let default = match wanted_apparmor(security) {
-                WantedAppArmor::Unconfined => return host,
-                WantedAppArmor::Unsaid | WantedAppArmor::Default => true,
-                WantedAppArmor::Named(_) => false,
-            };
-            host.apparmor = Some(self.apparmor.state(default));
+    pub(super) fn host_for(
+        &self,
+        security: &LinuxContainerSecurityContext,
+    ) -> Cow<'_, HostSecurity> {
+        let default = match wanted_apparmor(security) {
+            WantedAppArmor::Unconfined => return Cow::Borrowed(&self.host),
+            WantedAppArmor::Unsaid | WantedAppArmor::Default => true,
+            WantedAppArmor::Named(_) => false,
+        };
+        if self.host.apparmor.is_none() {
+            return Cow::Borrowed(&self.host);
         }
-        host
+        Cow::Owned(HostSecurity {
+            apparmor: Some(self.apparmor.state(default)),
+            ..self.host.clone()
+        })
     }
 }
 

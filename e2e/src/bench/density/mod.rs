@@ -8,8 +8,7 @@ use super::Options;
 use super::api::{Api, Watch, is_ready};
 use super::memory::{Sample, sample};
 use crate::cgroup;
-use crate::cluster::{Bed, Cluster, down, up};
-use crate::machine::network;
+use crate::cluster::{Bed, Cluster, down};
 use crate::node::{self, Kind};
 use crate::progress::{self, step};
 use anyhow::{Context, Result};
@@ -54,33 +53,13 @@ pub struct Figures {
 pub fn bench(bed: &Bed, options: &Options) -> Result<Vec<Figures>> {
     let mut all = Vec::new();
     for kind in &options.kinds {
-        let name = format!("bench-full-{kind}");
-        down::down(bed, &name)?;
-        let up = up::Options {
-            name: name.clone(),
-            nodes: 1,
-            kind: *kind,
-            lighter: options.lighter.clone(),
-            bare: true,
-        };
-        let mut cluster = up::up(bed, &up)?;
-        let figures = measure(bed, &mut cluster);
-        down::down(bed, &name)?;
+        let mut cluster = super::cluster(bed, options, "bench-full", *kind)?;
+        let machine = cluster.control_plane.clone();
+        let figures = Api::proxied(&machine, |api| full(api, bed, &mut cluster));
+        down::down(bed, &cluster.name)?;
         all.push(figures.with_context(|| format!("bench of a full {kind}"))?);
     }
     Ok(all)
-}
-
-fn measure(bed: &Bed, cluster: &mut Cluster) -> Result<Figures> {
-    let machine = cluster.control_plane.clone();
-    let port = super::api::PORT;
-    machine.start("kubectl", &["proxy".to_owned(), format!("--port={port}")])?;
-    network::inside(&machine, || {
-        let api = progress::wait_for("kubectl proxy", Duration::from_secs(10), || {
-            Ok(Api::connect().ok())
-        })?;
-        full(&api, bed, cluster)
-    })
 }
 
 fn full(api: &Api, bed: &Bed, cluster: &mut Cluster) -> Result<Figures> {
@@ -208,13 +187,7 @@ fn exit_seen(api: &Api, group: &str, name: &str) -> Result<f64> {
 fn adoption(api: &Api, bed: &Bed, cluster: &mut Cluster) -> Result<(f64, usize)> {
     let (kind, machine) = (cluster.nodes[0].kind, cluster.nodes[0].machine.clone());
     let mut watch = api.watch()?;
-    let service = node::kubelet_service(kind);
-    let kubelet = Cluster::load(bed, &cluster.name)?.service(&machine.name, service);
-    let kubelet = kubelet.context("the kubelet was never started")?;
-    kill(Pid::from_raw(kubelet.pid), Signal::SIGKILL)?;
-    progress::wait_for("end of the kubelet", Duration::from_secs(5), || {
-        Ok((!kubelet.is_alive()).then_some(()))
-    })?;
+    node::kill_kubelet(&Cluster::load(bed, &cluster.name)?, kind, &machine)?;
     let metrics = format!("/api/v1/nodes/{}/proxy/metrics", machine.name);
     let start = Instant::now();
     node::start_kubelet(cluster, kind, &machine)?;

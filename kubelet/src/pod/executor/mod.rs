@@ -364,15 +364,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// As metrics name the lists of a pod's containers.
 fn container_type(pod: &Pod, name: &str) -> &'static str {
-    let spec = pod.spec.as_ref();
-    let is = |mut names: Box<dyn Iterator<Item = &String> + '_>| names.any(|n| n == name);
-    let init = spec.iter().flat_map(|s| s.init_containers.iter().flatten());
-    let ephemeral = spec
-        .iter()
-        .flat_map(|s| s.ephemeral_containers.iter().flatten());
-    if is(Box::new(init.map(|c| &c.name))) {
+    let Some(spec) = pod.spec.as_ref() else {
+        return CONTAINER;
+    };
+    let mut init = spec.init_containers.iter().flatten();
+    let mut ephemeral = spec.ephemeral_containers.iter().flatten();
+    if init.any(|c| c.name == name) {
         INIT_CONTAINER
-    } else if is(Box::new(ephemeral.map(|c| &c.name))) {
+    } else if ephemeral.any(|c| c.name == name) {
         EPHEMERAL_CONTAINER
     } else {
         CONTAINER

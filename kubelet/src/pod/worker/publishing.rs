@@ -38,7 +38,6 @@ impl Worker {
                 status
             }
         };
-        self.count(&status, now);
         self.frozen |= over;
         self.registry
             .put(uid(&self.want.pod), self.entry(status.clone()));
@@ -50,6 +49,7 @@ impl Worker {
         if same_pod && !finishes && self.published.as_ref() == Some(&status) {
             return;
         }
+        self.count(&status, now);
         self.told = Some(self.want.pod.clone());
         self.published = Some(status.clone());
         let sink = &self.executor.deps().status;

@@ -12,7 +12,6 @@ pub(super) mod usage;
 
 use super::Refusal;
 use super::routes::State;
-use crate::node::machine::Machine;
 use axum::extract::State as Extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -50,7 +49,7 @@ pub(super) async fn resource(Extract(state): Extract<Arc<State>>) -> Response {
 /// For dashboards.
 pub(super) async fn cadvisor(Extract(state): Extract<Arc<State>>) -> Result<Response, Refusal> {
     let usage = usage::gather(&state).await;
-    let mut written = text::cadvisor(&usage) + &text::machine(&Machine::read());
+    let mut written = text::cadvisor(&usage) + &text::machine(&state.machine);
     // A runtime that has none is asked no more of.
     let cri = &state.cri;
     let known = cri.list_metric_descriptors(Default::default()).await;

@@ -1,7 +1,8 @@
 //! How many pods and containers there are, of each kind.
 
 use crate::pod::Known;
-use crate::source::CONFIG_SOURCE;
+use crate::source::is_static;
+use crate::status::is_over;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -33,10 +34,10 @@ pub(super) fn register(registry: &mut Registry, pods: &[Known]) {
     let mirrors = Gauge::<i64>::default();
     for known in pods {
         let label = Static {
-            r#static: is_static(known),
+            r#static: if is_static(&known.pod) { "true" } else { "" },
         };
         desired.get_or_create(&label).inc();
-        if !is_over(known) {
+        if !is_over(&known.status) {
             active.get_or_create(&label).inc();
         }
         if label.r#static == "true" {
@@ -105,21 +106,8 @@ fn cgroup_version() -> i64 {
     if unified.exists() { 2 } else { 1 }
 }
 
-fn is_static(known: &Known) -> &'static str {
-    let annotations = known.pod.metadata.annotations.as_ref();
-    let source = annotations.and_then(|a| a.get(CONFIG_SOURCE));
-    match source.map(String::as_str) {
-        Some("api") | None => "",
-        Some(_) => "true",
-    }
-}
-
-fn is_over(known: &Known) -> bool {
-    matches!(known.status.phase.as_deref(), Some("Succeeded" | "Failed"))
-}
-
 fn lifecycle(known: &Known) -> &'static str {
-    if is_over(known) {
+    if is_over(&known.status) {
         "terminated"
     } else if known.pod.metadata.deletion_timestamp.is_some() {
         "terminating"

@@ -165,23 +165,18 @@ pub fn of_runtime(
     descriptors: &[v1::MetricDescriptor],
     pods: &[v1::PodSandboxMetrics],
 ) -> String {
-    let of_pod = |pod: &v1::PodSandboxMetrics| {
+    let mut samples: BTreeMap<&str, Vec<&v1::Metric>> = BTreeMap::new();
+    for pod in pods {
         let containers = pod.container_metrics.iter().flat_map(|c| &c.metrics);
-        pod.metrics
-            .iter()
-            .chain(containers)
-            .cloned()
-            .collect::<Vec<_>>()
-    };
-    let mut samples: BTreeMap<String, Vec<v1::Metric>> = BTreeMap::new();
-    for metric in pods.iter().flat_map(of_pod) {
-        samples.entry(metric.name.clone()).or_default().push(metric);
+        for metric in pod.metrics.iter().chain(containers) {
+            samples.entry(&metric.name).or_default().push(metric);
+        }
     }
     let mut text = String::new();
     for descriptor in descriptors {
         let name = &descriptor.name;
         let known = written.contains(&format!("# TYPE {name} "));
-        let Some(metrics) = samples.remove(name).filter(|_| !known) else {
+        let Some(metrics) = samples.remove(name.as_str()).filter(|_| !known) else {
             continue;
         };
         let counts = metrics[0].metric_type() == v1::MetricType::Counter;

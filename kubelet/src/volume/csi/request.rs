@@ -46,12 +46,7 @@ impl Volume {
                     handle: source.volume_handle.clone(),
                     name: found.name.clone(),
                     fs_type: source.fs_type.clone().unwrap_or_default(),
-                    attributes: source
-                        .volume_attributes
-                        .iter()
-                        .flatten()
-                        .map(owned)
-                        .collect(),
+                    attributes: map(source.volume_attributes.clone().unwrap_or_default()),
                     read_only: found.read_only || source.read_only.unwrap_or(false),
                     block: found.block,
                     ephemeral: false,
@@ -70,12 +65,7 @@ impl Volume {
                     handle: inline_handle(pod, &found.name),
                     name: found.name.clone(),
                     fs_type: source.fs_type.clone().unwrap_or_default(),
-                    attributes: source
-                        .volume_attributes
-                        .iter()
-                        .flatten()
-                        .map(owned)
-                        .collect(),
+                    attributes: map(source.volume_attributes.clone().unwrap_or_default()),
                     read_only: found.read_only,
                     block: false,
                     ephemeral: true,
@@ -183,17 +173,13 @@ impl Volume {
     }
 }
 
-fn owned((key, value): (&String, &String)) -> (String, String) {
-    (key.clone(), value.clone())
-}
-
 /// csi_util.go `makeVolumeHandle`: the same for the same volume of the same pod.
 fn inline_handle(pod: &Pod, volume: &str) -> String {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     format!("csi-{}", super::paths::hash(&format!("{uid}{volume}")))
 }
 
-/// What VolumeAttachments and Secrets hold, as gRPC wants it.
+/// What volumes, VolumeAttachments and Secrets hold, as gRPC wants it.
 pub(super) fn map(from: BTreeMap<String, String>) -> HashMap<String, String> {
     from.into_iter().collect()
 }
