@@ -9,7 +9,7 @@ use super::spec::qos::{self, Qos};
 use super::spec::quantity::amount;
 use super::spec::resources::asked;
 use super::spec::sandbox::host_ports;
-use super::spec::{host_network, uid};
+use super::spec::{host_network, name, namespace, uid};
 use super::{Known, NodeFacts, Options};
 use crate::eviction::{EVICTED, critical};
 use crate::node::selector;
@@ -150,9 +150,26 @@ pub fn room_beside(pod: &Pod, others: &[Known], node: &NodeFacts) -> Option<Verd
     short.first().map(Lack::verdict)
 }
 
-/// The other pods that are not over.
+/// Who has how much of the cpu, for the log of a refusal: the Event has upstream's sentence,
+/// which names nobody.
+#[must_use]
+pub fn holders(pod: &Pod, others: &[Known]) -> String {
+    let of = |p: &&Pod| {
+        let cpu = p.spec.as_ref().map(|s| asked(s, "cpu").counted("cpu"))?;
+        (cpu > 0).then(|| {
+            let ends = p.metadata.deletion_timestamp.is_some();
+            let ending = if ends { " (terminating)" } else { "" };
+            format!("{}/{} {cpu}m{ending}", namespace(p), name(p))
+        })
+    };
+    let found: Vec<String> = active(pod, others).iter().filter_map(of).collect();
+    found.join(", ")
+}
+
+/// The other pods that are not over, and that their source still has: the scheduler gave away
+/// the room of the rest.
 fn active<'a>(pod: &Pod, others: &'a [Known]) -> Vec<&'a Pod> {
-    let beside = |k: &&Known| uid(&k.pod) != uid(pod) && !is_over(&k.status);
+    let beside = |k: &&Known| uid(&k.pod) != uid(pod) && !is_over(&k.status) && !k.removed;
     others
         .iter()
         .filter(beside)
@@ -242,7 +259,6 @@ fn taken(pod: &Pod) -> Vec<(String, String, i32)> {
         let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".into());
         (ip.unwrap_or_else(|| "0.0.0.0".into()), protocol, port)
     };
-    let _ = host_network(pod);
     host_ports(pod).into_iter().map(of).collect()
 }
 
@@ -309,6 +325,7 @@ fn features(pod: &Pod) -> Option<Verdict> {
 mod tests {
     use super::*;
     use crate::pod::spec::testing::node;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use serde_json::{Value, json};
     use std::sync::Arc;
 
@@ -322,7 +339,20 @@ mod tests {
         Known {
             pod: Arc::new(pod),
             status,
+            removed: false,
         }
+    }
+
+    #[test]
+    fn room_of_a_pod_is_free_as_soon_as_its_source_has_it_no_more() {
+        let cpu = |amount: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": amount}}}]});
+        let wants = pod("new", cpu("1500m"));
+        let mut other = known(pod("old", cpu("1500m")), "Running");
+        let mut facts = node();
+        facts.allocatable.insert("cpu".into(), Quantity("2".into()));
+        assert!(room_beside(&wants, std::slice::from_ref(&other), &facts).is_some());
+        other.removed = true;
+        assert_eq!(room_beside(&wants, &[other], &facts), None);
     }
 
     fn port(number: i32, ip: &str) -> Value {

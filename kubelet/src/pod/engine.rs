@@ -234,6 +234,12 @@ impl Engine {
                 let events = self.deps().events.clone();
                 let subject = super::subject::Subject::new(want.pod.clone(), events);
                 subject.warning(&verdict.reason, &verdict.message);
+                tracing::info!(
+                    pod = spec::name(&want.pod),
+                    reason = verdict.reason,
+                    counted = admit::holders(&want.pod, &others),
+                    "refused a pod"
+                );
                 verdict.message.insert_str(0, "Pod was rejected: ");
                 Some(Some(verdict))
             }
@@ -280,6 +286,7 @@ impl Engine {
             self.workers().remove(uid);
             return;
         };
+        self.registry.disown(uid);
         let want = Desired {
             pod,
             source,

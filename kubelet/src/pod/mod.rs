@@ -36,6 +36,8 @@ pub struct Known {
     pub pod: Arc<Pod>,
     /// As seen.
     pub status: PodStatus,
+    /// Its source has it no more; it may still be ending.
+    pub removed: bool,
 }
 
 /// A look at the pods of this node; never blocks.

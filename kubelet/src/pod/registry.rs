@@ -18,6 +18,7 @@ pub struct Entry {
     /// And of those before them.
     pub previous: BTreeMap<String, String>,
     pub sandbox: Option<String>,
+    pub removed: bool,
 }
 
 impl Entry {
@@ -30,6 +31,7 @@ impl Entry {
             current: BTreeMap::new(),
             previous: BTreeMap::new(),
             sandbox: None,
+            removed: false,
         }
     }
 }
@@ -43,15 +45,27 @@ pub struct Registry {
 
 impl Registry {
     /// Replaces what was known.
-    pub fn put(&self, uid: &str, entry: Entry) {
+    pub fn put(&self, uid: &str, mut entry: Entry) {
         let ends = is_over(&entry.status);
         let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
+        // A worker may not have heard of it yet.
+        entry.removed |= pods.get(uid).is_some_and(|e| e.removed);
         let before = pods.insert(uid.to_owned(), entry);
         drop(pods);
         // What it had is free for others.
         if ends && before.is_some_and(|b| !is_over(&b.status)) {
             self.freed.notify_one();
         }
+    }
+
+    /// The pod's source has it no more: from now on it has no claim to what it still holds.
+    pub fn disown(&self, uid: &str) {
+        let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = pods.get_mut(uid) {
+            entry.removed = true;
+        }
+        drop(pods);
+        self.freed.notify_one();
     }
 
     /// The pod is gone.
@@ -80,6 +94,7 @@ impl Registry {
         let known = |entry: &Entry| Known {
             pod: entry.pod.clone(),
             status: entry.status.clone(),
+            removed: entry.removed,
         };
         pods.values().map(known).collect()
     }

@@ -321,6 +321,7 @@ mod tests {
                 ..pod("1500m", "NotRequired")
             }),
             status: Default::default(),
+            removed: false,
         };
         let wants = pod("1", "NotRequired");
         let refusal = |others: &[Known], cpu| judge(&wants, others, &node(cpu)).map(|p| p.refusal);

@@ -91,6 +91,7 @@ impl Worker {
             current: of(false),
             previous: of(true),
             sandbox: self.seen.ready_sandbox().map(|s| s.id.clone()),
+            removed: self.want.removed,
         }
     }
 }
