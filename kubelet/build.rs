@@ -7,6 +7,7 @@ const FILES: &[&str] = &[
     "dra.proto",
     "pluginregistration.proto",
     "podresources.proto",
+    "podresources_v1alpha1.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -88,6 +88,12 @@ pub const CSI_DRIVER: Peer = Peer {
     package: "./csidriver",
     ..K8S
 };
+/// Asks the pod resources API.
+pub const POD_RESOURCES: Peer = Peer {
+    name: "pod-resources",
+    package: "./podresources",
+    ..K8S
+};
 pub const GINKGO: Peer = Peer {
     name: "ginkgo",
     package: "github.com/onsi/ginkgo/v2/ginkgo",
@@ -186,7 +192,7 @@ pub const STOCK_NODE: [Peer; 8] = [
 ];
 
 /// Everything `bed build --all` makes.
-pub const OTHERS: [Peer; 14] = [
+pub const OTHERS: [Peer; 15] = [
     KUBE,
     KUBE_PROXY,
     COREDNS,
@@ -201,6 +207,7 @@ pub const OTHERS: [Peer; 14] = [
     SAMPLE_API_SERVER,
     DEVICE_PLUGIN,
     CSI_DRIVER,
+    POD_RESOURCES,
 ];
 
 /// The path of the peer's program, built if this content was never built before.

@@ -133,6 +133,8 @@ pub async fn run(
         tasks.spawn(rotation.run(shutdown.clone()));
     }
     tasks.spawn(parts.allocations.devices.clone().serve(shutdown.clone()));
+    let told = parts.pod_resources;
+    tasks.spawn(told.serve(options.root_dir.clone(), shutdown.clone()));
     tasks.spawn(parts.plugins.run(shutdown.clone()));
     tasks.spawn(parts.keeper.run(shutdown.clone()));
     tasks.spawn(parts.evictor.run(parts.node.shortages(), shutdown.clone()));

@@ -8,6 +8,7 @@
 //! - [`volume`]: every volume kind, prepared on the host and kept up to date.
 //! - [`node`]: the Node object, its Lease and conditions.
 //! - [`allocation`]: what a pod is given that others can't have: of [`device`] plugins.
+//! - [`pod_resources`]: tells monitoring agents who was given what.
 //! - [`eviction`]: who has to go when the node runs short.
 //! - [`log_rotation`]: for runtimes that leave it to the kubelet.
 //! - [`join`]: from a bootstrap token to a client certificate.
@@ -36,6 +37,7 @@ pub mod objects;
 pub mod play;
 pub mod plugin;
 pub mod pod;
+pub mod pod_resources;
 pub mod proto;
 pub mod quantity;
 pub mod server;

@@ -24,6 +24,12 @@ pub mod podresources {
     tonic::include_proto!("v1");
 }
 
+/// The same in its first version, which tells of devices alone.
+#[allow(clippy::all, rustdoc::all, unused_qualifications, missing_docs)]
+pub mod podresources_v1alpha1 {
+    tonic::include_proto!("v1alpha1");
+}
+
 /// Dynamic resource allocation.
 #[allow(clippy::all, rustdoc::all, unused_qualifications, missing_docs)]
 pub mod dra {

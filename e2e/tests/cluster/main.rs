@@ -18,6 +18,7 @@ mod lifecycle;
 mod metrics;
 mod network;
 mod pod_api;
+mod pod_resources;
 mod probes;
 mod resize;
 mod storage;
@@ -48,6 +49,7 @@ fn all() -> Vec<Test> {
         pod_api::TESTS,
         kubelet_flags::TESTS,
         devices::TESTS,
+        pod_resources::TESTS,
         resize::TESTS,
         storage::TESTS,
         csi::TESTS,

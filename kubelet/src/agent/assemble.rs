@@ -14,6 +14,7 @@ use crate::node::{
 use crate::objects::{ApiObjects, Objects};
 use crate::plugin;
 use crate::pod::{CgroupDriver, Deps, Engine, NodeFacts, Options, PodView};
+use crate::pod_resources::PodResources;
 use crate::server::authn::{Authenticator, AuthnOptions};
 use crate::server::authz::{Authorizer, AuthzOptions};
 use crate::server::{self, State};
@@ -37,6 +38,7 @@ pub struct Parts {
     pub evictor: Evictor,
     pub images: Arc<Images>,
     pub allocations: Arc<Allocations>,
+    pub pod_resources: PodResources,
     pub plugins: plugin::Watcher,
     pub api_pods: ApiPods,
     pub static_pods: Option<StaticPods>,
@@ -173,6 +175,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         mirrors,
         evictor,
         images,
+        pod_resources: PodResources::new(engine.clone(), allocations.clone(), metrics.clone()),
         allocations,
         plugins: plugin::Watcher::new(&options.root_dir, vec![Arc::new(csi.registrar())]),
         server: server_state(

@@ -8,7 +8,7 @@
 mod connections;
 mod endpoint;
 mod identity;
-mod recorder;
+pub(crate) mod recorder;
 
 pub use connections::Connections;
 pub use endpoint::{Endpoint, EndpointError, TokenSource, Trust};

@@ -4,7 +4,7 @@
 //! differ only in their text become one that says so.
 
 mod aggregate;
-mod spend;
+pub(crate) mod spend;
 
 use crate::defaults;
 use crate::event::{EventType, Recorder};

@@ -61,9 +61,10 @@ pub struct Resource {
 }
 
 impl Resource {
-    fn healthy(&self) -> impl Iterator<Item = &String> {
+    /// Devices that may be given away, or are.
+    pub fn healthy(&self) -> impl Iterator<Item = (&String, &Described)> {
         let usable = self.devices.iter().filter(|(_, d)| d.healthy);
-        usable.filter(|_| self.gone.is_none()).map(|(id, _)| id)
+        usable.filter(|_| self.gone.is_none())
     }
 
     /// `capacity` and `allocatable` of the Node; nothing is left of a plugin that
@@ -187,6 +188,7 @@ impl Inventory {
         let used = self.used(request.resource);
         let free: Vec<&String> = resource
             .healthy()
+            .map(|(id, _)| id)
             .filter(|id| !used.contains(*id))
             .collect();
         if free.len() < missing {
@@ -226,7 +228,7 @@ impl Inventory {
                 resource: resource(),
             });
         };
-        let healthy: BTreeSet<&String> = known.healthy().collect();
+        let healthy: BTreeSet<&String> = known.healthy().map(|(id, _)| id).collect();
         if healthy.is_empty() {
             return Err(AllocateError::NoneHealthy {
                 resource: resource(),

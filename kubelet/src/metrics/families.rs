@@ -43,6 +43,7 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         self.register_runtime(registry);
         self.register_pods(registry);
+        self.register_resources(registry);
         registry.register(
             "kubelet_evictions",
             "Pods ended because of a signal or limit",

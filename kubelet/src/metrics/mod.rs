@@ -7,9 +7,11 @@
 
 mod families;
 mod labels;
+mod resources;
 mod runtime;
 
 pub use labels::{Probed, Request};
+pub use resources::{Answer, PodResourcesCall};
 
 use jiff::Timestamp;
 use labels::{
@@ -46,6 +48,7 @@ pub struct Metrics {
     evictions: Family<Signal, Counter>,
     images_removed: Family<Reason, Counter>,
     requests: Family<Request, Counter>,
+    resources: resources::Resources,
 }
 
 impl Default for Metrics {
@@ -81,6 +84,7 @@ impl Metrics {
             evictions: Family::default(),
             images_removed: Family::default(),
             requests,
+            resources: resources::Resources::default(),
         }
     }
 

@@ -22,6 +22,15 @@ impl Bucket {
         }
     }
 
+    /// Takes one if there is one; nobody waits.
+    pub fn allow(&mut self, now: Instant) -> bool {
+        let allowed = self.take(now).is_none();
+        if !allowed {
+            self.tokens += 1.0;
+        }
+        allowed
+    }
+
     /// Takes one, and says how long to wait before using it.
     pub fn take(&mut self, now: Instant) -> Option<Duration> {
         if self.rate == 0.0 {
@@ -46,6 +55,15 @@ mod tests {
         assert_eq!(bucket.take(now), None);
         assert_eq!(bucket.take(now), Some(Duration::from_millis(100)));
         assert_eq!(bucket.take(now + Duration::from_secs(1)), None);
+    }
+
+    #[test]
+    fn what_is_not_allowed_takes_nothing() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(10, 1, now);
+        assert!(bucket.allow(now));
+        assert!((0..100).all(|_| !bucket.allow(now)));
+        assert!(bucket.allow(now + Duration::from_millis(100)));
     }
 
     #[test]
