@@ -367,5 +367,6 @@ fn spawn_request(spec: &SandboxSpec) -> wire::Spawn {
             .collect(),
         shm_size: spec.shm_size,
         mount_label: spec.mount_label.clone(),
+        process_label: spec.process_label.clone(),
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing of the host is mounted in it but a bare procfs: a mount namespace is
 //! cloned in proportion to what it holds, and a stage can leak only what it sees.
 
-use rustix::fs::{CWD, Dev, FileType, Mode};
+use rustix::fs::{CWD, Dev, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -50,6 +50,14 @@ pub fn empty_mount_namespace() -> Result<(), Failure> {
         node(FileType::CharacterDevice, major, minor).on(step, DEV)?;
     }
     attach(&proc, c"/proc").on(step, PROC)
+}
+
+/// SELinux context of the program that this thread executes next; it is kept over a fork.
+pub fn selinux_exec(label: &str) -> rustix::io::Result<()> {
+    // Not to be created if missing, which would be one more thing to be denied.
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open("/proc/thread-self/attr/exec", flags, Mode::empty())?;
+    rustix::io::write(&file, label.as_bytes()).map(drop)
 }
 
 /// What a procfs or sysfs is mounted with.

@@ -89,6 +89,8 @@ pub struct SandboxSpec {
     pub shm_size: u64,
     /// SELinux context of what the pod has for itself; empty = none.
     pub mount_label: String,
+    /// That of the process which holds the pod's PID namespace; empty = none.
+    pub process_label: String,
 }
 
 /// The image's layers below, one writable layer above.

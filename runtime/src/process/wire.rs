@@ -145,6 +145,9 @@ pub struct Spawn {
     /// SELinux context of the pod's own file systems.
     #[prost(string, tag = "11")]
     pub mount_label: String,
+    /// SELinux context of the pod's first process.
+    #[prost(string, tag = "12")]
+    pub process_label: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -80,8 +80,10 @@ async fn run(
                 .give(|level| new_sandbox(core, &id, config, level))?,
             None => Arc::new(new_sandbox(core, &id, config, String::new())?),
         };
-        spec.mount_label =
-            sandbox.read(|r| spec::pod_label(&core.host, &r.selinux_level, &r.config))?;
+        let labels = sandbox.read(|r| spec::pod_labels(&core.host, &r.selinux_level, &r.config))?;
+        if let Some(labels) = labels {
+            (spec.mount_label, spec.process_label) = (labels.mount, labels.process);
+        }
         match make(core, &sandbox, spec).await {
             Ok(()) => Ok(sandbox),
             Err(error) => {

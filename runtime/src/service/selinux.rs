@@ -13,24 +13,29 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-const ENFORCE: &str = "/sys/fs/selinux/enforce";
+/// Lists selinuxfs where the kernel has SELinux and was not told to leave it off. A policy may
+/// keep the runtime away from selinuxfs itself, and then it must not pass for absent.
+const FILE_SYSTEMS: &str = "/proc/filesystems";
 const CONFIG: &str = "/etc/selinux/config";
 /// The context of everybody while no policy is loaded; include/security/initial_sid_to_string.h.
 const NO_POLICY: &str = "kernel";
 
 /// The policy's defaults; `None` = off, or on without a policy.
 pub(super) fn policy() -> Option<SeLinux> {
-    if !Path::new(ENFORCE).exists() {
-        return None;
-    }
+    let systems = fs::read_to_string(FILE_SYSTEMS).unwrap_or_default();
     let own = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
-    if own.trim_end_matches('\0') == NO_POLICY {
+    if !is_on(&systems, &own) {
         return None;
     }
     let config = fs::read_to_string(CONFIG).unwrap_or_default();
     let name = setting(&config, "SELINUXTYPE").unwrap_or("targeted");
     let contexts = format!("/etc/selinux/{name}/contexts/lxc_contexts");
     Some(defaults(&fs::read_to_string(contexts).unwrap_or_default()))
+}
+
+fn is_on(file_systems: &str, own_context: &str) -> bool {
+    let there = |line: &str| line.split_whitespace().last() == Some("selinuxfs");
+    file_systems.lines().any(there) && own_context.trim_end_matches(['\0', '\n']) != NO_POLICY
 }
 
 /// lxc_contexts(5): `process = "…"`, `file = "…"`.
@@ -169,6 +174,18 @@ mod tests {
         let found = defaults(text);
         assert_eq!(found.process, "system_u:system_r:mine_t:s0");
         assert_eq!(found.file, SeLinux::default().file);
+    }
+
+    #[test]
+    fn selinux_is_on_when_the_kernel_has_it_and_a_policy_is_loaded() {
+        let (with, without) = ("nodev\tsysfs\nnodev\tselinuxfs\n", "nodev\tsysfs\n");
+        assert!(is_on(with, "system_u:system_r:dockerd_t:s0\0"));
+        assert!(
+            is_on(with, ""),
+            "what can't be told is no reason to go without"
+        );
+        assert!(!is_on(with, "kernel\0"));
+        assert!(!is_on(without, "unconfined\n"));
     }
 
     #[test]

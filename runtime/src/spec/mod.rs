@@ -28,7 +28,7 @@ pub use error::SpecError;
 pub use mounts::{ImageMount, PodFiles};
 pub use namespaces::{sandbox, user_namespace};
 pub use security::HostSecurity;
-pub use selinux::{Labels, SeLinux, level as selinux_level, pod_label};
+pub use selinux::{Labels, SeLinux, level as selinux_level, pod_labels};
 pub use stop_signal::{cri_signal, stop_signal};
 pub use sysctl::sysctls;
 pub use user::{Accounts, ResolvedUser};

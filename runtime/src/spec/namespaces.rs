@@ -44,6 +44,7 @@ pub fn sandbox(
         user,
         shm_size: SHM_SIZE,
         mount_label: String::new(),
+        process_label: String::new(),
     })
 }
 

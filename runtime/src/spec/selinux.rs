@@ -99,20 +99,20 @@ pub(super) fn labels(
     )
 }
 
-/// What a pod has for itself is labelled with; empty without SELinux.
+/// Of what a pod has for itself: its first process, its file systems; `None` without SELinux.
 ///
 /// # Errors
 /// A label of the request's that can't be.
-pub fn pod_label(
+pub fn pod_labels(
     host: &HostSecurity,
     level: &str,
     config: &PodSandboxConfig,
-) -> Result<String, SpecError> {
+) -> Result<Option<Labels>, SpecError> {
     let pod = config.linux.as_ref();
     let pod = pod.and_then(|l| l.security_context.as_ref());
     let options = pod.and_then(|s| s.selinux_options.as_ref());
-    let labels = resolve(host, level, [options, None], false)?;
-    Ok(labels.map(|l| l.mount).unwrap_or_default())
+    let privileged = pod.is_some_and(|s| s.privileged);
+    resolve(host, level, [options, None], privileged)
 }
 
 /// `options` are the pod's and the container's: field by field the last that is set counts.

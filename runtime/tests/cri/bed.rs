@@ -101,7 +101,8 @@ impl Bed {
         let server = format!("server = \"http://{}\"\n", registry::serve().await);
         std::fs::write(certs.join("hosts.toml"), server).expect("hosts.toml");
         let config = Config {
-            root: dir.join("root"),
+            // Not on /run: before Linux 6.3 a tmpfs can't be id-mapped.
+            root: std::env::temp_dir().join(format!("lighter-cri-{}-{name}", std::process::id())),
             state: dir.join("state"),
             cni_conf_dir: dir.join("cni"),
             registry_config_dir: dir.join("certs.d"),
@@ -379,7 +380,7 @@ impl Bed {
     /// Looks for what was left, then goes.
     pub async fn close(self) {
         assert!(self.pods().await.is_empty(), "pods are left");
-        let (root, state) = (&self.config.root, &self.config.state);
+        let (root, state) = (self.config.root.clone(), &self.config.state);
         for dir in [
             root.join("containers"),
             state.join("sandboxes"),
@@ -394,8 +395,11 @@ impl Bed {
             .collect::<Vec<_>>();
         assert!(kubepods.is_empty(), "cgroups are left: {kubepods:?}");
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-        let dir = self.dir.display().to_string();
-        assert!(!mounts.contains(&dir), "mounts are left");
+        for dir in [&self.dir, &root] {
+            // A disk that the test has put there may be mounted on it.
+            let below = format!("{}/", dir.display());
+            assert!(!mounts.contains(&below), "mounts are left");
+        }
         self.runtime.shutdown().await;
         drop(self.runtime);
         for _ in 0..250 {
@@ -410,6 +414,7 @@ impl Bed {
         let left = cgroup_dirs(&self.config.cgroup_root);
         assert!(left.is_empty(), "processes are left in {left:?}");
         let _ = std::fs::remove_dir_all(self.dir);
+        let _ = std::fs::remove_dir_all(root);
     }
 }
 

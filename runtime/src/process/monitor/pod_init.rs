@@ -6,38 +6,38 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, SealFlags, XattrFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::super::kit;
 use super::super::stage::program;
 use super::super::step::{At, Failure, Step};
+use super::super::wire::Spawn;
 use crate::sys::{self, Child, Forked};
 
 /// kubernetes pause images run as 65535:65535 (build/pause/linux/Dockerfile).
 const USER: u32 = 65535;
 
-/// Starts it, in `userns` where the pod has one. `label` is the SELinux context of its root,
-/// which containers see in its mountinfo; empty = none.
-pub fn start(userns: Option<&OwnedFd>, label: &str) -> Result<Child, Failure> {
-    let program = sealed(&program::pod_init()).at(Step::PodInit)?;
+/// Starts it, in `userns` where the pod has one.
+pub fn start(userns: Option<&OwnedFd>, spec: &Spawn) -> Result<Child, Failure> {
+    let program = sealed(&program::pod_init(), &spec.mount_label).at(Step::PodInit)?;
     let Some(userns) = userns else {
         return match sys::fork(libc::CLONE_NEWPID).at(Step::PodInit)? {
-            Forked::Child => become_init(&program, label),
+            Forked::Child => become_init(&program, spec),
             Forked::Parent(child) => Ok(child),
         };
     };
-    in_user_namespace(&program, userns, label)
+    in_user_namespace(&program, userns, spec)
 }
 
 /// The PID namespace must belong to the user namespace, so a child enters that
 /// first and makes its sibling, whose parent is us.
-fn in_user_namespace(program: &OwnedFd, userns: &OwnedFd, label: &str) -> Result<Child, Failure> {
+fn in_user_namespace(program: &OwnedFd, userns: &OwnedFd, spec: &Spawn) -> Result<Child, Failure> {
     let (ours, theirs) = super::super::seqpacket_pair().at(Step::PodInit)?;
     let between = match sys::fork(0).at(Step::PodInit)? {
         Forked::Child => {
-            let code = i32::from(make_sibling(program, userns, label, &theirs).is_err());
+            let code = i32::from(make_sibling(program, userns, spec, &theirs).is_err());
             sys::exit_now(code)
         }
         Forked::Parent(child) => child,
@@ -59,14 +59,14 @@ fn in_user_namespace(program: &OwnedFd, userns: &OwnedFd, label: &str) -> Result
 fn make_sibling(
     program: &OwnedFd,
     userns: &OwnedFd,
-    label: &str,
+    spec: &Spawn,
     answer: &OwnedFd,
 ) -> rustix::io::Result<()> {
     sys::join_namespaces(userns, libc::CLONE_NEWUSER)?;
     rustix::thread::set_thread_res_gid(Some(ROOT_GID), Some(ROOT_GID), Some(ROOT_GID))?;
     rustix::thread::set_thread_res_uid(Some(ROOT_UID), Some(ROOT_UID), Some(ROOT_UID))?;
     match sys::fork(libc::CLONE_NEWPID | libc::CLONE_PARENT)? {
-        Forked::Child => become_init(program, label),
+        Forked::Child => become_init(program, spec),
         Forked::Parent(child) => {
             sys::send(answer, &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()])
         }
@@ -76,10 +76,15 @@ fn make_sibling(
 const ROOT_UID: rustix::fs::Uid = rustix::fs::Uid::ROOT;
 const ROOT_GID: rustix::fs::Gid = rustix::fs::Gid::ROOT;
 
-fn sealed(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {
+/// `label` is its SELinux context, if any: a policy names what a container may begin with.
+fn sealed(bytes: &[u8], label: &str) -> rustix::io::Result<OwnedFd> {
     let file =
         rustix::fs::memfd_create(c"pod-init", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     rustix::io::write(&file, bytes)?;
+    if !label.is_empty() {
+        let (name, flags) = (c"security.selinux", XattrFlags::empty());
+        rustix::fs::fsetxattr(&file, name, label.as_bytes(), flags)?;
+    }
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o555))?;
     rustix::fs::fcntl_add_seals(
         &file,
@@ -88,12 +93,17 @@ fn sealed(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {
     Ok(file)
 }
 
-fn become_init(program: &OwnedFd, label: &str) -> ! {
-    let _ = drop_everything(program, label);
+fn become_init(program: &OwnedFd, spec: &Spawn) -> ! {
+    let _ = drop_everything(program, spec);
     sys::exit_now(1)
 }
 
-fn drop_everything(program: &OwnedFd, label: &str) -> rustix::io::Result<()> {
+fn drop_everything(program: &OwnedFd, spec: &Spawn) -> rustix::io::Result<()> {
+    let label = spec.mount_label.as_str();
+    // While there is a /proc.
+    if !spec.process_label.is_empty() {
+        kit::selinux_exec(&spec.process_label)?;
+    }
     kit::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP)?;
     let mut options = vec![("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")];
     if !label.is_empty() {

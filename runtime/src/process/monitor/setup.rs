@@ -46,7 +46,7 @@ pub fn namespaces(spec: &Spawn) -> std::result::Result<Namespaces, Failure> {
     }
     let netns = open_ns("/proc/self/ns/net").on(Step::UnshareNamespaces, "net")?;
     let init = match spec.pid {
-        true => Some(pod_init::start(userns.as_ref(), &spec.mount_label)?),
+        true => Some(pod_init::start(userns.as_ref(), spec)?),
         false => None,
     };
     Ok(Namespaces {

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::super::kit;
 use super::super::plan::{Capabilities, Process};
 use super::super::step::{At, Failure, Step};
 use super::path;
@@ -31,8 +32,7 @@ pub fn oom_score_adj(process: &Process) -> Answer {
 /// Labels of security modules, for the next execve; they are kept over a fork.
 pub fn labels(process: &Process) -> Answer {
     if !process.selinux.is_empty() {
-        std::fs::write("/proc/thread-self/attr/exec", &process.selinux)
-            .on(Step::Label, &process.selinux)?;
+        kit::selinux_exec(&process.selinux).on(Step::Label, &process.selinux)?;
         // Also of the session keyring, which is made next.
         let _ = std::fs::write("/proc/thread-self/attr/keycreate", &process.selinux);
     }
