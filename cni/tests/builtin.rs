@@ -18,6 +18,7 @@ fn open(dir: &TempDir, cidrs: &[&str]) -> Arc<Network> {
         conf_dir: dir.0.join("net.d"),
         bin_dirs: vec![],
         state_dir: dir.0.join("state"),
+        run_dir: dir.0.join("run"),
         executable: None,
         builtin: Builtin::default(),
     });
@@ -100,7 +101,7 @@ fn pods_reach_each_other_and_the_host_and_leave_nothing() {
         network.del(&pb, None, None).await.unwrap();
         let links = sh("ip -o link");
         assert!(!links.contains(": lt"), "{links}");
-        let left = std::fs::read_dir(dir.0.join("state/results"))
+        let left = std::fs::read_dir(dir.0.join("run/results"))
             .unwrap()
             .count();
         assert_eq!(left, 0);
@@ -254,6 +255,7 @@ fn outside_sees_the_host_but_the_cluster_sees_the_pod() {
             conf_dir: dir.0.join("net.d"),
             bin_dirs: vec![],
             state_dir: dir.0.join("state"),
+            run_dir: dir.0.join("run"),
             executable: None,
             builtin: Builtin {
                 no_masquerade: vec!["10.88.0.0/15".parse().unwrap()],
@@ -296,7 +298,7 @@ fn gc_keeps_the_living_and_gives_the_rest_back() {
         assert_eq!(sh("ip -o link show master lighter0").lines().count(), 1);
         network.check(&live, &a).await.unwrap();
         assert!(network.check(&dead, &b).await.is_err());
-        let reserved = std::fs::read_dir(dir.0.join("state/ipam")).unwrap();
+        let reserved = std::fs::read_dir(dir.0.join("run/ipam")).unwrap();
         let ips = reserved.filter(|e| {
             e.as_ref()
                 .unwrap()

@@ -24,6 +24,7 @@ fn open(dir: &TempDir, bin: Vec<PathBuf>) -> Arc<Network> {
         conf_dir: dir.0.join("net.d"),
         bin_dirs: bin,
         state_dir: dir.0.join("state"),
+        run_dir: dir.0.join("run"),
         executable: None,
         builtin: Builtin::default(),
     })

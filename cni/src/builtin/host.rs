@@ -1,6 +1,6 @@
 //! The host's side, which all pods share.
 
-use super::{BuiltinError, filter, sysctl};
+use super::{BuiltinError, blocking, filter, sysctl};
 use crate::defaults::MTU;
 use crate::ipam::Range;
 use crate::netlink::{Address, NetlinkError, Rtnl};
@@ -22,43 +22,52 @@ pub struct Host {
 
 /// Makes the bridge with its gateway addresses, the kernel's settings and the
 /// packet filter's table; what is there already stays.
-pub async fn set_up(rtnl: &Rtnl, config: &Builtin, ranges: &[Range]) -> Result<Host, BuiltinError> {
+pub async fn set_up(config: &Builtin, ranges: &[Range]) -> Result<Host, BuiltinError> {
+    let host = {
+        let (config, ranges) = (config.clone(), ranges.to_vec());
+        blocking(move || lay_bridge(&config, ranges)).await?
+    };
+    let cidrs: Vec<_> = ranges.iter().map(Range::subnet).collect();
+    filter::lay(config, &cidrs).await?;
+    Ok(host)
+}
+
+fn lay_bridge(config: &Builtin, ranges: Vec<Range>) -> Result<Host, BuiltinError> {
+    let rtnl = &Rtnl::here()?;
     let name = &config.bridge;
-    let mtu = mtu(rtnl, config.mtu).await?;
+    let mtu = mtu(rtnl, config.mtu)?;
     let mac = ranges.first().map_or([0; 6], |r| mac_of(r.gateway()));
-    rtnl.add_bridge(name, mac, mtu).await?;
-    let bridge = rtnl.link(name).await?.ok_or_else(|| gone(name))?;
+    rtnl.add_bridge(name, mac, mtu)?;
+    let bridge = rtnl.link(name)?.ok_or_else(|| gone(name))?;
     let ipv6 = ranges.iter().any(|r| r.subnet().is_ipv6());
     sysctl::apply(&sysctl::wanted(name, ipv6))?;
     if !bridge.up {
-        rtnl.set_up(bridge.index).await?;
+        rtnl.set_up(bridge.index)?;
     }
-    for range in ranges {
+    for range in &ranges {
         let address = Address {
             ip: range.gateway(),
             prefix: range.subnet().prefix(),
             prefix_route: true,
         };
-        rtnl.add_address(bridge.index, address).await?;
+        rtnl.add_address(bridge.index, address)?;
     }
-    let cidrs: Vec<_> = ranges.iter().map(Range::subnet).collect();
-    filter::lay(config, &cidrs).await?;
     Ok(Host {
         bridge: bridge.index,
         bridge_name: name.clone(),
         mtu,
-        ranges: ranges.to_vec(),
+        ranges,
     })
 }
 
-async fn mtu(rtnl: &Rtnl, configured: u32) -> Result<u32, BuiltinError> {
+fn mtu(rtnl: &Rtnl, configured: u32) -> Result<u32, BuiltinError> {
     if configured != 0 {
         return Ok(configured);
     }
-    let Some(index) = rtnl.default_interface().await? else {
+    let Some(index) = rtnl.default_interface()? else {
         return Ok(MTU);
     };
-    Ok(rtnl.mtu_of(index).await?.unwrap_or(MTU))
+    Ok(rtnl.mtu_of(index)?.unwrap_or(MTU))
 }
 
 fn gone(name: &str) -> NetlinkError {

@@ -28,6 +28,7 @@ use crate::netlink::Rtnl;
 use crate::network::Builtin;
 use crate::{Attachment, Cidr, Netns, PodNetwork};
 use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::RwLock;
 
@@ -87,32 +88,45 @@ impl BridgeNetwork {
     }
 
     async fn wire(&self, pod: &PodNetwork, netns: &dyn Netns) -> Result<Attachment, BuiltinError> {
-        let ranges = self.ranges();
-        let rtnl = Rtnl::here()?;
-        let host = self.ready_host(&rtnl, &ranges).await?;
-        let leases = self.lease(ranges, &pod.sandbox_id).await?;
-        let wiring = pod::Wiring {
-            host: &host,
-            name: host_interface(&pod.sandbox_id),
-            leases: &leases,
-            ingress: pod.ingress_rate,
-            egress: pod.egress_rate,
+        let attachment = match self.attach(pod, netns).await {
+            Err(_) if self.lost_bridge().await? => self.attach(pod, netns).await?,
+            attached => attached?,
         };
-        let made = wiring.make(&rtnl, netns).await?;
-        let ips: Vec<IpAddr> = leases.iter().map(|(ip, _)| *ip).collect();
-        filter::map_ports(&self.config.bridge, &pod.ports, &ips).await?;
-        let result = result::json(&wiring, &made, netns.path());
-        Ok(Attachment { ips, result })
+        filter::map_ports(&self.config.bridge, &pod.ports, &attachment.ips).await?;
+        Ok(attachment)
+    }
+
+    async fn attach(
+        &self,
+        pod: &PodNetwork,
+        netns: &dyn Netns,
+    ) -> Result<Attachment, BuiltinError> {
+        let ranges = self.ranges();
+        let (host, inside) = tokio::join!(self.ready_host(&ranges), pod::open(netns));
+        let netns_fd = netns.fd().try_clone_to_owned();
+        let asked = Asked {
+            pod: pod.clone(),
+            host: host?,
+            store: self.store.clone(),
+            netns: netns_fd.map_err(BuiltinError::Netns)?,
+            path: netns.path(),
+        };
+        let inside = inside?;
+        blocking(move || asked.make(&inside)).await
     }
 
     /// Unwires a pod whose addresses these were; does all it can, then tells
     /// the first error.
     pub async fn del(&self, pod: &PodNetwork, ips: &[IpAddr]) -> Result<(), BuiltinError> {
         let ports = filter::unmap_ports(&self.config.bridge, &pod.ports, ips).await;
-        let link = pod::remove(&pod.sandbox_id).await;
-        // Last: while the address answers it must not be given to another.
-        let address = self.release(&pod.sandbox_id).await;
-        ports.and(link).and(address)
+        let (store, owner, ips) = (self.store.clone(), pod.sandbox_id.clone(), ips.to_vec());
+        let rest = blocking(move || {
+            let link = pod::remove(&owner);
+            // Last: while the address answers it must not be given to another.
+            let address = store.give_back(&owner, &ips);
+            link.and(address.map_err(BuiltinError::from))
+        });
+        ports.and(rest.await)
     }
 
     /// Compares what is there with what was given.
@@ -128,10 +142,10 @@ impl BridgeNetwork {
     pub async fn gc(&self, pods: &[(PodNetwork, Vec<IpAddr>)]) -> Result<(), BuiltinError> {
         let ids: Vec<&str> = pods.iter().map(|(p, _)| p.sandbox_id.as_str()).collect();
         let rtnl = Rtnl::here()?;
-        if let Some(bridge) = rtnl.link(&self.config.bridge).await? {
-            let ports = rtnl.ports_of(bridge.index).await?;
+        if let Some(bridge) = rtnl.link(&self.config.bridge)? {
+            let ports = rtnl.ports_of(bridge.index)?;
             for stale in pod::stale(&ports, &ids) {
-                rtnl.del_link(stale).await?;
+                rtnl.del_link(stale)?;
             }
             let elements = pods
                 .iter()
@@ -152,37 +166,67 @@ impl BridgeNetwork {
         self.ranges().iter().map(Range::subnet).collect()
     }
 
-    /// Host side as the ranges want it; made once, and again if the bridge
-    /// has gone in between.
-    async fn ready_host(&self, rtnl: &Rtnl, ranges: &[Range]) -> Result<host::Host, BuiltinError> {
+    /// Host side as the ranges want it, made once.
+    async fn ready_host(&self, ranges: &[Range]) -> Result<host::Host, BuiltinError> {
         let mut ready = self.host.lock().await;
-        if let Some(host) = ready.as_ref()
-            && host.ranges == ranges
-            && rtnl.link(&self.config.bridge).await?.map(|l| l.index) == Some(host.bridge)
-        {
+        if let Some(host) = ready.as_ref().filter(|host| host.ranges == ranges) {
             return Ok(host.clone());
         }
-        let host = host::set_up(rtnl, &self.config, ranges).await?;
+        let host = host::set_up(&self.config, ranges).await?;
         *ready = Some(host.clone());
         Ok(host)
     }
 
-    async fn lease(&self, ranges: Vec<Range>, owner: &str) -> Result<Leases, BuiltinError> {
-        let (store, owner) = (self.store.clone(), owner.to_owned());
-        blocking(move || {
-            let lease = |(slot, range): (usize, Range)| {
-                let interface = crate::defaults::POD_INTERFACE;
-                let ip = store.reserve(&range, slot, &owner, interface)?;
-                Ok((ip, range))
-            };
-            ranges.into_iter().enumerate().map(lease).collect()
-        })
-        .await
+    /// Whether somebody has removed the bridge; the next pod finds it made again.
+    async fn lost_bridge(&self) -> Result<bool, BuiltinError> {
+        let mut ready = self.host.lock().await;
+        let Some(made) = ready.as_ref().map(|host| host.bridge) else {
+            return Ok(false);
+        };
+        let name = self.config.bridge.clone();
+        let there = blocking(move || Ok(Rtnl::here()?.link(&name)?)).await?;
+        let lost = there.map(|link| link.index) != Some(made);
+        if lost {
+            *ready = None;
+        }
+        Ok(lost)
+    }
+}
+
+/// A pod that is to be wired, with all it takes.
+struct Asked {
+    pod: PodNetwork,
+    host: host::Host,
+    store: Store,
+    netns: OwnedFd,
+    path: Option<PathBuf>,
+}
+
+impl Asked {
+    fn make(&self, inside: &Rtnl) -> Result<Attachment, BuiltinError> {
+        let leases = self.lease()?;
+        let wiring = pod::Wiring {
+            host: &self.host,
+            name: host_interface(&self.pod.sandbox_id),
+            leases: &leases,
+            ingress: self.pod.ingress_rate,
+            egress: self.pod.egress_rate,
+        };
+        let made = wiring.make(self.netns.as_fd(), inside)?;
+        let result = result::json(&wiring, &made, self.path.clone());
+        let ips = leases.iter().map(|(ip, _)| *ip).collect();
+        Ok(Attachment { ips, result })
     }
 
-    async fn release(&self, owner: &str) -> Result<(), BuiltinError> {
-        let (store, owner) = (self.store.clone(), owner.to_owned());
-        blocking(move || Ok(store.release(&owner)?)).await
+    fn lease(&self) -> Result<Leases, BuiltinError> {
+        let lease = |(slot, range): (usize, &Range)| {
+            let interface = crate::defaults::POD_INTERFACE;
+            let ip = self
+                .store
+                .reserve_first(range, slot, &self.pod.sandbox_id, interface)?;
+            Ok((ip, range.clone()))
+        };
+        self.host.ranges.iter().enumerate().map(lease).collect()
     }
 }
 

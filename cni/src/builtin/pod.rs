@@ -6,6 +6,7 @@ use crate::Netns;
 use crate::defaults::{LOOPBACK_INDEX, POD_INTERFACE};
 use crate::netlink::{Address, NetlinkError, Route, Rtnl, VethPair};
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 
 /// Prefix of our interfaces' names on the host.
 const PREFIX: &str = "lt";
@@ -53,34 +54,31 @@ pub fn stale<'a>(ports: &'a [String], sandboxes: &[&str]) -> Vec<&'a str> {
 }
 
 impl Wiring<'_> {
-    /// Makes the pair and brings the pod's end up with addresses and routes.
-    pub async fn make(&self, rtnl: &Rtnl, netns: &dyn Netns) -> Result<Made, BuiltinError> {
+    /// Makes the pair and brings the pod's end up with addresses and routes;
+    /// `inside` is of the namespace `netns`.
+    pub fn make(&self, netns: BorrowedFd<'_>, inside: &Rtnl) -> Result<Made, BuiltinError> {
+        let rtnl = Rtnl::here()?;
         let mac = self.leases.first().map_or([0; 6], |(ip, _)| mac_of(*ip));
-        let (pair, inside) = tokio::join!(self.pair(rtnl, netns, mac), open(netns));
-        pair?;
-        let inside = inside?;
-        let (host_mac, pod) = tokio::join!(self.host_end(rtnl), self.pod_end(&inside));
-        pod?;
-        Ok(Made {
-            mac,
-            host_mac: host_mac?,
-        })
+        self.pair(&rtnl, netns, mac)?;
+        let host_mac = self.host_end(&rtnl)?;
+        self.pod_end(inside)?;
+        Ok(Made { mac, host_mac })
     }
 
-    async fn pair(&self, rtnl: &Rtnl, netns: &dyn Netns, mac: [u8; 6]) -> Result<(), NetlinkError> {
+    fn pair(&self, rtnl: &Rtnl, netns: BorrowedFd<'_>, mac: [u8; 6]) -> Result<(), NetlinkError> {
         let pair = VethPair {
             host: &self.name,
             pod: POD_INTERFACE,
-            netns: netns.fd(),
+            netns,
             mac,
             mtu: self.host.mtu,
             bridge: Some(self.host.bridge),
         };
-        match rtnl.add_veth(&pair).await {
+        match rtnl.add_veth(&pair) {
             // Left by an attempt that was cut short.
             Err(e) if e.errno() == Some(libc::EEXIST) => {
-                rtnl.del_link(&self.name).await?;
-                rtnl.add_veth(&pair).await
+                rtnl.del_link(&self.name)?;
+                rtnl.add_veth(&pair)
             }
             done => done,
         }
@@ -88,29 +86,27 @@ impl Wiring<'_> {
 
     /// Hairpin: with br_netfilter a pod's way to itself through a Service
     /// turns around within the bridge.
-    async fn host_end(&self, rtnl: &Rtnl) -> Result<Vec<u8>, BuiltinError> {
-        let Some(link) = rtnl.link(&self.name).await? else {
+    fn host_end(&self, rtnl: &Rtnl) -> Result<Vec<u8>, BuiltinError> {
+        let Some(link) = rtnl.link(&self.name)? else {
             return Ok(Vec::new());
         };
-        rtnl.set_hairpin(link.index).await?;
+        rtnl.set_hairpin(link.index)?;
         if let Some(rate) = self.ingress {
-            rtnl.set_rate(link.index, rate).await?;
+            rtnl.set_rate(link.index, rate)?;
         }
         Ok(link.mac)
     }
 
-    async fn pod_end(&self, inside: &Rtnl) -> Result<(), BuiltinError> {
-        let (loopback, link) =
-            tokio::join!(inside.set_up(LOOPBACK_INDEX), inside.link(POD_INTERFACE));
-        loopback?;
+    fn pod_end(&self, inside: &Rtnl) -> Result<(), BuiltinError> {
+        inside.set_up(LOOPBACK_INDEX)?;
         let no_link = BuiltinError::NoInterface {
             name: POD_INTERFACE,
         };
-        let index = link?.ok_or(no_link)?.index;
-        inside.set_up(index).await?;
+        let index = inside.link(POD_INTERFACE)?.ok_or(no_link)?.index;
+        inside.set_up(index)?;
         // At the pod's own end, where packets can wait: who has NET_ADMIN there can lift it.
         if let Some(rate) = self.egress {
-            inside.set_rate(index, rate).await?;
+            inside.set_rate(index, rate)?;
         }
         for (ip, range) in self.leases {
             let address = Address {
@@ -118,14 +114,14 @@ impl Wiring<'_> {
                 prefix: range.subnet().prefix(),
                 prefix_route: false,
             };
-            inside.add_address(index, address).await?;
+            inside.add_address(index, address)?;
             let gateway = range.gateway();
             let routes = [
                 Route::on_link(gateway, index),
                 Route::default_via(gateway, index),
             ];
             for route in routes.into_iter().flatten() {
-                inside.add_route(route).await?;
+                inside.add_route(route)?;
             }
         }
         Ok(())
@@ -134,12 +130,12 @@ impl Wiring<'_> {
 
 /// Brings the loopback of a namespace up.
 pub async fn loopback_up(netns: &dyn Netns) -> Result<(), BuiltinError> {
-    Ok(open(netns).await?.set_up(LOOPBACK_INDEX).await?)
+    Ok(open(netns).await?.set_up(LOOPBACK_INDEX)?)
 }
 
 /// Removes the pair; none is fine (the namespace's end takes it along).
-pub async fn remove(sandbox_id: &str) -> Result<(), BuiltinError> {
-    Ok(Rtnl::here()?.del_link(&host_interface(sandbox_id)).await?)
+pub fn remove(sandbox_id: &str) -> Result<(), BuiltinError> {
+    Ok(Rtnl::here()?.del_link(&host_interface(sandbox_id))?)
 }
 
 /// Whether the pod's interface is there with these addresses.
@@ -148,15 +144,16 @@ pub async fn check(netns: &dyn Netns, ips: &[IpAddr]) -> Result<(), BuiltinError
     let no_link = BuiltinError::NoInterface {
         name: POD_INTERFACE,
     };
-    let link = inside.link(POD_INTERFACE).await?.ok_or(no_link)?;
-    let there = inside.addresses(link.index).await?;
+    let link = inside.link(POD_INTERFACE)?.ok_or(no_link)?;
+    let there = inside.addresses(link.index)?;
     match ips.iter().find(|ip| !there.contains(ip)) {
         Some(ip) => Err(BuiltinError::NoAddress { ip: *ip }),
         None => Ok(()),
     }
 }
 
-async fn open(netns: &dyn Netns) -> Result<Rtnl, BuiltinError> {
+/// A connection to the links and routes of the pod.
+pub async fn open(netns: &dyn Netns) -> Result<Rtnl, BuiltinError> {
     let protocol = netlink_sys::protocols::NETLINK_ROUTE as i32;
     let socket = netns.netlink_socket(protocol).await;
     Ok(Rtnl::over(socket.map_err(BuiltinError::Netns)?)?)

@@ -72,9 +72,32 @@ impl Store {
         let mine = |r: &&Reservation| {
             r.1 == owner && (r.2 == interface || r.2.is_empty()) && range.offers(r.0)
         };
-        if let Some((ip, ..)) = reserved.iter().find(mine) {
-            return Ok(*ip);
+        match reserved.iter().find(mine) {
+            Some((ip, ..)) => Ok(*ip),
+            None => self.next_free(range, slot, owner, interface),
         }
+    }
+
+    /// As [`reserve`](Self::reserve), for an owner that has none in the range: whom
+    /// all the others belong to is not read.
+    pub fn reserve_first(
+        &self,
+        range: &Range,
+        slot: usize,
+        owner: &str,
+        interface: &str,
+    ) -> Result<IpAddr, StoreError> {
+        let _lock = self.lock()?;
+        self.next_free(range, slot, owner, interface)
+    }
+
+    fn next_free(
+        &self,
+        range: &Range,
+        slot: usize,
+        owner: &str,
+        interface: &str,
+    ) -> Result<IpAddr, StoreError> {
         let last = fs::read_to_string(self.dir.join(format!("{LAST}{slot}")));
         let last = last.ok().and_then(|text| text.trim().parse().ok());
         for ip in range.after(last) {
@@ -85,9 +108,26 @@ impl Store {
         }
         Err(StoreError::Exhausted {
             subnet: range.subnet().to_string(),
-            taken: reserved.len(),
+            taken: self.reservations()?.len(),
             dir: self.dir.clone(),
         })
+    }
+
+    /// Gives back these addresses, as far as they are the owner's; all that it has,
+    /// if none is named.
+    pub fn give_back(&self, owner: &str, ips: &[IpAddr]) -> Result<(), StoreError> {
+        if ips.is_empty() {
+            return self.release(owner);
+        }
+        let _lock = self.lock()?;
+        for ip in ips {
+            let name = ip.to_string();
+            let text = fs::read_to_string(self.dir.join(&name)).unwrap_or_default();
+            if text.lines().next().is_some_and(|line| line.trim() == owner) {
+                self.remove(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives back all of the owner's addresses; none is fine.
@@ -234,6 +274,19 @@ mod tests {
         fs::write(dir.path().join("10.0.0.2"), "").unwrap();
         let ip = store.reserve(&range(), 0, "a", "eth0").unwrap();
         assert_eq!(ip.to_string(), "10.0.0.2");
+    }
+
+    #[test]
+    fn store_takes_named_addresses_back_from_their_owner_alone() {
+        let dir = TempDir::new();
+        let store = Store::open(dir.path().to_owned()).unwrap();
+        let a = store.reserve_first(&range(), 0, "a", "eth0").unwrap();
+        let b = store.reserve_first(&range(), 0, "b", "eth0").unwrap();
+        store.give_back("a", &[a, b]).unwrap();
+        let left = store.reservations().unwrap();
+        assert_eq!(left, [(b, "b".to_owned(), "eth0".to_owned())]);
+        store.give_back("b", &[]).unwrap();
+        assert!(store.reservations().unwrap().is_empty());
     }
 
     #[test]

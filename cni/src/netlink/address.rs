@@ -1,7 +1,9 @@
-use super::{NetlinkError, Rtnl, exists_is_fine, io_error};
-use futures::TryStreamExt;
+use super::{CREATE, NetlinkError, Rtnl, exists_is_fine};
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use std::net::IpAddr;
+use rtnetlink::AddressMessageBuilder;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address to be put on an interface.
 #[derive(Debug, Clone, Copy)]
@@ -17,23 +19,40 @@ pub struct Address {
 impl Rtnl {
     /// Adds an address, without duplicate address detection (which would hold
     /// an IPv6 address back for a second or more). One that is there is fine.
-    pub async fn add_address(&self, index: u32, address: Address) -> Result<(), NetlinkError> {
-        let mut request = self.handle.address().add(index, address.ip, address.prefix);
-        let flags = flags(address);
-        let message = request.message_mut();
-        message.attributes.push(AddressAttribute::Flags(flags));
-        exists_is_fine(request.execute().await)
+    pub fn add_address(&self, index: u32, address: Address) -> Result<(), NetlinkError> {
+        let request = RouteNetlinkMessage::NewAddress(message(index, address));
+        exists_is_fine(self.order(request, CREATE))
             .map_err(|e| NetlinkError::new("add address", address.ip.to_string(), e))
     }
 
     /// Addresses of an interface.
-    pub async fn addresses(&self, index: u32) -> Result<Vec<IpAddr>, NetlinkError> {
-        let request = self.handle.address().get().set_link_index_filter(index);
-        let messages: Vec<_> = request.execute().try_collect().await.map_err(|e| {
-            NetlinkError::new("list addresses of link", index.to_string(), io_error(e))
-        })?;
-        Ok(messages.iter().filter_map(local_address).collect())
+    pub fn addresses(&self, index: u32) -> Result<Vec<IpAddr>, NetlinkError> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let told = self.socket.ask(request, NLM_F_DUMP);
+        let told =
+            told.map_err(|e| NetlinkError::new("list addresses of link", index.to_string(), e))?;
+        let of_link = |message| match message {
+            RouteNetlinkMessage::NewAddress(m) if m.header.index == index => local_address(&m),
+            _ => None,
+        };
+        Ok(told.into_iter().filter_map(of_link).collect())
     }
+}
+
+fn message(index: u32, address: Address) -> AddressMessage {
+    let mut message = match address.ip {
+        IpAddr::V4(ip) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(index)
+            .address(ip, address.prefix)
+            .build(),
+        IpAddr::V6(ip) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(index)
+            .address(ip, address.prefix)
+            .build(),
+    };
+    let flags = AddressAttribute::Flags(flags(address));
+    message.attributes.push(flags);
+    message
 }
 
 fn flags(address: Address) -> AddressFlags {

@@ -1,13 +1,15 @@
-use super::{NetlinkError, Rtnl, accept, exists_is_fine, io_error};
-use futures::TryStreamExt;
+use super::{CREATE, NetlinkError, Rtnl, accept, exists_is_fine};
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// How often to look whether an interface has gone.
-const RECHECK: Duration = Duration::from_millis(1);
+/// How soon to look whether an interface has gone, and then how often.
+const RECHECK: Duration = Duration::from_micros(100);
 
 /// What is known of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,45 +44,49 @@ pub struct VethPair<'a> {
 
 impl Rtnl {
     /// The interface of this name, if there is one.
-    pub async fn link(&self, name: &str) -> Result<Option<LinkInfo>, NetlinkError> {
-        let request = self.handle.link().get().match_name(name);
-        let found = request.execute().try_next().await.map_err(io_error);
-        match found {
-            Ok(message) => Ok(message.map(|m| link_info(&m))),
+    pub fn link(&self, name: &str) -> Result<Option<LinkInfo>, NetlinkError> {
+        let mut request = LinkMessage::default();
+        let by_name = LinkAttribute::IfName(name.to_owned());
+        request.attributes.push(by_name);
+        self.look_up(request, name)
+    }
+
+    fn look_up(&self, request: LinkMessage, on: &str) -> Result<Option<LinkInfo>, NetlinkError> {
+        match self.socket.ask(Message::GetLink(request), 0) {
+            Ok(told) => Ok(links(told).next().map(|m| link_info(&m))),
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            Err(e) => Err(NetlinkError::new("look up link", name, e)),
+            Err(e) => Err(NetlinkError::new("look up link", on, e)),
         }
     }
 
     /// Makes a bridge, down at first; one of that name is left as it is.
-    pub async fn add_bridge(&self, name: &str, mac: [u8; 6], mtu: u32) -> Result<(), NetlinkError> {
+    pub fn add_bridge(&self, name: &str, mac: [u8; 6], mtu: u32) -> Result<(), NetlinkError> {
         let message = LinkMessageBuilder::<LinkBridge>::new(name)
             .address(mac.to_vec())
             .mtu(mtu)
             .build();
-        let done = self.handle.link().add(message).execute().await;
+        let done = self.order(Message::NewLink(message), CREATE);
         exists_is_fine(done).map_err(|e| NetlinkError::new("create bridge", name, e))
     }
 
     /// Makes the pair; the host's end is up, the pod's is not.
-    pub async fn add_veth(&self, pair: &VethPair<'_>) -> Result<(), NetlinkError> {
-        let message = veth_message(pair);
-        let done = self.handle.link().add(message).execute().await;
-        done.map_err(|e| NetlinkError::new("create veth", pair.host, io_error(e)))
+    pub fn add_veth(&self, pair: &VethPair<'_>) -> Result<(), NetlinkError> {
+        let done = self.order(Message::NewLink(veth_message(pair)), CREATE);
+        done.map_err(|e| NetlinkError::new("create veth", pair.host, e))
     }
 
     /// Lets the bridge send frames back through the port they came from.
-    pub async fn set_hairpin(&self, index: u32) -> Result<(), NetlinkError> {
+    pub fn set_hairpin(&self, index: u32) -> Result<(), NetlinkError> {
         let message = LinkBridgePort::new(index).hairpin(true).build();
-        let done = self.handle.link().set_port(message).execute().await;
-        done.map_err(|e| NetlinkError::new("set hairpin on link", index.to_string(), io_error(e)))
+        let done = self.order(Message::NewLink(message), 0);
+        done.map_err(|e| NetlinkError::new("set hairpin on link", index.to_string(), e))
     }
 
     /// Sets an interface up.
-    pub async fn set_up(&self, index: u32) -> Result<(), NetlinkError> {
+    pub fn set_up(&self, index: u32) -> Result<(), NetlinkError> {
         let message = LinkUnspec::new_with_index(index).up().build();
-        let done = self.handle.link().set(message).execute().await;
-        done.map_err(|e| NetlinkError::new("set up link", index.to_string(), io_error(e)))
+        let done = self.order(Message::SetLink(message), 0);
+        done.map_err(|e| NetlinkError::new("set up link", index.to_string(), e))
     }
 
     /// Removes an interface (and a veth's other end); none is fine. Returns
@@ -88,60 +94,68 @@ impl Rtnl {
     ///
     /// The kernel does not let the caller go before every processor has
     /// passed a quiescent state, some 30 ms after the interface has gone; a
-    /// thread of its own waits for that, not one of the executor's.
-    pub async fn del_link(&self, name: &str) -> Result<(), NetlinkError> {
-        let Some(link) = self.link(name).await? else {
+    /// thread of its own waits for that.
+    pub fn del_link(&self, name: &str) -> Result<(), NetlinkError> {
+        let Some(link) = self.link(name)? else {
             return Ok(());
         };
+        let failed = |e| NetlinkError::new("delete link", name, e);
         if !self.here {
-            let done = self.handle.link().del(link.index).execute().await;
-            let done = accept(done, libc::ENODEV);
-            return done.map_err(|e| NetlinkError::new("delete link", name, e));
+            return self.delete(link.index).map_err(failed);
         }
-        let mut deleted = tokio::task::spawn_blocking(move || delete_apart(link.index));
+        let (sender, deleted) = channel();
+        let apart = move || {
+            let gone = Rtnl::here().map_err(|e| e.source);
+            let _ = sender.send(gone.and_then(|rtnl| rtnl.delete(link.index)));
+        };
+        std::thread::Builder::new()
+            .name("link-end".to_owned())
+            .spawn(apart)
+            .map_err(failed)?;
         loop {
-            match tokio::time::timeout(RECHECK, &mut deleted).await {
-                Ok(Ok(done)) => return done.map_err(|e| NetlinkError::new("delete link", name, e)),
-                // The executor ends.
-                Ok(Err(_)) => return Ok(()),
-                Err(_) if self.link(name).await?.is_none() => return Ok(()),
-                Err(_) => {}
+            match deleted.recv_timeout(RECHECK) {
+                Ok(done) => return done.map_err(failed),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(failed(io::ErrorKind::BrokenPipe.into()));
+                }
+                // The kernel answers this when it has let go of its lock.
+                Err(RecvTimeoutError::Timeout) if self.link(name)?.is_none() => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
 
+    fn delete(&self, index: u32) -> io::Result<()> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        accept(self.order(Message::DelLink(request), 0), libc::ENODEV)
+    }
+
     /// Names of a bridge's ports.
-    pub async fn ports_of(&self, bridge: u32) -> Result<Vec<String>, NetlinkError> {
-        let listed = self.handle.link().get().execute();
-        let messages: Vec<_> = listed
-            .try_collect()
-            .await
-            .map_err(|e| NetlinkError::new("list", "links", io_error(e)))?;
+    pub fn ports_of(&self, bridge: u32) -> Result<Vec<String>, NetlinkError> {
+        let told = self
+            .socket
+            .ask(Message::GetLink(LinkMessage::default()), NLM_F_DUMP);
+        let told = told.map_err(|e| NetlinkError::new("list", "links", e))?;
         let port = LinkAttribute::Controller(bridge);
-        let ports = messages.iter().filter(|m| m.attributes.contains(&port));
-        Ok(ports.filter_map(link_name).collect())
+        let ports = links(told).filter(|m| m.attributes.contains(&port));
+        Ok(ports.filter_map(|m| link_name(&m)).collect())
     }
 
     /// MTU of an interface by its index.
-    pub async fn mtu_of(&self, index: u32) -> Result<Option<u32>, NetlinkError> {
-        let request = self.handle.link().get().match_index(index);
-        let found = request.execute().try_next().await;
-        let found =
-            found.map_err(|e| NetlinkError::new("look up link", index.to_string(), io_error(e)))?;
-        Ok(found.map(|m| link_info(&m).mtu))
+    pub fn mtu_of(&self, index: u32) -> Result<Option<u32>, NetlinkError> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        Ok(self
+            .look_up(request, &index.to_string())?
+            .map(|link| link.mtu))
     }
 }
 
-/// Deletes by way of a connection that this thread alone drives.
-fn delete_apart(index: u32) -> io::Result<()> {
-    tokio::runtime::Handle::current().block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        let deleted = handle.link().del(index);
-        tokio::select! {
-            biased;
-            done = deleted.execute() => accept(done, libc::ENODEV),
-            () = connection => Err(io::ErrorKind::BrokenPipe.into()),
-        }
+fn links(told: Vec<Message>) -> impl Iterator<Item = LinkMessage> {
+    told.into_iter().filter_map(|message| match message {
+        Message::NewLink(link) => Some(link),
+        _ => None,
     })
 }
 

@@ -13,7 +13,8 @@ pub use address::Address;
 pub use link::{LinkInfo, VethPair};
 pub use route::Route;
 
-use rtnetlink::Handle;
+use netlink_packet_route::RouteNetlinkMessage;
+use socket::RouteSocket;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -44,53 +45,49 @@ impl NetlinkError {
     }
 }
 
-/// A connection to the rtnetlink of one namespace. Ends when dropped.
-#[derive(Debug, Clone)]
+/// The rtnetlink of one namespace. Its calls block for as long as the kernel's
+/// locks do: microseconds, or tens of milliseconds while other namespaces end.
+#[derive(Debug)]
 pub struct Rtnl {
-    handle: Handle,
+    socket: RouteSocket,
     /// Whether it is the agent's own namespace.
     here: bool,
 }
 
 impl Rtnl {
-    /// The namespace that the caller is in. Needs a tokio runtime.
+    /// The namespace that the caller is in.
     pub fn here() -> Result<Self, NetlinkError> {
-        let opened = rtnetlink::new_connection();
-        let (connection, handle, _) =
-            opened.map_err(|e| NetlinkError::new("open", "a netlink socket", e))?;
-        tokio::spawn(connection);
-        Ok(Self { handle, here: true })
+        let opened = RouteSocket::here();
+        let socket = opened.map_err(|e| NetlinkError::new("open", "a netlink socket", e))?;
+        Ok(Self { socket, here: true })
     }
 
-    /// The namespace that the NETLINK_ROUTE socket was opened in. Needs a
-    /// tokio runtime.
+    /// The namespace that the NETLINK_ROUTE socket was opened in.
     pub fn over(socket: OwnedFd) -> Result<Self, NetlinkError> {
-        let socket = socket::adopt(socket)
+        let socket = RouteSocket::adopt(socket)
             .map_err(|e| NetlinkError::new("use", "the pod's netlink socket", e))?;
-        let (connection, handle, _) = rtnetlink::from_socket(socket);
-        tokio::spawn(connection);
         Ok(Self {
-            handle,
+            socket,
             here: false,
         })
     }
-}
 
-/// The errno within what the crate reports.
-fn io_error(error: rtnetlink::Error) -> io::Error {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other.to_string()),
+    /// Has something done.
+    fn order(&self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.socket.ask(request, flags).map(drop)
     }
 }
 
+/// Makes what is not there.
+const CREATE: u16 = netlink_packet_core::NLM_F_CREATE | netlink_packet_core::NLM_F_EXCL;
+
 /// Takes "exists already" for success.
-fn exists_is_fine(result: Result<(), rtnetlink::Error>) -> io::Result<()> {
+fn exists_is_fine(result: io::Result<()>) -> io::Result<()> {
     accept(result, libc::EEXIST)
 }
 
-fn accept(result: Result<(), rtnetlink::Error>, fine: i32) -> io::Result<()> {
-    match result.map_err(io_error) {
+fn accept(result: io::Result<()>, fine: i32) -> io::Result<()> {
+    match result {
         Err(e) if e.raw_os_error() == Some(fine) => Ok(()),
         other => other,
     }

@@ -1,6 +1,7 @@
-use super::{NetlinkError, Rtnl, exists_is_fine, io_error};
+use super::{CREATE, NetlinkError, Rtnl, exists_is_fine};
 use crate::Cidr;
-use futures::TryStreamExt;
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::RouteMessageBuilder;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -44,22 +45,23 @@ impl Route {
 
 impl Rtnl {
     /// Adds a route; one that is there is fine.
-    pub async fn add_route(&self, route: Route) -> Result<(), NetlinkError> {
-        let done = self.handle.route().add(message(route)).execute().await;
-        exists_is_fine(done).map_err(|e| NetlinkError::new("add route", route.to.to_string(), e))
+    pub fn add_route(&self, route: Route) -> Result<(), NetlinkError> {
+        let request = RouteNetlinkMessage::NewRoute(message(route));
+        exists_is_fine(self.order(request, CREATE))
+            .map_err(|e| NetlinkError::new("add route", route.to.to_string(), e))
     }
 
     /// Index of the interface of the IPv4 default route.
-    pub async fn default_interface(&self) -> Result<Option<u32>, NetlinkError> {
+    pub fn default_interface(&self) -> Result<Option<u32>, NetlinkError> {
         let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes = self.handle.route().get(all).execute();
-        let routes: Vec<_> = routes
-            .try_collect()
-            .await
-            .map_err(|e| NetlinkError::new("list", "routes", io_error(e)))?;
-        let default = routes
-            .iter()
-            .find(|r| r.header.destination_prefix_length == 0);
+        let told = self
+            .socket
+            .ask(RouteNetlinkMessage::GetRoute(all), NLM_F_DUMP);
+        let told = told.map_err(|e| NetlinkError::new("list", "routes", e))?;
+        let default = told.iter().find_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(r) if r.header.destination_prefix_length == 0 => Some(r),
+            _ => None,
+        });
         Ok(default.and_then(output_interface))
     }
 }

@@ -1,9 +1,5 @@
-use super::{NetlinkError, Rtnl, io_error};
-use futures::StreamExt;
-use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
-};
+use super::{NetlinkError, Rtnl};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 
@@ -24,26 +20,16 @@ const BURST_MIN: u64 = 64 << 10;
 
 impl Rtnl {
     /// Lets an interface send at most so many bits a second: what is more waits, then is lost.
-    pub async fn set_rate(&self, index: u32, bits: u64) -> Result<(), NetlinkError> {
+    pub fn set_rate(&self, index: u32, bits: u64) -> Result<(), NetlinkError> {
         let mut message = TcMessage::with_index(index as i32);
         message.header.parent = TcHandle::ROOT;
         message.attributes = vec![
             TcAttribute::Kind("tbf".to_owned()),
             TcAttribute::Options(token_bucket(bits)),
         ];
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        let fail = |e| NetlinkError::new("limit (with sch_tbf) link", index.to_string(), e);
-        let mut handle = self.handle.clone();
-        let mut answers = handle.request(request).map_err(|e| fail(io_error(e)))?;
-        while let Some(answer) = answers.next().await {
-            if let NetlinkPayload::Error(error) = answer.payload
-                && error.code.is_some()
-            {
-                return Err(fail(error.to_io()));
-            }
-        }
-        Ok(())
+        let request = RouteNetlinkMessage::NewQueueDiscipline(message);
+        let done = self.order(request, NLM_F_CREATE | NLM_F_REPLACE);
+        done.map_err(|e| NetlinkError::new("limit (with sch_tbf) link", index.to_string(), e))
     }
 }
 

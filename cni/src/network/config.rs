@@ -8,8 +8,10 @@ pub struct NetworkConfig {
     pub conf_dir: PathBuf,
     /// Where plugins are looked for, in order.
     pub bin_dirs: Vec<PathBuf>,
-    /// Address reservations and cached results.
+    /// What outlives a boot of the host: pod ranges, what foreign plugins gave.
     pub state_dir: PathBuf,
+    /// What does not: addresses and records of the built-in network (ADR 11).
+    pub run_dir: PathBuf,
     /// Our executable, which stands in for the reference plugins where none
     /// are installed; it must call [`crate::plugin::dispatch`].
     pub executable: Option<PathBuf>,

@@ -29,11 +29,15 @@ impl Network {
     /// first pod.
     pub fn open(config: NetworkConfig) -> Result<Arc<Self>, OpenError> {
         let results = config.state_dir.join("results");
-        let records = Records::open(results.clone()).map_err(|source| OpenError::State {
-            path: results,
+        let state = |path: &PathBuf, source| OpenError::State {
+            path: path.clone(),
             source,
-        })?;
-        let ipam = config.state_dir.join("ipam");
+        };
+        let records = Records::open(results.clone(), config.run_dir.join("results"))
+            .map_err(|source| state(&results, source))?;
+        let ipam = config.run_dir.join("ipam");
+        record::take_over(&config.state_dir.join("ipam"), &ipam)
+            .map_err(|source| state(&ipam, source))?;
         let builtin = BridgeNetwork::open(config.builtin.clone(), ipam)?;
         let mut path = config.bin_dirs.clone();
         path.push(config.state_dir.join("bin"));
@@ -203,7 +207,7 @@ impl Network {
     /// when all live sandboxes are known.
     pub async fn gc(&self, valid: &[String]) -> Result<(), GcError> {
         let state = |source| GcError::State {
-            path: self.config.state_dir.clone(),
+            path: self.config.run_dir.clone(),
             source,
         };
         let (live, dead): (Vec<_>, Vec<_>) = self
@@ -268,7 +272,7 @@ impl Network {
 
     fn keep(&self, record: &Record) -> Result<(), AddError> {
         self.records.put(record).map_err(|source| AddError::State {
-            path: self.config.state_dir.join("results"),
+            path: self.config.run_dir.join("results"),
             source,
         })
     }
@@ -277,7 +281,7 @@ impl Network {
         self.records
             .remove(sandbox)
             .map_err(|source| DelError::State {
-                path: self.config.state_dir.join("results"),
+                path: self.config.run_dir.join("results"),
                 source,
             })
     }

@@ -22,38 +22,46 @@ pub struct Record {
     pub netns: Option<PathBuf>,
 }
 
-/// The folder of records, a file a sandbox.
+/// The folders of records, a file a sandbox.
 #[derive(Debug, Clone)]
 pub struct Records {
-    dir: PathBuf,
+    /// Of pods that foreign plugins wired: what those have to undo after a boot.
+    foreign: PathBuf,
+    /// Of those that we wired: nothing of them outlives a boot.
+    own: PathBuf,
 }
 
 impl Records {
-    /// The folder, made if it is missing, without what one who was killed was
+    /// The folders, made if they are missing, without what one who was killed was
     /// about to write.
-    pub fn open(dir: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
-        for entry in fs::read_dir(&dir)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|e| e == TEMPORARY) {
-                fs::remove_file(path)?;
+    pub fn open(foreign: PathBuf, own: PathBuf) -> io::Result<Self> {
+        for dir in [&foreign, &own] {
+            fs::create_dir_all(dir)?;
+            for entry in fs::read_dir(dir)? {
+                let path = entry?.path();
+                if path.extension().is_some_and(|e| e == TEMPORARY) {
+                    fs::remove_file(path)?;
+                }
             }
         }
-        Ok(Self { dir })
+        Ok(Self { foreign, own })
     }
 
-    /// Where a sandbox's record is. An id that is no plain file name has none.
-    pub fn path(&self, sandbox: &str) -> Option<PathBuf> {
+    /// Where a sandbox's record may be; earlier versions had all in one folder. An
+    /// id that is no plain file name has none.
+    fn paths(&self, sandbox: &str) -> Option<[PathBuf; 2]> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let fine = !sandbox.is_empty() && !sandbox.starts_with('.') && sandbox.chars().all(plain);
-        fine.then(|| self.dir.join(format!("{sandbox}.json")))
+        let name = format!("{sandbox}.json");
+        fine.then(|| [&self.own, &self.foreign].map(|dir| dir.join(&name)))
     }
 
     /// The record; none if there is none or it can't be read: one bad record
     /// must not keep a pod from being removed.
     pub fn get(&self, sandbox: &str) -> Option<Record> {
-        let path = self.path(sandbox)?;
-        let bytes = fs::read(&path).ok()?;
+        let paths = self.paths(sandbox)?;
+        let found = |path: &PathBuf| Some((path.clone(), fs::read(path).ok()?));
+        let (path, bytes) = paths.iter().find_map(found)?;
         let record = serde_json::from_slice(&bytes);
         record
             .inspect_err(
@@ -65,31 +73,61 @@ impl Records {
     /// All records that can be read.
     pub fn all(&self) -> io::Result<Vec<Record>> {
         let mut all = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let name = entry?.file_name();
-            let id = name.to_str().and_then(|n| n.strip_suffix(".json"));
-            all.extend(id.and_then(|id| self.get(id)));
+        for dir in [&self.own, &self.foreign] {
+            for entry in fs::read_dir(dir)? {
+                let name = entry?.file_name();
+                let id = name.to_str().and_then(|n| n.strip_suffix(".json"));
+                all.extend(id.and_then(|id| self.get(id)));
+            }
         }
         Ok(all)
     }
 
     /// Writes a record, whole or not at all.
     pub fn put(&self, record: &Record) -> io::Result<()> {
-        let path = self.path(&record.pod.sandbox_id);
-        let path = path.ok_or(io::ErrorKind::InvalidInput)?;
+        let paths = self.paths(&record.pod.sandbox_id);
+        let [own, foreign] = paths.ok_or(io::ErrorKind::InvalidInput)?;
+        let path = if record.conflist.is_some() {
+            foreign
+        } else {
+            own
+        };
         write_whole(&path, &serde_json::to_vec(record)?)
     }
 
     /// Forgets a sandbox.
     pub fn remove(&self, sandbox: &str) -> io::Result<()> {
-        let Some(path) = self.path(sandbox) else {
-            return Ok(());
+        for path in self.paths(sandbox).into_iter().flatten() {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes over the files of a folder that earlier versions used; what is there
+/// already is newer.
+pub fn take_over(old: &Path, new: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(old) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    if old == new {
+        return Ok(());
+    }
+    fs::create_dir_all(new)?;
+    for entry in entries {
+        let (from, to) = {
+            let entry = entry?;
+            (entry.path(), new.join(entry.file_name()))
         };
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
+        if !to.exists() {
+            fs::copy(from, to)?;
         }
     }
+    fs::remove_dir_all(old)
 }
 
 const TEMPORARY: &str = "new";
@@ -119,10 +157,14 @@ mod tests {
         }
     }
 
+    fn open(dir: &TempDir) -> Records {
+        Records::open(dir.path().join("disk"), dir.path().join("run")).unwrap()
+    }
+
     #[test]
     fn record_comes_back_until_it_is_removed() {
         let dir = TempDir::new();
-        let records = Records::open(dir.path().join("r")).unwrap();
+        let records = open(&dir);
         records.put(&record("abc")).unwrap();
         assert_eq!(records.get("abc").unwrap().pod.sandbox_id, "abc");
         records.remove("abc").unwrap();
@@ -133,8 +175,8 @@ mod tests {
     #[test]
     fn record_that_a_crash_left_empty_counts_as_none() {
         let dir = TempDir::new();
-        let records = Records::open(dir.path().to_owned()).unwrap();
-        fs::write(dir.path().join("torn.json"), "").unwrap();
+        let records = open(&dir);
+        fs::write(dir.path().join("run/torn.json"), "").unwrap();
         records.put(&record("whole")).unwrap();
         let ids: Vec<_> = records.all().unwrap();
         assert_eq!(ids.len(), 1);
@@ -144,16 +186,51 @@ mod tests {
     #[test]
     fn what_a_killed_agent_was_about_to_write_is_gone() {
         let dir = TempDir::new();
-        fs::write(dir.path().join("abc.new"), "{").unwrap();
-        Records::open(dir.path().to_owned()).unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join("abc.new"), "{").unwrap();
+        open(&dir);
+        assert_eq!(fs::read_dir(run).unwrap().count(), 0);
     }
 
     #[test]
     fn record_of_an_id_with_a_path_in_it_is_refused() {
         let dir = TempDir::new();
-        let records = Records::open(dir.path().to_owned()).unwrap();
+        let records = open(&dir);
         assert!(records.put(&record("../../etc/passwd")).is_err());
-        assert_eq!(records.path(".."), None);
+        assert_eq!(records.paths(".."), None);
+    }
+
+    #[test]
+    fn record_of_foreign_plugins_is_the_one_that_outlives_a_boot() {
+        let dir = TempDir::new();
+        let records = open(&dir);
+        let foreign = Record {
+            conflist: Some(serde_json::json!({})),
+            ..record("theirs")
+        };
+        records.put(&record("ours")).unwrap();
+        records.put(&foreign).unwrap();
+        assert_eq!(records.all().unwrap().len(), 2);
+        fs::remove_dir_all(dir.path().join("run")).unwrap();
+        let ids: Vec<_> = open(&dir).all().unwrap();
+        assert_eq!(ids.len(), 1);
+        assert_eq!(ids[0].pod.sandbox_id, "theirs");
+    }
+
+    #[test]
+    fn addresses_of_an_earlier_version_are_taken_over_once() {
+        let dir = TempDir::new();
+        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+        fs::create_dir(&old).unwrap();
+        fs::create_dir(&new).unwrap();
+        fs::write(old.join("10.0.0.2"), "before").unwrap();
+        fs::write(old.join("10.0.0.3"), "before").unwrap();
+        fs::write(new.join("10.0.0.3"), "now").unwrap();
+        take_over(&old, &new).unwrap();
+        take_over(&old, &new).unwrap();
+        assert_eq!(fs::read_to_string(new.join("10.0.0.2")).unwrap(), "before");
+        assert_eq!(fs::read_to_string(new.join("10.0.0.3")).unwrap(), "now");
+        assert!(!old.exists());
     }
 }

@@ -33,7 +33,7 @@ pub async fn run(request: &Request) -> Result<Value, Failure> {
 async fn add(request: &Request) -> Result<Value, Failure> {
     let netns = OpenNetns::needed(request)?;
     let rtnl = Rtnl::here()?;
-    let bridge = ensure_bridge(&rtnl, request).await?;
+    let bridge = ensure_bridge(&rtnl, request)?;
     let leased = ipam::delegate(request).await?;
     let leases = Leases::of(&leased, request.flag("isDefaultGateway"));
     let wire = Wire {
@@ -44,22 +44,20 @@ async fn add(request: &Request) -> Result<Value, Failure> {
     };
     let (host, pod) = wire.pair(&netns).await?;
     if request.flag("hairpinMode") {
-        rtnl.set_hairpin(host.index).await?;
+        rtnl.set_hairpin(host.index)?;
     }
     let inside = netns.rtnl().await?;
-    inside.set_up(pod.index).await?;
+    inside.set_up(pod.index)?;
     for lease in &leases.ips {
         let (ip, prefix) = (lease.ip, lease.prefix);
-        inside
-            .add_address(
-                pod.index,
-                Address {
-                    ip,
-                    prefix,
-                    prefix_route: true,
-                },
-            )
-            .await?;
+        inside.add_address(
+            pod.index,
+            Address {
+                ip,
+                prefix,
+                prefix_route: true,
+            },
+        )?;
     }
     if request.flag("isGateway") || request.flag("isDefaultGateway") {
         for (ip, prefix) in leases.gateways() {
@@ -70,12 +68,11 @@ async fn add(request: &Request) -> Result<Value, Failure> {
                     prefix,
                     prefix_route: true,
                 },
-            )
-            .await?;
+            )?;
         }
         forward(&leases)?;
     }
-    leases.add_routes(&inside, pod.index).await?;
+    leases.add_routes(&inside, pod.index)?;
     if request.flag("ipMasq") {
         masquerade::add(request, &leases.addresses())?;
     }
@@ -95,19 +92,19 @@ fn bridge_name(request: &Request) -> &str {
         .unwrap_or(BRIDGE)
 }
 
-async fn ensure_bridge(rtnl: &Rtnl, request: &Request) -> Result<LinkInfo, Failure> {
+fn ensure_bridge(rtnl: &Rtnl, request: &Request) -> Result<LinkInfo, Failure> {
     let name = bridge_name(request);
-    if rtnl.link(name).await?.is_none() {
+    if rtnl.link(name)?.is_none() {
         // A link-layer address of its own, or it changes with its ports.
         let hash = name
             .bytes()
             .fold(7u32, |h, b| h.wrapping_mul(31) ^ u32::from(b));
         let mac = mac_of(IpAddr::from(hash.to_be_bytes()));
-        rtnl.add_bridge(name, mac, mtu(request)).await?;
+        rtnl.add_bridge(name, mac, mtu(request))?;
     }
     let missing = || Failure::config(format!("bridge {name} can't be made"));
-    let bridge = rtnl.link(name).await?.ok_or_else(missing)?;
-    rtnl.set_up(bridge.index).await?;
+    let bridge = rtnl.link(name)?.ok_or_else(missing)?;
+    rtnl.set_up(bridge.index)?;
     Ok(bridge)
 }
 
@@ -124,9 +121,9 @@ pub async fn del(request: &Request) -> Result<(), Failure> {
     let known = known_addresses(request);
     let address = ipam::delegate(request).await.map(drop);
     let wire = async {
-        Rtnl::here()?.del_link(&host_name(request)).await?;
+        Rtnl::here()?.del_link(&host_name(request))?;
         if let Some(netns) = OpenNetns::of(request) {
-            netns.rtnl().await?.del_link(&request.interface).await?;
+            netns.rtnl().await?.del_link(&request.interface)?;
         }
         Ok(())
     };
@@ -143,8 +140,8 @@ pub async fn check(request: &Request) -> Result<Value, Failure> {
     ipam::delegate(request).await?;
     let inside = OpenNetns::needed(request)?.rtnl().await?;
     let missing = || Failure::config(format!("{} is missing in the pod", request.interface));
-    let link = inside.link(&request.interface).await?.ok_or_else(missing)?;
-    let there = inside.addresses(link.index).await?;
+    let link = inside.link(&request.interface)?.ok_or_else(missing)?;
+    let there = inside.addresses(link.index)?;
     match known_addresses(request)
         .iter()
         .find(|(ip, _)| !there.contains(ip))
@@ -226,18 +223,16 @@ impl Leases {
     }
 
     /// Routes without a router of their own go by the family's gateway.
-    pub async fn add_routes(&self, inside: &Rtnl, index: u32) -> Result<(), Failure> {
+    pub fn add_routes(&self, inside: &Rtnl, index: u32) -> Result<(), Failure> {
         for (to, via) in &self.routes {
             let gateway = || self.ips.iter().filter_map(|l| l.gateway);
             let family = |gw: &IpAddr| gw.is_ipv6() == to.is_ipv6();
             let via = via.or_else(|| gateway().find(family));
-            inside
-                .add_route(Route {
-                    to: *to,
-                    via,
-                    index,
-                })
-                .await?;
+            inside.add_route(Route {
+                to: *to,
+                via,
+                index,
+            })?;
         }
         Ok(())
     }
@@ -306,11 +301,11 @@ impl Wire<'_> {
             mtu: mtu(self.request),
             bridge: self.bridge,
         };
-        self.rtnl.add_veth(&pair).await?;
+        self.rtnl.add_veth(&pair)?;
         let gone = |name: &str| Failure::config(format!("{name} has gone"));
-        let host_end = self.rtnl.link(&host).await?.ok_or_else(|| gone(&host))?;
+        let host_end = self.rtnl.link(&host)?.ok_or_else(|| gone(&host))?;
         let inside = netns.rtnl().await?;
-        let pod = inside.link(&self.request.interface).await?;
+        let pod = inside.link(&self.request.interface)?;
         Ok((host_end, pod.ok_or_else(|| gone(&self.request.interface))?))
     }
 }

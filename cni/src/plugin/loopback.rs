@@ -9,7 +9,7 @@ pub async fn run(request: &Request) -> Result<Value, Failure> {
     match request.command {
         Command::Add => {
             let rtnl = OpenNetns::needed(request)?.rtnl().await?;
-            rtnl.set_up(LOOPBACK_INDEX).await?;
+            rtnl.set_up(LOOPBACK_INDEX)?;
             let previous = &request.config["prevResult"];
             if !previous.is_null() {
                 return Ok(previous.clone());
@@ -25,7 +25,7 @@ pub async fn run(request: &Request) -> Result<Value, Failure> {
         }
         Command::Check => {
             let rtnl = OpenNetns::needed(request)?.rtnl().await?;
-            match rtnl.link("lo").await? {
+            match rtnl.link("lo")? {
                 Some(link) if link.up => Ok(Value::Null),
                 _ => Err(Failure::config("lo is not up")),
             }

@@ -42,7 +42,7 @@ async fn add(request: &Request) -> Result<Value, Failure> {
     };
     let (host, pod) = wire.pair(&netns).await?;
     let inside = netns.rtnl().await?;
-    inside.set_up(pod.index).await?;
+    inside.set_up(pod.index)?;
     for lease in &leases.ips {
         let gateway = lease.gateway;
         let gateway =
@@ -53,23 +53,21 @@ async fn add(request: &Request) -> Result<Value, Failure> {
             prefix: whole(gateway),
             prefix_route: false,
         };
-        rtnl.add_address(host.index, host_only).await?;
+        rtnl.add_address(host.index, host_only)?;
         let to_pod = Cidr::new(ip, whole(ip)).map(|to| Route {
             to,
             via: None,
             index: host.index,
         });
         // All of the subnet by way of the host: nobody else is on this link.
-        inside
-            .add_address(
-                pod.index,
-                Address {
-                    ip,
-                    prefix,
-                    prefix_route: false,
-                },
-            )
-            .await?;
+        inside.add_address(
+            pod.index,
+            Address {
+                ip,
+                prefix,
+                prefix_route: false,
+            },
+        )?;
         let subnet = Cidr::new(ip, prefix);
         let to_subnet = subnet.map(|to| Route {
             to,
@@ -78,13 +76,13 @@ async fn add(request: &Request) -> Result<Value, Failure> {
         });
         let on_link = Route::on_link(gateway, pod.index);
         for route in [on_link, to_subnet].into_iter().flatten() {
-            inside.add_route(route).await?;
+            inside.add_route(route)?;
         }
         if let Some(route) = to_pod {
-            rtnl.add_route(route).await?;
+            rtnl.add_route(route)?;
         }
     }
-    leases.add_routes(&inside, pod.index).await?;
+    leases.add_routes(&inside, pod.index)?;
     forward(&leases)?;
     if request.flag("ipMasq") {
         masquerade::add(request, &leases.addresses())?;

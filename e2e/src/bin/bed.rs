@@ -117,6 +117,9 @@ struct BenchArgs {
     json: Option<PathBuf>,
     #[arg(long)]
     lighter: Option<PathBuf>,
+    /// Another build of ours: pods of both in turns over their CRI sockets, and nothing else
+    #[arg(long)]
+    against: Option<PathBuf>,
 }
 
 fn bench(bed: &Bed, args: BenchArgs) -> Result<()> {
@@ -128,6 +131,10 @@ fn bench(bed: &Bed, args: BenchArgs) -> Result<()> {
             .only
             .map_or_else(|| vec![Kind::Lighter, Kind::Stock], |kind| vec![kind]),
     };
+    if let Some(other) = &args.against {
+        println!("{}", bench::cri::pace::compare(bed, &options, other)?);
+        return Ok(());
+    }
     let mut json = serde_json::Map::new();
     for part in bench::Part::ALL {
         if args.part.is_none_or(|wanted| wanted == part) {

@@ -38,7 +38,7 @@ impl Traces {
     pub fn of(stand: &Stand) -> Result<Self> {
         let machine = &stand.machine;
         let addresses = match stand.kind.runtime() {
-            Maker::Lighter => "/var/lib/lighter/network",
+            Maker::Lighter => "/run/lighter/network",
             Maker::Stock => "/var/lib/cni/networks",
         };
         let mut traces = Self {

@@ -34,6 +34,12 @@ impl Pods {
         Ok(Self { cri, cgroup_parent })
     }
 
+    /// Makes the cgroup that pods are put in, which a kubelet does before it asks for
+    /// a pod.
+    pub fn make_cgroup(&self, stand: &Stand) -> Result<()> {
+        crate::cgroup::create(&format!("{}/bench", stand.machine.cgroup))
+    }
+
     /// Answers what images are referred to by.
     pub async fn pull(&self, image: &str) -> Result<String> {
         let request = PullImageRequest {
@@ -208,6 +214,10 @@ impl Pods {
             log_directory: format!("/var/log/pods/bench_{name}"),
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: self.cgroup_parent.clone(),
+                security_context: Some(LinuxSandboxSecurityContext {
+                    namespace_options: Some(namespaces()),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
             ..Default::default()
@@ -237,8 +247,19 @@ fn container(command: &[&str]) -> ContainerConfig {
                 memory_limit_in_bytes: 256 << 20,
                 ..Default::default()
             }),
-            ..Default::default()
+            security_context: Some(LinuxContainerSecurityContext {
+                namespace_options: Some(namespaces()),
+                ..Default::default()
+            }),
         }),
+        ..Default::default()
+    }
+}
+
+/// A pod's without `shareProcessNamespace`.
+fn namespaces() -> NamespaceOption {
+    NamespaceOption {
+        pid: NamespaceMode::Container.into(),
         ..Default::default()
     }
 }

@@ -32,12 +32,48 @@ impl Cgroups {
         Ok(())
     }
 
+    /// As [`apply`](Self::apply), of a cgroup that was just made, and that goes
+    /// when a limit can't be set: there are no old values to read.
+    ///
+    /// # Errors
+    /// The file and value that the kernel refused.
+    pub fn apply_new(&self, path: &CgroupPath, limits: &Limits) -> Result<(), CgroupError> {
+        if let Some((systemd, _)) = self.unit(path) {
+            systemd.set(path.name(), limits);
+        }
+        for write in limits.writes(&self.hierarchies, None) {
+            let Some(file) = self.file(path, &write)? else {
+                continue;
+            };
+            match put(&file, &write.value) {
+                Err(CgroupError::Write { source, .. })
+                    if write.optional && source.kind() == io::ErrorKind::NotFound => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
     /// Answers the file with its old value.
     fn write_one(
         &self,
         path: &CgroupPath,
         write: &Write,
     ) -> Result<Option<(PathBuf, String)>, CgroupError> {
+        let Some(file) = self.file(path, write)? else {
+            return Ok(None);
+        };
+        if write.optional && !file.exists() {
+            return Ok(None);
+        }
+        let old = fs::read_to_string(&file).unwrap_or_default();
+        put(&file, &write.value)?;
+        Ok(Some((file, old.trim().to_owned())))
+    }
+
+    /// Where a value goes; nowhere, if the host has no such controller and can do
+    /// without.
+    fn file(&self, path: &CgroupPath, write: &Write) -> Result<Option<PathBuf>, CgroupError> {
         let home = match self.controller(&write.controller) {
             Some(home) => home,
             // `cgroup.…` files belong to v2 itself.
@@ -52,13 +88,7 @@ impl Cgroups {
                 });
             }
         };
-        let file = self.dir(home, path).join(&write.file);
-        if write.optional && !file.exists() {
-            return Ok(None);
-        }
-        let old = fs::read_to_string(&file).unwrap_or_default();
-        put(&file, &write.value)?;
-        Ok(Some((file, old.trim().to_owned())))
+        Ok(Some(self.dir(home, path).join(&write.file)))
     }
 
     fn memsw(&self, path: &CgroupPath) -> Option<u64> {
@@ -86,10 +116,18 @@ fn list_devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
         return put(&dir.join("devices.allow"), "a");
     }
     put(&dir.join("devices.deny"), "a")?;
-    for rule in rules {
-        put(&dir.join("devices.allow"), &rule.line())?;
-    }
-    Ok(())
+    // The kernel takes a rule a write.
+    let path = dir.join("devices.allow");
+    let failed = |value: &str, source| CgroupError::Write {
+        path: path.clone(),
+        value: value.to_owned(),
+        source,
+    };
+    let mut allow = open_existing(&path).map_err(|e| failed("", e))?;
+    rules.iter().map(DeviceRule::line).try_for_each(|line| {
+        let written = io::Write::write_all(&mut allow, line.as_bytes());
+        written.map_err(|e| failed(&line, e))
+    })
 }
 
 pub(super) fn filter_devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
@@ -116,9 +154,9 @@ pub(super) fn put(path: &Path, value: &str) -> Result<(), CgroupError> {
 
 /// Never creates: a missing control file is an error, not a new file.
 fn write_existing(path: &Path, value: &str) -> io::Result<()> {
-    use io::Write;
-    fs::File::options()
-        .write(true)
-        .open(path)?
-        .write_all(value.as_bytes())
+    io::Write::write_all(&mut open_existing(path)?, value.as_bytes())
+}
+
+fn open_existing(path: &Path) -> io::Result<fs::File> {
+    fs::File::options().write(true).open(path)
 }

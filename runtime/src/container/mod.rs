@@ -38,6 +38,9 @@ pub struct Container {
     pub(crate) stop_sent: AtomicBool,
     /// Held by start and remove, which exclude each other.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Set when its cgroup has been removed: by its end, the sandbox's, or its own
+    /// removal, whichever comes first.
+    pub(crate) cgroup_removed: tokio::sync::OnceCell<()>,
 }
 
 impl Identified for Container {
@@ -68,6 +71,7 @@ impl Container {
             usage: Mutex::default(),
             stop_sent: AtomicBool::new(false),
             changing: tokio::sync::Mutex::new(()),
+            cgroup_removed: tokio::sync::OnceCell::new(),
         }
     }
 

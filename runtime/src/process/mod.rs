@@ -27,7 +27,7 @@ mod wire;
 
 pub use engine::Engine;
 pub use error::{AdoptError, ProcessError};
-pub use sandbox::{Exec, Sandbox};
+pub use sandbox::{Exec, PreparedContainer, Sandbox};
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;

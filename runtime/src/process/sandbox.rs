@@ -32,6 +32,27 @@ pub struct Sandbox {
     events: mpsc::UnboundedSender<Event>,
 }
 
+/// A container that only its monitor has yet to make.
+#[derive(Debug)]
+pub struct PreparedContainer {
+    log: PathBuf,
+    prepared: prepare::Prepared<wire::Create>,
+    marks: [wire::Mark; 2],
+}
+
+impl PreparedContainer {
+    fn new(spec: ContainerSpec, host: &prepare::Host) -> Result<Self, ProcessError> {
+        let log = spec.io.log.clone().unwrap_or_default();
+        let begun = answer::mark("prepare");
+        let prepared = prepare::container(spec, host)?;
+        Ok(Self {
+            log,
+            prepared,
+            marks: [begun, answer::mark("prepared")],
+        })
+    }
+}
+
 /// How long a monitor that has answered its last request may take to end.
 const MONITOR_END: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -94,30 +115,43 @@ impl Sandbox {
     /// # Errors
     /// The step that failed; nothing of the container is left then but its
     /// writable layer.
-    #[tracing::instrument(name = "stage", level = "debug", skip_all, fields(sandbox = %self.id, container = %spec.id))]
     pub async fn create_container(&self, spec: ContainerSpec) -> Result<i32, ProcessError> {
-        let host = prepare::Host {
+        let host = self.host();
+        let prepared = blocking(move || PreparedContainer::new(spec, &host)).await?;
+        self.create_prepared(prepared).await
+    }
+
+    /// Prepares what of a container the agent makes: mounts, log, pipes. Waits for disks.
+    ///
+    /// # Errors
+    /// The step that failed; nothing but the writable layer is left then.
+    pub fn prepare(&self, spec: ContainerSpec) -> Result<PreparedContainer, ProcessError> {
+        PreparedContainer::new(spec, &self.host())
+    }
+
+    fn host(&self) -> prepare::Host {
+        prepare::Host {
             userns: self.userns.clone(),
             ipc: self.ipc,
-        };
-        let id = spec.id.clone();
-        let record = Record {
-            log: spec.io.log.clone().unwrap_or_default(),
-            ..Record::default()
-        };
-        let mut marks = vec![answer::mark("prepare")];
-        let prepared = blocking(move || prepare::container(spec, &host)).await?;
-        marks.push(answer::mark("prepared"));
-        mark_waterfall(&marks);
-        let fds: Vec<_> = prepared.fds.iter().map(AsFd::as_fd).collect();
-        let done = self
-            .done(&id, Body::Create(prepared.request), &fds)
-            .await?
-            .0;
+        }
+    }
+
+    /// The rest of [`create_container`](Self::create_container).
+    ///
+    /// # Errors
+    /// As there.
+    #[tracing::instrument(name = "stage", level = "debug", skip_all, fields(sandbox = %self.id))]
+    pub async fn create_prepared(&self, container: PreparedContainer) -> Result<i32, ProcessError> {
+        mark_waterfall(&container.marks);
+        let prepare::Prepared { request, fds, .. } = container.prepared;
+        let id = request.container.clone();
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let done = self.done(&id, Body::Create(request), &borrowed).await?.0;
         mark_waterfall(&done.marks);
         let record = Record {
             pid: done.pid,
-            ..record
+            log: container.log,
+            ..Record::default()
         };
         self.connection.containers().insert(id, record);
         Ok(done.pid)

@@ -9,7 +9,7 @@ use crate::cdi;
 use crate::cgroup::{DeviceRule, Limits, default_rules};
 use crate::container::{Container, Record, State, host_devices, lookup_dirs, requested_devices};
 use crate::image::Image;
-use crate::process::{ContainerIo, ContainerSpec, Rootfs};
+use crate::process::{self, ContainerIo, ContainerSpec, PreparedContainer, ProcessError, Rootfs};
 use crate::sandbox::{Identified, Sandbox, VERSION, write_record};
 use crate::spec::{self, ImageMount, PodFiles};
 use cri_proto::Status;
@@ -53,7 +53,7 @@ pub(super) async fn create_container(
 /// All that has been made before the engine is asked.
 struct Prepared {
     container: Arc<Container>,
-    engine: ContainerSpec,
+    engine: Result<PreparedContainer, ProcessError>,
 }
 
 /// A request with what it refers to.
@@ -102,15 +102,18 @@ async fn create(
     };
     let container = async {
         let prepared = {
-            let (core, sandbox) = (core.clone(), sandbox.clone());
-            let work = move || prepare(&core, &sandbox, request);
+            let (core, sandbox, engine) = (core.clone(), sandbox.clone(), engine.clone());
+            let work = move || prepare(&core, &sandbox, &engine, request);
             blocking(work)
                 .instrument(tracing::info_span!("prepare"))
                 .await
         };
         let made = match prepared {
             Ok(prepared) => {
-                let made = engine.create_container(prepared.engine).await;
+                let made = match prepared.engine {
+                    Ok(container) => engine.create_prepared(container).await,
+                    Err(error) => Err(error),
+                };
                 let cgroup = prepared.container.read(|r| r.cgroup.clone());
                 core.cgroups.entered(&cgroup);
                 let made = made.map_err(VerbError::from);
@@ -195,6 +198,7 @@ fn mounted_images(
 fn prepare(
     core: &Core,
     sandbox: &Arc<Sandbox>,
+    engine: &process::Sandbox,
     mut request: Request,
 ) -> Result<Prepared, VerbError> {
     let accounts = core.accounts.get(&request.image)?;
@@ -238,9 +242,9 @@ fn prepare(
     write(&request.dir, &plan.spec, &record)?;
     core.cgroups.create(&cgroup)?;
     core.cgroups
-        .apply(&cgroup, &Limits::from(&record.resources))?;
+        .apply_new(&cgroup, &Limits::from(&record.resources))?;
     core.cgroups.set_devices(&cgroup, &rules)?;
-    let engine = ContainerSpec {
+    let engine = engine.prepare(ContainerSpec {
         id: request.id.clone(),
         oci: plan.spec.clone(),
         rootfs: Rootfs {
@@ -252,7 +256,7 @@ fn prepare(
         pid: plan.pid,
         cgroups: core.cgroups.doors(&cgroup)?,
         seccomp: filter.to_vec(),
-    };
+    });
     let Request { dir, layer, .. } = request;
     let container = Container::new(dir, layer, sandbox.clone(), plan.spec, record);
     Ok(Prepared {

@@ -1,7 +1,7 @@
 //! Container events: those who listen, and the engine's news made into them.
 
 use super::core::{Core, now};
-use crate::cgroup::CgroupPath;
+use crate::cgroup::CgroupError;
 use crate::container::{Container, State};
 use crate::process::{Event, Exit};
 use crate::sandbox::{Identified, Sandbox};
@@ -79,7 +79,7 @@ impl Core {
     /// A container's first process has ended: why is read before the cgroup
     /// goes, and whatever it left behind is killed. The cgroup goes at once, not
     /// with the container: on v1 no pod may be given less CPU than a child has.
-    pub(super) fn container_ended(self: &Arc<Self>, container: &Container, exit: Exit) {
+    pub(super) fn container_ended(self: &Arc<Self>, container: &Arc<Container>, exit: Exit) {
         let cgroup = container.read(|r| r.cgroup.clone());
         let oom = self.cgroups.oom_kills(&cgroup) > 0;
         let (reason, message) = why(exit, oom);
@@ -91,7 +91,7 @@ impl Core {
                 "container ended"
             );
             self.cgroups.kill(&cgroup);
-            self.remove_soon(cgroup);
+            self.remove_soon(container);
             self.emit(
                 ContainerEventType::ContainerStoppedEvent,
                 container.id(),
@@ -101,10 +101,10 @@ impl Core {
     }
 
     /// Whoever removes the container finds what is left.
-    fn remove_soon(self: &Arc<Self>, cgroup: CgroupPath) {
-        let core = self.clone();
+    fn remove_soon(self: &Arc<Self>, container: &Arc<Container>) {
+        let (core, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
-            if let Err(error) = core.cgroups.kill_and_remove(&cgroup).await {
+            if let Err(error) = core.remove_cgroup(&container).await {
                 let error = super::error::chain(&error);
                 tracing::debug!(
                     error,
@@ -112,6 +112,16 @@ impl Core {
                 );
             }
         });
+    }
+
+    /// Kills whatever is left in a container's cgroup and removes it, once.
+    pub(super) async fn remove_cgroup(&self, container: &Container) -> Result<(), CgroupError> {
+        let remove = async || {
+            let cgroup = container.read(|r| r.cgroup.clone());
+            self.cgroups.kill_and_remove(&cgroup).await
+        };
+        container.cgroup_removed.get_or_try_init(remove).await?;
+        Ok(())
     }
 
     async fn on_event(self: &Arc<Self>, event: Event) {

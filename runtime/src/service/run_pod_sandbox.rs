@@ -11,7 +11,7 @@ use crate::cgroup::{CgroupError, CgroupPath, Limits};
 use crate::process::SandboxSpec;
 use crate::sandbox::{Identified, NetworkRecord, Record, Sandbox, State, VERSION};
 use crate::spec;
-use cni::{PodNetwork, PortMapping, Protocol};
+use cni::{Attachment, PodNetwork, PortMapping, Protocol};
 use cri_proto::Status;
 use cri_proto::v1::{
     ContainerEventType, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse,
@@ -179,12 +179,19 @@ async fn make(
     let (prepared, monitor): (_, Result<(), VerbError>) = tokio::join!(prepared, monitor);
     prepared?;
     monitor?;
-    if network {
-        wire(core, sandbox)
-            .instrument(tracing::info_span!("network"))
-            .await?;
-    }
-    sandbox.update(|record| record.state = State::Ready)?;
+    let attachment = match network {
+        true => {
+            let wired = wire(core, sandbox);
+            wired.instrument(tracing::info_span!("network")).await?
+        }
+        false => None,
+    };
+    sandbox.update(|record| {
+        record.state = State::Ready;
+        if let Some(network) = &mut record.network {
+            network.attachment = attachment;
+        }
+    })?;
     Ok(())
 }
 
@@ -223,19 +230,13 @@ fn limit(core: &Core, sandbox: &Sandbox, cgroup: &CgroupPath) -> Result<(), Cgro
     }
 }
 
-async fn wire(core: &Core, sandbox: &Sandbox) -> Result<(), VerbError> {
+async fn wire(core: &Core, sandbox: &Sandbox) -> Result<Option<Attachment>, VerbError> {
     let (Some(engine), Some(network)) = (sandbox.engine(), sandbox.read(|r| r.network.clone()))
     else {
-        return Ok(());
+        return Ok(None);
     };
     let netns = engine.netns();
-    let attachment = core.network.add(&network.pod, netns.as_ref()).await?;
-    sandbox.update(|record| {
-        if let Some(network) = &mut record.network {
-            network.attachment = Some(attachment);
-        }
-    })?;
-    Ok(())
+    Ok(Some(core.network.add(&network.pod, netns.as_ref()).await?))
 }
 
 fn pod_network(record: &Record) -> PodNetwork {

@@ -76,11 +76,19 @@ impl Core {
                 return Ok(());
             }
         }
-        self.signal(container, SIGKILL).await?;
-        if timeout(KILL_PATIENCE, container.wait()).await.is_ok() {
-            return Ok(());
+        // Its end may be told before the signal's answer, which then is not waited for.
+        let killed = async {
+            match self.signal(container, SIGKILL).await {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
+            }
+        };
+        tokio::select! {
+            ended = timeout(KILL_PATIENCE, container.wait()) => {
+                ended.map_err(|_| self.wont_end(container))
+            }
+            error = killed => Err(error),
         }
-        Err(self.wont_end(container))
     }
 
     /// A dead monitor's containers are killed by cgroup; their end is reported
@@ -127,9 +135,7 @@ impl Core {
                 Err(error) => return Err(error.into()),
             }
         }
-        let cgroup = container.read(|r| r.cgroup.clone());
-        self.cgroups
-            .kill_and_remove(&cgroup)
+        self.remove_cgroup(container)
             .instrument(tracing::info_span!("cgroup"))
             .await?;
         self.containers.remove(container.id());

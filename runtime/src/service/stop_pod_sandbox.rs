@@ -55,42 +55,46 @@ impl Core {
         self.end_sandbox(sandbox).await
     }
 
-    /// Gives the network back, ends the monitor and whatever it left behind.
-    /// The order matters: CNI DEL wants the network namespace while it lives.
+    /// Gives the network back, ends the monitor and whatever it left behind. CNI DEL
+    /// wants the network namespace while it lives: the monitor's handle keeps it, and a
+    /// path for foreign plugins.
     pub(super) async fn end_sandbox(
         self: &Arc<Self>,
         sandbox: &Arc<Sandbox>,
     ) -> Result<(), VerbError> {
         let _ending = sandbox.ending.lock().await;
-        self.unwire(sandbox)
-            .instrument(tracing::info_span!("network"))
-            .await?;
         let engine = sandbox.engine();
         // What runs yet is killed with a monitor that is there, and lost with one that was not.
         let end = match &engine {
             Some(_) => super::events::killed(),
             None => super::events::lost(),
         };
-        if let Some(engine) = engine {
-            let ended = engine
-                .shutdown()
-                .instrument(tracing::info_span!("monitor"))
-                .await;
-            match ended {
-                Ok(()) | Err(crate::process::ProcessError::MonitorGone { .. }) => {}
-                Err(error) => return Err(error.into()),
+        let network = self
+            .unwire(sandbox)
+            .instrument(tracing::info_span!("network"));
+        let monitor = async {
+            match &engine {
+                Some(engine) => engine.shutdown().await,
+                None => Ok(()),
             }
-            sandbox.set_engine(None);
+        };
+        let monitor = monitor.instrument(tracing::info_span!("monitor"));
+        let (unwired, ended) = tokio::join!(network, monitor);
+        match ended {
+            Ok(()) | Err(crate::process::ProcessError::MonitorGone { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
+        sandbox.set_engine(None);
         self.engine.forget(sandbox.id());
         for container in self.containers_of(sandbox.id()) {
             // One that was never started has not ended: it stays CREATED until it is removed.
             if container.state() == ContainerState::Running {
                 self.container_ended(&container, end);
             }
-            let cgroup = container.read(|r| r.cgroup.clone());
-            self.cgroups.kill_and_remove(&cgroup).await?;
+            self.remove_cgroup(&container).await?;
         }
+        // A sandbox whose network stays is not stopped; the next call tries again.
+        unwired?;
         if sandbox.read(|r| r.state) == State::Ready {
             sandbox.settle(|record| record.state = State::NotReady);
             self.emit(

@@ -1,6 +1,7 @@
 //! Lighter's runtime and containerd with runc, over their CRI sockets, through the same work.
 
 mod logs;
+pub mod pace;
 pub mod report;
 
 use super::Options;
@@ -71,6 +72,7 @@ fn one(bed: &Bed, options: &Options, kind: Kind) -> Result<Figures> {
 
 async fn measure(stand: &Stand, options: &Options) -> Result<Figures> {
     let pods = Pods::connect(stand).await?;
+    pods.make_cgroup(stand)?;
     pods.pull(catalog::BUSYBOX_IMAGE.names[0]).await?;
     // The first pod warms every cache; nobody measures it.
     let warm = pods.start("warm-up").await?;

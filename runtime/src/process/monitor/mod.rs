@@ -21,7 +21,7 @@ use prost::Message;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::step::{At, Failure, Step};
 use super::wire::{Body, Failed, Frame, Known, Mark, Spawn, State, VERSION, Why};
@@ -115,7 +115,16 @@ struct Monitor {
     next_key: u32,
     /// The request whose answer ends us.
     leaving: Option<u64>,
+    /// Heap pages may be free since it was last given back.
+    untidy: bool,
 }
+
+/// How long a monitor is idle before it gives free memory back: the next request
+/// would have to take it again.
+const TIDY: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 200_000_000,
+};
 
 fn start(
     spec: &Spawn,
@@ -143,6 +152,7 @@ fn start(
                 early: Vec::new(),
                 next_key: 1,
                 leaving: None,
+                untidy: true,
             };
             monitor.watch_basics();
             monitor.connect(connection);
@@ -193,7 +203,7 @@ fn open_exits(dir: &OwnedFd) -> rustix::io::Result<OwnedFd> {
 /// Gives an agent whose socket is full a moment to read.
 fn wait_writable(agent: &OwnedFd) {
     use rustix::event::{PollFd, PollFlags, poll};
-    let moment = rustix::time::Timespec {
+    let moment = Timespec {
         tv_sec: 0,
         tv_nsec: 100_000_000,
     };
@@ -242,7 +252,8 @@ impl Monitor {
         let mut events = Vec::with_capacity(32);
         loop {
             events.clear();
-            let timeout = self.timeout();
+            let idle = self.untidy.then_some(TIDY);
+            let timeout = self.timeout().or(idle);
             match epoll::wait(
                 &self.epoll,
                 rustix::buffer::spare_capacity(&mut events),
@@ -250,6 +261,9 @@ impl Monitor {
             ) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),
+            }
+            if events.is_empty() && std::mem::take(&mut self.untidy) {
+                sys::trim_heap();
             }
             for event in &events {
                 if let Some(watch) = Watch::of(event.data) {
@@ -318,7 +332,7 @@ impl Monitor {
                 Ok(None) | Err(_) => self.agent = None,
             }
         }
-        sys::trim_heap();
+        self.untidy = true;
     }
 
     /// Answers the agent that is there now. One that does not read its answers is
