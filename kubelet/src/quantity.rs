@@ -92,9 +92,33 @@ impl std::ops::Add for Amount {
     }
 }
 
+impl std::ops::Sub for Amount {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
 impl std::iter::Sum for Amount {
     fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
         parts.fold(Self::default(), |a, b| a + b)
+    }
+}
+
+/// An amount of `kind`, written in the manner of `sample`; below zero is zero.
+#[must_use]
+pub fn written(amount: Amount, kind: &str, sample: &Quantity) -> Quantity {
+    if Amount::from(sample) == amount {
+        return sample.clone();
+    }
+    let millis = u64::try_from(amount.millis()).unwrap_or_default();
+    if kind == "cpu" && !millis.is_multiple_of(1000) {
+        return Quantity(format!("{millis}m"));
+    }
+    let units = u64::try_from(amount.units()).unwrap_or_default();
+    match sample.0.ends_with('i') {
+        true => binary(units),
+        false => decimal(units),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod cri;
 pub mod density;
 pub mod memory;
 pub mod report;
+pub mod requests;
 pub mod table;
 
 use crate::cluster::{Bed, Cluster, down, up};
@@ -26,16 +27,19 @@ pub enum Part {
     Cri,
     /// A node with as many pods as a node may have.
     Density,
+    /// What a node asks of the API server.
+    Requests,
 }
 
 impl Part {
-    pub const ALL: [Part; 3] = [Part::Node, Part::Cri, Part::Density];
+    pub const ALL: [Part; 4] = [Part::Node, Part::Cri, Part::Density, Part::Requests];
 
     pub fn name(self) -> &'static str {
         match self {
             Part::Node => "nodes",
             Part::Cri => "cri",
             Part::Density => "density",
+            Part::Requests => "requests",
         }
     }
 
@@ -48,6 +52,9 @@ impl Part {
             }
             Part::Density => density::bench(bed, options)
                 .map(|f| (density::report::table(&f), density::report::json(&f))),
+            Part::Requests => {
+                requests::bench(bed, options).map(|f| (requests::table(&f), requests::json(&f)))
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! etcd, kube-apiserver, kube-controller-manager and kube-scheduler, with the PKI, the
 //! kubeconfigs and the join material that kubeadm's own phases make.
 
-use super::Cluster;
+use super::{Cluster, audit};
 use crate::machine::{Machine, network};
 use crate::progress::{self, step};
 use anyhow::{Context, Result};
@@ -27,7 +27,8 @@ pub fn start(cluster: &mut Cluster) -> Result<()> {
     })?;
     step("etcd and kube-apiserver", || {
         serve(cluster, &machine, "etcd", etcd())?;
-        serve(cluster, &machine, "kube-apiserver", apiserver())?;
+        let flags = [apiserver(), audit::keep(&machine)?].concat();
+        serve(cluster, &machine, "kube-apiserver", flags)?;
         wait_ready(cluster)
     })?;
     // Earlier the controller manager would exit: RBAC is still being written.

@@ -1,6 +1,7 @@
 //! A cluster of the bed: a switch, a control plane and nodes, and its state on disk.
 
 pub mod addons;
+pub mod audit;
 pub mod control_plane;
 pub mod down;
 pub mod registry;

@@ -15,6 +15,7 @@ mod eviction;
 mod kit;
 mod kubelet_flags;
 mod lifecycle;
+mod manners;
 mod metrics;
 mod network;
 mod pod_api;
@@ -56,6 +57,8 @@ fn all() -> Vec<Test> {
         metrics::TESTS,
         commands::TESTS,
         bed::TESTS,
+        // Last: it is about all the others.
+        manners::TESTS,
     ]
     .concat()
 }

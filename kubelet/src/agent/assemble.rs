@@ -140,7 +140,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         objects,
         allocations: allocations.clone(),
         events: events.clone(),
-        status: ApiStatus::new(clients.writes(), metrics.clone()),
+        status: ApiStatus::new(clients.writes(), mirrors.clone(), metrics.clone()),
         node: node_facts(options, &fixed, node.clone()),
         options: Options {
             credential_providers: options.credential_providers.clone(),

@@ -7,32 +7,43 @@
 
 mod connections;
 mod endpoint;
+mod follow;
 mod identity;
 pub(crate) mod recorder;
 
 pub use connections::Connections;
 pub use endpoint::{Endpoint, EndpointError, TokenSource, Trust};
+pub use follow::from_etcd;
 pub use identity::{Identity, IdentityError, certified_key};
 pub use recorder::EventRecorder;
 
 use crate::metrics;
-use kube::runtime::watcher;
+use kube::runtime::watcher::{self, Event};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A watch that begins with what the API server's cache holds.
+/// A watch that begins with what the API server's cache holds, in one request.
 ///
 /// Asked for the latest, the server waits until its cache has caught up with
-/// etcd: up to 100 ms while others write. Pages would mean the same, since the
-/// client leaves out `resourceVersion=0` beside a limit.
+/// etcd: up to 100 ms while others write.
 #[must_use]
 pub fn from_cache() -> watcher::Config {
-    watcher::Config {
-        page_size: None,
-        ..watcher::Config::default().any_semantic()
+    watcher::Config::default().streaming_lists()
+}
+
+/// What an event says of the only object of a watch: how it is now, if that is known.
+/// `listed` is what the watch began with so far.
+pub fn of_one<K>(event: Event<K>, listed: &mut Option<K>) -> Option<Option<K>> {
+    match event {
+        Event::Init => *listed = None,
+        Event::InitApply(object) => *listed = Some(object),
+        Event::InitDone => return Some(listed.take()),
+        Event::Apply(object) => return Some(Some(object)),
+        Event::Delete(_) => return Some(None),
     }
+    None
 }
 
 /// The clients of one API server.

@@ -30,12 +30,6 @@ pub async fn kubelet_config(
     })
 }
 
-/// The cluster's version, for a person to see; not needed to join.
-pub async fn version(client: &kube::Client) -> Option<String> {
-    let version = client.apiserver_version().await.ok()?;
-    Some(version.git_version)
-}
-
 /// Fails when a live node has the name: two kubelets would fight over it.
 ///
 /// # Errors

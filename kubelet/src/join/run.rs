@@ -111,12 +111,6 @@ async fn steps(options: &JoinOptions) -> Result<Joined, JoinError> {
     say("discovery: signature and CA are right");
 
     let clients = with_token(&found, &token)?;
-    if let Some(version) = cluster::version(&clients.writes()).await {
-        say(&format!(
-            "cluster: {} runs Kubernetes {version}",
-            found.server
-        ));
-    }
     let config = cluster::kubelet_config(&clients.writes(), &token, &options.server).await?;
     cluster::check_name(
         &clients.writes(),

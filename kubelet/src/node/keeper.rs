@@ -9,6 +9,7 @@ use super::pressure::{Pressure, Shortage};
 use super::register::{Registration, register};
 use super::status::{Fixed, RuntimeSays};
 use super::{csinode, disk, lease, machine, patch, status};
+use crate::api::{from_etcd, of_one};
 use crate::config::Config;
 use crate::defaults;
 use crate::device::Devices;
@@ -20,7 +21,8 @@ use cri_proto::{Cri, Status, v1};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, ObjectReference};
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -170,8 +172,9 @@ impl Keeper {
             shutdown,
         ));
         let api: Api<Node> = Api::all(self.options.watches.clone());
-        let nodes = watcher::watch_object(api, &name).default_backoff();
-        futures::pin_mut!(nodes);
+        let only = format!("metadata.name={name}");
+        let mut nodes = from_etcd(api, &only).default_backoff().boxed();
+        let mut listed = None;
         let mut devices = self.options.beside.devices.changes();
         let mut in_use = self.options.beside.attachments.changes();
         let mut wait = Duration::ZERO;
@@ -180,7 +183,7 @@ impl Keeper {
                 () = tokio::time::sleep(wait) => wait = self.report().await,
                 Ok(()) = devices.changed() => wait = self.report().await,
                 Ok(()) = in_use.changed() => wait = self.report().await,
-                Some(seen) = nodes.next() => if self.seen(seen).await {
+                Some(event) = nodes.next() => if self.follow(event, &mut listed).await {
                     wait = self.report().await;
                 },
             }
@@ -195,8 +198,11 @@ impl Keeper {
             let attempt = register(&api, &self.options.registration, wanted);
             let attempt = tokio::time::timeout(defaults::API_CALL_TIMEOUT, attempt).await;
             match attempt.unwrap_or_else(|_| Err(kube::Error::Service("no answer".into()))) {
-                Ok(node) => {
+                Ok((node, created)) => {
                     tracing::info!(node = self.options.registration.name, "registered");
+                    if created {
+                        self.reported = Some(Instant::now());
+                    }
                     self.take(node).await;
                     self.event(EventType::Normal, "Starting", "Starting kubelet.");
                     self.ensure_csinode();
@@ -224,14 +230,19 @@ impl Keeper {
     }
 
     /// News of our Node; answers whether a report should follow at once.
-    async fn seen(&mut self, seen: Result<Option<Node>, watcher::Error>) -> bool {
-        match seen {
-            Ok(Some(node)) => self.take(node).await,
-            Ok(None) => {
+    async fn follow(
+        &mut self,
+        event: Result<watcher::Event<Node>, watcher::Error>,
+        listed: &mut Option<Node>,
+    ) -> bool {
+        match event.map(|event| of_one(event, listed)) {
+            Ok(Some(Some(node))) => self.take(node).await,
+            Ok(Some(None)) => {
                 tracing::warn!("the Node was deleted; registering again");
                 self.register().await;
                 true
             }
+            Ok(None) => false,
             Err(error) => {
                 tracing::debug!(%error, "watch of the Node");
                 false

@@ -61,15 +61,16 @@ impl Registration {
 }
 
 /// Creates the Node, or adopts the one that is there: its labels and
-/// annotations are completed, its taints are somebody else's by now.
+/// annotations are completed, its taints are somebody else's by now. Also answers whether
+/// it was created, and so has `status` already.
 pub async fn register(
     api: &Api<Node>,
     registration: &Registration,
     status: NodeStatus,
-) -> Result<Node, kube::Error> {
+) -> Result<(Node, bool), kube::Error> {
     let wanted = registration.node(status);
     let refused = match api.create(&PostParams::default(), &wanted).await {
-        Ok(node) => return Ok(node),
+        Ok(node) => return Ok((node, true)),
         Err(kube::Error::Api(status)) if matches!(status.code, 403 | 409) => status,
         Err(e) => return Err(e),
     };
@@ -77,14 +78,15 @@ pub async fn register(
         Some(known) => known,
         None => return Err(kube::Error::Api(refused)),
     };
-    match adoption(&known, &wanted) {
+    let adopted = match adoption(&known, &wanted) {
         Some(patch) => {
             let name = &registration.name;
             api.patch(name, &PatchParams::default(), &Patch::Strategic(patch))
-                .await
+                .await?
         }
-        None => Ok(known),
-    }
+        None => known,
+    };
+    Ok((adopted, false))
 }
 
 /// What an existing Node lacks.

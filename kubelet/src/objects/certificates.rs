@@ -4,6 +4,7 @@
 
 use super::watched::{Quick, authorized, one_line};
 use super::{CertificateSpec, Credentials, ObjectError};
+use crate::api::from_cache;
 use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -14,7 +15,7 @@ use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::watcher;
 use kube::{Api, ResourceExt as _};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use std::collections::HashMap;
@@ -163,7 +164,7 @@ impl Certificates {
             "metadata.name={},spec.nodeName={}",
             asked.name, self.node_name
         );
-        let config = watcher::Config::default().fields(&only);
+        let config = from_cache().fields(&only);
         let objects = watcher(api, config)
             .backoff(Quick::default())
             .applied_objects();

@@ -1,11 +1,11 @@
 //! One object, watched by its name as the Node authorizer allows.
 
-use crate::api::from_cache;
+use crate::api::{from_cache, of_one};
 use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -121,22 +121,13 @@ async fn follow<K: Watchable>(
     let mut listed = None;
     while let Some(event) = events.next().await {
         let now = match event {
-            Ok(Event::Init) => {
-                listed = None;
-                continue;
-            }
-            Ok(Event::InitApply(object)) => {
-                listed = Some(object);
-                continue;
-            }
-            Ok(Event::InitDone) => listed.take(),
-            Ok(Event::Apply(object)) => Some(object),
-            Ok(Event::Delete(_)) => None,
+            Ok(event) => of_one(event, &mut listed),
             Err(error) => {
                 note_failure(&state, &error);
                 continue;
             }
         };
+        let Some(now) = now else { continue };
         let final_word = now.as_ref().is_some_and(K::immutable);
         if publish(&state, now) {
             changed();
@@ -217,15 +208,23 @@ pub async fn authorized<T, F: Future<Output = kube::Result<T>>>(
     let start = Instant::now();
     for delay in Quick::default() {
         match call().await {
-            Err(kube::Error::Api(status))
-                if status.code == 403 && start.elapsed() < AUTHORIZER_LAG =>
-            {
+            Err(kube::Error::Api(status)) if lags(&status) && start.elapsed() < AUTHORIZER_LAG => {
                 tokio::time::sleep(delay).await;
             }
             answer => return answer,
         }
     }
     call().await
+}
+
+/// Forbidden, and not since the namespace goes, which it will not cease to do.
+fn lags(status: &kube::core::Status) -> bool {
+    let details = status.details.as_ref();
+    let terminating = details.is_some_and(|d| {
+        let mut causes = d.causes.iter();
+        causes.any(|c| c.reason == "NamespaceTerminating")
+    });
+    status.code == 403 && !terminating
 }
 
 /// The authorizer learns of a pod a moment after we do, so the first tries come

@@ -161,6 +161,7 @@ impl Engine {
             return;
         }
         let seen = start.found.remove(&uid).unwrap_or_default();
+        let turn = self.registry.turn();
         if seen.sandboxes.is_empty() && !admit::settled(&want.pod) {
             match self.admit(start, &want) {
                 Some(verdict) => want.verdict = verdict,
@@ -169,6 +170,8 @@ impl Engine {
         } else {
             self.executor.adopt(&want.pod);
         }
+        self.registry.put(&uid, Entry::new(want.pod.clone()));
+        drop(turn);
         self.spawn(start, want, seen);
     }
 
@@ -268,8 +271,6 @@ impl Engine {
 
     fn spawn(&self, start: &Start, want: Desired, seen: PodSeen) {
         let uid = spec::uid(&want.pod).to_owned();
-        // At once, so that the next pod's admission counts this one.
-        self.registry.put(&uid, Entry::new(want.pod.clone()));
         let worker = Worker::spawn(
             self.executor.clone(),
             self.registry.clone(),
@@ -323,6 +324,11 @@ impl Engine {
             removed: true,
             verdict: None,
         };
+        let entry = Entry {
+            removed: true,
+            ..Entry::new(want.pod.clone())
+        };
+        self.registry.put(&uid, entry);
         self.spawn(start, want, seen);
         start.ending.insert(uid);
     }

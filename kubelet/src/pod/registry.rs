@@ -4,7 +4,7 @@ use super::Known;
 use crate::status::is_over;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 /// One pod, as its worker left it last.
@@ -41,6 +41,7 @@ impl Entry {
 pub struct Registry {
     pods: RwLock<HashMap<String, Entry>>,
     freed: Notify,
+    turn: Mutex<()>,
 }
 
 impl Registry {
@@ -55,6 +56,21 @@ impl Registry {
         // What it had is free for others.
         if ends && before.is_some_and(|b| !is_over(&b.status)) {
             self.freed.notify_one();
+        }
+    }
+
+    /// Held by whoever counts what the node has left, until what it takes of that is written
+    /// here: two who count at once would take the same.
+    #[must_use]
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pod has been granted what this asks for.
+    pub fn grant(&self, uid: &str, pod: &Arc<Pod>) {
+        let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = pods.get_mut(uid) {
+            entry.pod = pod.clone();
         }
     }
 

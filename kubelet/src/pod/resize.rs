@@ -10,12 +10,16 @@ use super::observed::Observed;
 use super::spec::quantity::amount;
 use super::spec::resources::asked;
 use super::{Known, NodeFacts, admit};
+use crate::quantity::written;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Resources by container; the pod's own stand under the empty name.
 pub type Granted = BTreeMap<String, ResourceRequirements>;
+
+type List = BTreeMap<String, Quantity>;
 
 /// What can be resized.
 const KINDS: [&str; 2] = ["cpu", "memory"];
@@ -64,11 +68,14 @@ pub fn of(pod: &Pod) -> Granted {
 }
 
 /// What was granted before this agent's time, as the API server remembers it.
-/// Containers of which it remembers nothing have what they ask for.
+/// That of which it remembers nothing has what it asks for.
 #[must_use]
 pub fn remembered(pod: &Pod) -> Granted {
     let mut all = of(pod);
     let status = pod.status.as_ref();
+    if let Some(own) = remembered_whole(pod) {
+        all.insert(String::new(), own);
+    }
     let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses]);
     for container in lists.into_iter().flatten().flatten().flatten() {
         if let (Some(_), Some(resources)) = (&container.container_id, &container.resources) {
@@ -76,6 +83,25 @@ pub fn remembered(pod: &Pod) -> Granted {
         }
     }
     all
+}
+
+/// The pod's own: its status has overhead in it.
+fn remembered_whole(pod: &Pod) -> Option<ResourceRequirements> {
+    let spec = pod.spec.as_ref()?;
+    let own = spec.resources.as_ref()?;
+    let told = pod.status.as_ref()?.resources.as_ref()?;
+    let without = |own: &mut Option<List>, told: &Option<List>| {
+        for (kind, quantity) in own.iter_mut().flatten() {
+            let overhead = amount(spec.overhead.as_ref(), kind).unwrap_or_default();
+            if let Some(amount) = amount(told.as_ref(), kind) {
+                *quantity = written(amount - overhead, kind, quantity);
+            }
+        }
+    };
+    let mut own = own.clone();
+    without(&mut own.requests, &told.requests);
+    without(&mut own.limits, &told.limits);
+    Some(own)
 }
 
 /// The object, asking for what was granted; the rest of it is as new.
@@ -279,7 +305,7 @@ mod tests {
 
     fn node(cpu: &str) -> NodeFacts {
         let mut node = crate::pod::spec::testing::node();
-        let quantity = |q: &str| k8s_openapi::apimachinery::pkg::api::resource::Quantity(q.into());
+        let quantity = |q: &str| Quantity(q.into());
         node.allocatable = [("cpu".to_owned(), quantity(cpu))].into();
         node.allocatable.insert("memory".into(), quantity("1Gi"));
         node
@@ -311,6 +337,31 @@ mod tests {
         assert!(due(&container(&need_not), applied) && !restarts(&container(&need_not), applied));
         assert!(!due(&old, applied) && !restarts(&old, applied));
         assert!(!due(&container(&must), None), "nothing is known of it");
+    }
+
+    #[test]
+    fn refused_resize_of_the_pods_own_resources_is_no_more_granted_to_the_next_agent() {
+        let mut asks = pod("1", "NotRequired");
+        let spec = asks.spec.as_mut().unwrap();
+        let list =
+            |text: &str| serde_json::from_value(json!({ "requests": { "cpu": text } })).unwrap();
+        spec.resources = list("7");
+        spec.overhead = Some([("cpu".to_owned(), Quantity("100m".into()))].into());
+        assert_eq!(
+            remembered(&asks)[""],
+            of(&asks)[""],
+            "nothing is remembered"
+        );
+        let status = json!({ "resources": { "requests": { "cpu": "2100m" } } });
+        asks.status = serde_json::from_value(status).unwrap();
+        let granted = remembered(&asks);
+        assert_eq!(
+            amount(granted[""].requests.as_ref(), "cpu")
+                .unwrap()
+                .millis(),
+            2000
+        );
+        assert!(differs(&asks, &granted));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Pods that the API server assigned to this node.
 
 use super::{CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, Mirrors, PodUpdate, Source};
+use crate::api::from_etcd;
 use crate::objects::Quick;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::Event;
 use kube::{Api, ResourceExt as _};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -35,8 +36,9 @@ impl ApiPods {
     /// in it is removed.
     pub async fn run(self, updates: mpsc::Sender<PodUpdate>, shutdown: CancellationToken) {
         let only = format!("spec.nodeName={}", self.node_name);
-        let config = watcher::Config::default().fields(&only);
-        let mut events = watcher(self.pods, config).backoff(Quick::default()).boxed();
+        let mut events = from_etcd(self.pods, &only)
+            .backoff(Quick::default())
+            .boxed();
         let mut known = Known::default();
         loop {
             let event = tokio::select! {

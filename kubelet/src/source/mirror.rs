@@ -120,7 +120,7 @@ impl Mirrors {
         self.changed.notify_one();
     }
 
-    pub(super) fn seen(&self, mirror: &Pod) {
+    pub(crate) fn seen(&self, mirror: &Pod) {
         let known = Mirror {
             uid: mirror.uid().unwrap_or_default(),
             hash: mirror

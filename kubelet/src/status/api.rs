@@ -3,7 +3,7 @@
 use super::patch;
 use super::{StatusSink, is_over};
 use crate::metrics::Metrics;
-use crate::source::{CONFIG_HASH, CONFIG_MIRROR, is_static};
+use crate::source::{CONFIG_HASH, CONFIG_MIRROR, Mirrors, is_static};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -31,6 +31,7 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 /// - A newer status replaces one that waits; a pod never has two writes at once.
 pub struct ApiStatus {
     client: kube::Client,
+    mirrors: Arc<Mirrors>,
     metrics: Metrics,
     slots: Mutex<HashMap<String, Slot>>,
     writers: Semaphore,
@@ -43,6 +44,8 @@ struct Slot {
     pod: Arc<Pod>,
     status: PodStatus,
     finished: bool,
+    /// It was deleted: nothing is left to say.
+    deleted: bool,
     /// Something is to be written that no task has taken up.
     dirty: bool,
     /// A task is at it.
@@ -64,6 +67,8 @@ struct Written {
 
 enum Outcome {
     Done,
+    /// We deleted it.
+    Deleted,
     /// The object is not there any more, or is another.
     Gone,
     Retry,
@@ -72,9 +77,10 @@ enum Outcome {
 impl ApiStatus {
     /// Over a client that is for writes.
     #[must_use]
-    pub fn new(client: kube::Client, metrics: Metrics) -> Arc<Self> {
+    pub fn new(client: kube::Client, mirrors: Arc<Mirrors>, metrics: Metrics) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             client,
+            mirrors,
             metrics,
             slots: Mutex::default(),
             writers: Semaphore::new(WRITERS),
@@ -93,12 +99,16 @@ impl ApiStatus {
             pod: pod.clone(),
             status: PodStatus::default(),
             finished: false,
+            deleted: false,
             dirty: false,
             driven: false,
             settled: Arc::default(),
             written: None,
             since: None,
         });
+        if slot.deleted {
+            return;
+        }
         slot.pod = pod.clone();
         slot.status = status;
         slot.finished |= finished;
@@ -136,6 +146,11 @@ impl ApiStatus {
                 Outcome::Done => {
                     wait = FIRST_RETRY;
                     self.count(&uid);
+                }
+                Outcome::Deleted => {
+                    if let Some(slot) = self.slots().get_mut(&uid) {
+                        (slot.deleted, slot.dirty) = (true, false);
+                    }
                 }
                 Outcome::Gone => drop(self.slots().remove(&uid)),
                 Outcome::Retry => {
@@ -210,6 +225,11 @@ impl ApiStatus {
 
     /// A static pod is reported through its mirror, which has a UID of its own.
     async fn write_mirror(&self, api: &Api<Pod>, name: &str, slot: &Slot) -> Outcome {
+        // It would be denied, not missing: the authorizer knows of no such pod on this node.
+        // Whoever is new is asked for its status again when it has a mirror.
+        if self.mirrors.uid_of(&slot.pod).is_none() {
+            return Outcome::Done;
+        }
         let mirror = match api.get(name).await {
             Ok(mirror) => mirror,
             // Its source makes one soon, or the pod is on its way out.
@@ -221,8 +241,7 @@ impl ApiStatus {
                 tracing::warn!(pod = name, "the API's pod of this name is no mirror pod");
                 return Outcome::Gone;
             }
-            // Of another version of the manifest. Whoever is new is asked for its
-            // status again when it has a mirror; whoever is old has none any more.
+            // Of another version of the manifest.
             hash if hash != annotation(&slot.pod, CONFIG_HASH) => return Outcome::Done,
             Some(_) => {}
         }
@@ -277,7 +296,7 @@ async fn delete(api: &Api<Pod>, name: &str, uid: &str) -> Outcome {
         ..DeleteParams::default()
     };
     match api.delete(name, &parameters).await {
-        Ok(_) => Outcome::Done,
+        Ok(_) => Outcome::Deleted,
         Err(error) => judge(&error, name, "delete"),
     }
 }
@@ -371,10 +390,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_static_pod_is_reported_to_the_mirror_of_its_own_version_alone() {
-        for (hash, requests) in [("new", &["GET", "PATCH"][..]), ("old", &["GET"])] {
+        for (hash, requests) in [("new", &["GET", "PATCH"][..]), ("old", &[])] {
             let mirror = still(json!({CONFIG_MIRROR: "new"}));
+            let mirrors = Mirrors::detached();
+            mirrors.seen(&mirror);
             let (client, asked) = server_with(mirror);
-            let status = ApiStatus::new(client, Metrics::default());
+            let status = ApiStatus::new(client, mirrors, Metrics::default());
             let pod = still(json!({crate::source::CONFIG_SOURCE: "file", CONFIG_HASH: hash}));
             let ended = serde_json::from_value(json!({"phase": "Failed"})).unwrap();
             status.note(&Arc::new(pod), ended, true);

@@ -5,6 +5,7 @@ mod conditions;
 mod container;
 mod patch;
 mod pod;
+mod resources;
 #[cfg(test)]
 mod tests;
 

@@ -21,7 +21,12 @@ const OWN: &[&str] = &[
     "containerStatuses",
     "qosClass",
     "ephemeralContainerStatuses",
+    "resources",
+    "allocatedResources",
 ];
+
+/// Those whose keys a patch merges, so that old ones must be sent away.
+const MAPS: &[&str] = &["resources", "allocatedResources"];
 
 /// Lists that a patch merges by key, so that old items must be sent away.
 const MERGED: &[&str] = &["podIPs", "hostIPs"];
@@ -42,6 +47,7 @@ pub fn between(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
                 Some(changed) => changed,
                 None => continue,
             },
+            (field, Some(after)) if MAPS.contains(&field) => merging(before, after),
             (field, Some(after)) if MERGED.contains(&field) => replaced(after),
             (_, Some(after)) => after.clone(),
         };
@@ -113,6 +119,24 @@ fn same(old: &Value, new: &Value) -> bool {
         .all(|field| part(old, field) == part(new, field))
 }
 
+/// What makes `after` of `before` when keys are merged: null for those that go.
+fn merging(before: Option<&Value>, after: &Value) -> Value {
+    let (Some(before), Some(after_map)) = (before.and_then(Value::as_object), after.as_object())
+    else {
+        return after.clone();
+    };
+    let mut change = Map::new();
+    for (key, new) in after_map {
+        if before.get(key) != Some(new) {
+            change.insert(key.clone(), merging(before.get(key), new));
+        }
+    }
+    for key in before.keys().filter(|key| !after_map.contains_key(*key)) {
+        change.insert(key.clone(), Value::Null);
+    }
+    change.into()
+}
+
 fn replaced(list: &Value) -> Value {
     let mut items = list.as_array().cloned().unwrap_or_default();
     items.push(json!({"$patch": "replace"}));
@@ -151,6 +175,18 @@ mod tests {
         let sent = patch(old, json!({"conditions": []}));
         let gone = json!({"type": "PodResizeInProgress", "$patch": "delete"});
         assert_eq!(sent, Some(json!({"conditions": [gone]})));
+    }
+
+    #[test]
+    fn resource_that_is_gone_is_sent_away() {
+        let old =
+            json!({"resources": {"requests": {"cpu": "1", "x/y": "1"}, "limits": {"cpu": "2"}}});
+        let sent = patch(
+            old,
+            json!({"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "3"}}}),
+        );
+        let expected = json!({"requests": {"x/y": null}, "limits": {"cpu": "3"}});
+        assert_eq!(sent, Some(json!({"resources": expected})));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A pod's status from what is seen of it. Pure.
 
 use super::conditions::{self, Facts};
-use super::container;
+use super::{container, resources};
 use crate::pod::NodeFacts;
 use crate::pod::lifecycle::{
     Desired, Stage, Terminal, Why, WorkerState, completed, restartable_init,
@@ -96,6 +96,7 @@ pub fn build(look: &Look<'_>) -> PodStatus {
         app: &app,
     };
     status.conditions = Some(conditions::build(look, &spec, &facts));
+    resources::fill(look, &spec, &mut status);
     status.init_container_statuses = some(init);
     status.container_statuses = some(app);
     status.ephemeral_container_statuses = some(ephemeral);

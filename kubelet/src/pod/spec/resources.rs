@@ -104,6 +104,13 @@ pub fn of_pod(spec: &PodSpec, options: &Options) -> v1::LinuxContainerResources 
     result
 }
 
+/// Whether the pod's cgroup is limited in it.
+#[must_use]
+pub fn has_limit(spec: &PodSpec, kind: &str) -> bool {
+    let own = amount(limits(spec.resources.as_ref()), kind);
+    own.or_else(|| total_limits(spec, kind)).is_some()
+}
+
 /// `spec.overhead` (of the RuntimeClass), as limits of their own.
 #[must_use]
 pub fn overhead(spec: &PodSpec, options: &Options) -> Option<v1::LinuxContainerResources> {
@@ -127,28 +134,54 @@ pub fn asked(spec: &PodSpec, kind: &str) -> Amount {
 
 /// What a pod may keep on the node's disk: containers that have no limit add nothing, and
 /// only a pod with none at all has none.
-///
-/// kubernetes v1.37 staging/src/k8s.io/component-helpers/resource/helpers.go `PodLimits`.
 #[must_use]
 pub fn local_storage_limit(spec: &PodSpec) -> Option<Quantity> {
-    const KIND: &str = "ephemeral-storage";
-    let own = |c: &Container| amount(limits(c.resources.as_ref()), KIND);
-    let all = || {
-        spec.containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten())
-    };
-    let first = all().find(|c| own(c).is_some())?;
-    let overhead = amount(spec.overhead.as_ref(), KIND).unwrap_or_default();
-    let total = peak(spec, |c| Some(own(c).unwrap_or_default()))? + overhead;
-    let bytes = u64::try_from(total.units()).ok()?;
-    let said = limits(first.resources.as_ref()).and_then(|l| l.get(KIND))?;
+    together(spec, limits, false)?.remove("ephemeral-storage")
+}
+
+/// All that the pod has as a whole: of its containers together, where it does not say itself,
+/// and overhead on top. A limit counts although another container has none.
+///
+/// kubernetes v1.37 staging/src/k8s.io/component-helpers/resource/helpers.go `PodRequests`, `PodLimits`.
+#[must_use]
+pub fn whole(spec: &PodSpec) -> ResourceRequirements {
+    ResourceRequirements {
+        requests: together(spec, requests, true),
+        limits: together(spec, limits, false),
+        claims: spec.resources.as_ref().and_then(|own| own.claims.clone()),
+    }
+}
+
+/// The lists that `of` picks as one; `alone` has overhead count where nobody else has any.
+fn together(
+    spec: &PodSpec,
+    of: fn(Option<&ResourceRequirements>) -> Option<&List>,
+    alone: bool,
+) -> Option<List> {
+    let own = of(spec.resources.as_ref());
+    let overhead = spec.overhead.as_ref();
+    let init = spec.init_containers.iter().flatten();
+    let containers = spec.containers.iter().chain(init);
+    let lists = containers.filter_map(|c| of(c.resources.as_ref()));
     // A sum is written as its first part is.
-    Some(if said.0.ends_with('i') {
-        quantity::binary(bytes)
-    } else {
-        quantity::decimal(bytes)
-    })
+    let mut samples = BTreeMap::new();
+    let also = overhead.filter(|_| alone);
+    for (kind, quantity) in own.into_iter().chain(lists).chain(also).flatten() {
+        samples.entry(kind).or_insert(quantity);
+    }
+    let total = |kind: &str| {
+        let one = |c: &Container| Some(amount(of(c.resources.as_ref()), kind).unwrap_or_default());
+        let sum = amount(own, kind).or_else(|| peak(spec, one));
+        sum.unwrap_or_default() + amount(overhead, kind).unwrap_or_default()
+    };
+    let all: List = samples
+        .into_iter()
+        .map(|(kind, sample)| {
+            let quantity = quantity::written(total(kind), kind, sample);
+            (kind.clone(), quantity)
+        })
+        .collect();
+    (!all.is_empty()).then_some(all)
 }
 
 fn total_requests(spec: &PodSpec, kind: &str) -> Amount {
@@ -228,5 +261,27 @@ mod tests {
             "overhead": {"cpu": "10m"}
         }));
         assert_eq!(asked(&pod, "cpu").millis(), 2110);
+    }
+
+    #[test]
+    fn pod_as_a_whole_has_its_own_resources_else_its_containers_and_overhead() {
+        let container = serde_json::json!({"name": "a", "resources": {
+            "requests": {"cpu": "100m", "memory": "64Mi", "x/y": "1"}, "limits": {"memory": "64Mi"}}});
+        let mut json = serde_json::json!({
+            "containers": [container, container, {"name": "b"}], "overhead": {"memory": "1Mi"}
+        });
+        let of = |json: &serde_json::Value| serde_json::to_value(whole(&spec(json.clone()))).ok();
+        let expected = serde_json::json!({
+            "requests": {"cpu": "200m", "memory": "129Mi", "x/y": "2"}, "limits": {"memory": "129Mi"}
+        });
+        assert_eq!(of(&json), Some(expected));
+        json["resources"] = serde_json::json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}});
+        let expected = serde_json::json!({
+            "requests": {"cpu": "1", "memory": "129Mi", "x/y": "2"},
+            "limits": {"cpu": "2", "memory": "129Mi"}
+        });
+        assert_eq!(of(&json), Some(expected));
+        let nothing = serde_json::json!({"containers": [{"name": "a"}]});
+        assert_eq!(of(&nothing), Some(serde_json::json!({})));
     }
 }

@@ -3,6 +3,7 @@
 use super::Worker;
 use crate::pod::lifecycle::Stage;
 use crate::pod::resize::{self, Refusal};
+use crate::pod::spec::uid;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,9 +33,13 @@ impl Worker {
             self.seen.pending = None;
             return self.want.pod = self.asked.clone();
         }
-        let (others, node) = (self.registry.all(), &self.executor.deps().node);
-        match resize::judge(&self.asked, &others, node) {
+        let registry = self.registry.clone();
+        let turn = registry.turn();
+        let node = &self.executor.deps().node;
+        match resize::judge(&self.asked, &registry.all(), node) {
             None => {
+                registry.grant(uid(&self.asked), &self.asked);
+                drop(turn);
                 self.granted = resize::of(&self.asked);
                 self.seen.pending = None;
                 self.want.pod = self.asked.clone();

@@ -1,0 +1,60 @@
+//! What a status says of the resources of the pod as a whole. Pure.
+//!
+//! kubernetes v1.37 pkg/kubelet/kubelet_pods.go: `allocatedResources` is what was granted;
+//! `resources` is the same until the pod runs, then what its cgroup was given.
+
+use super::pod::Look;
+use crate::pod::resize;
+use crate::pod::spec::resources::{has_limit, whole};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, ResourceRequirements};
+
+/// What a cgroup of a pod is given.
+const KINDS: [&str; 2] = ["cpu", "memory"];
+
+/// Fills in both; `status` has its phase.
+pub(super) fn fill(look: &Look<'_>, spec: &PodSpec, status: &mut PodStatus) {
+    let granted = whole(spec);
+    status.resources = Some(match status.phase.as_deref() {
+        Some("Running") => running(look, spec, &granted),
+        _ => granted.clone(),
+    });
+    status.allocated_resources = granted.requests;
+}
+
+fn running(
+    look: &Look<'_>,
+    spec: &PodSpec,
+    granted: &ResourceRequirements,
+) -> ResourceRequirements {
+    match &look.seen.pod_applied {
+        Some(given) if resize::differs(look.pod(), given) => {
+            let Pod { spec: held, .. } = resize::with(look.pod(), given);
+            let held = held.unwrap_or_default();
+            given_to_cgroup(&held, whole(&held))
+        }
+        _ => given_to_cgroup(spec, granted.clone()),
+    }
+}
+
+/// Of `all`, what the pod asks for itself and what its cgroup knows of.
+fn given_to_cgroup(spec: &PodSpec, mut all: ResourceRequirements) -> ResourceRequirements {
+    let own = spec.resources.as_ref();
+    let (requests, limits) = (
+        own.and_then(|o| o.requests.as_ref()),
+        own.and_then(|o| o.limits.as_ref()),
+    );
+    if let Some(list) = &mut all.requests {
+        list.retain(|kind, _| {
+            KINDS.contains(&kind.as_str()) || requests.is_some_and(|own| own.contains_key(kind))
+        });
+    }
+    if let Some(list) = &mut all.limits {
+        list.retain(|kind, _| {
+            let given = KINDS.contains(&kind.as_str()) && has_limit(spec, kind);
+            given || limits.is_some_and(|own| own.contains_key(kind))
+        });
+    }
+    all.requests = all.requests.filter(|list| !list.is_empty());
+    all.limits = all.limits.filter(|list| !list.is_empty());
+    all
+}
