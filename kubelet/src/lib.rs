@@ -10,6 +10,7 @@
 //! - [`allocation`]: what a pod is given that others can't have: of [`device`] plugins.
 //! - [`pod_resources`]: tells monitoring agents who was given what.
 //! - [`eviction`]: who has to go when the node runs short.
+//! - [`shutdown`]: the machine goes down, and pods end in order before it does.
 //! - [`log_rotation`]: for runtimes that leave it to the kubelet.
 //! - [`join`]: from a bootstrap token to a client certificate.
 //! - [`server`]: the kubelet API on port 10250.
@@ -41,6 +42,7 @@ pub mod pod_resources;
 pub mod proto;
 pub mod quantity;
 pub mod server;
+pub mod shutdown;
 pub mod socket;
 pub mod source;
 pub mod status;

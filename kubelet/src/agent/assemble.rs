@@ -7,9 +7,10 @@ use crate::config::Config;
 use crate::event::Recorder;
 use crate::eviction::{Evictor, EvictorOptions, Images};
 use crate::metrics::Metrics;
+use crate::node::address::{self, Addresses, LiveAddresses};
 use crate::node::machine::Machine;
 use crate::node::{
-    Beside, Fixed, Keeper, KeeperOptions, NodeHandle, Registration, address, disk, resources,
+    Beside, Fixed, Keeper, KeeperOptions, NodeHandle, Registration, disk, resources,
 };
 use crate::objects::{ApiObjects, Objects};
 use crate::plugin;
@@ -18,18 +19,19 @@ use crate::pod_resources::PodResources;
 use crate::server::authn::{Authenticator, AuthnOptions};
 use crate::server::authz::{Authorizer, AuthzOptions};
 use crate::server::{self, State};
+use crate::shutdown::{Shutdown, ShutdownOptions};
 use crate::source::{ApiPods, Mirrors, Source, StaticPods};
 use crate::status::ApiStatus;
 use crate::volume::csi::Csi;
 use crate::volume::dns::DnsSettings;
 use crate::volume::{Volumes, VolumesConfig};
 use cri_proto::{Cri, v1};
-use std::net::IpAddr;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Everything that runs.
 pub struct Parts {
-    pub addresses: Vec<IpAddr>,
+    pub addresses: LiveAddresses,
     pub events: Arc<dyn Recorder>,
     pub node: NodeHandle,
     pub keeper: Keeper,
@@ -37,6 +39,7 @@ pub struct Parts {
     pub mirrors: Arc<Mirrors>,
     pub evictor: Evictor,
     pub images: Arc<Images>,
+    pub graceful: Shutdown,
     pub allocations: Arc<Allocations>,
     pub pod_resources: PodResources,
     pub plugins: plugin::Watcher,
@@ -48,6 +51,7 @@ pub struct Parts {
 /// What had to be found out before anything can be made.
 pub struct Facts {
     fixed: Fixed,
+    addresses: Addresses,
     cgroup_driver: CgroupDriver,
 }
 
@@ -55,14 +59,12 @@ pub struct Facts {
 pub async fn facts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>) -> Facts {
     let config = &options.config.config;
     let machine = Machine::read();
-    let addresses = match options.node_ips.is_empty() {
-        false => options.node_ips.clone(),
-        true => {
-            let server = address::of_server(&clients.endpoint().server).await;
-            address::of_host(server).into_iter().collect()
-        }
+    let server = match options.node_ips.is_empty() {
+        false => None,
+        true => address::of_server(&clients.endpoint().server).await,
     };
-    if addresses.is_empty() {
+    let addresses = Addresses::new(options.node_ips.clone(), server);
+    if addresses.look().is_empty() {
         tracing::warn!("no address found for this node; give one with --node-ip");
     }
     let nodefs = disk::of(&options.root_dir)
@@ -74,12 +76,13 @@ pub async fn facts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>
         fixed: Fixed {
             name: options.node_name.clone(),
             machine,
-            addresses,
+            addresses: addresses.look(),
             capacity,
             allocatable,
             port: config.enable_server.then_some(config.port),
             max_images: config.node_status_max_images,
         },
+        addresses,
         cgroup_driver: cgroup_driver(config, cri).await,
     }
 }
@@ -108,6 +111,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
     let config = &options.config.config;
     let name = &options.node_name;
     let fixed = facts.fixed.clone();
+    let addresses = facts.addresses.live();
     let metrics = Metrics::new(clients.requests());
     let cri = &cri_proto::observed(cri.clone(), Arc::new(metrics.clone()));
     let events: Arc<dyn Recorder> = EventRecorder::new(
@@ -118,9 +122,12 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
     );
     let allocations = Allocations::new(&options.root_dir);
     let csi = Csi::new(clients.writes(), name, &options.root_dir);
+    let (going_down, is_going_down) = watch::channel(false);
     let beside = Beside {
         devices: allocations.devices.clone(),
         attachments: csi.attachments(),
+        addresses: facts.addresses,
+        going_down: is_going_down,
     };
     let (keeper, node) = Keeper::new(
         keeper_options(options, clients, &fixed, beside),
@@ -141,7 +148,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         allocations: allocations.clone(),
         events: events.clone(),
         status: ApiStatus::new(clients.writes(), mirrors.clone(), metrics.clone()),
-        node: node_facts(options, &fixed, node.clone()),
+        node: node_facts(options, &fixed, (addresses.clone(), node.clone())),
         options: Options {
             credential_providers: options.credential_providers.clone(),
             ..engine_options(config, facts.cgroup_driver)
@@ -162,12 +169,24 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         metrics.clone(),
         evictor_options(options),
     );
+    let shutdown_options = ShutdownOptions {
+        node_name: name.clone(),
+        root_dir: options.root_dir.clone(),
+        periods: config.shutdown.clone(),
+    };
+    let graceful = Shutdown::new(
+        engine.clone(),
+        events.clone(),
+        metrics.clone(),
+        shutdown_options,
+        going_down,
+    );
     let static_pods = config
         .static_pod_path
         .as_ref()
         .map(|path| StaticPods::new(path, name, config.file_check_frequency, mirrors.clone()));
     Parts {
-        addresses: fixed.addresses,
+        addresses,
         node,
         keeper,
         api_pods: ApiPods::new(clients.watches(), name, mirrors.clone()),
@@ -175,6 +194,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         mirrors,
         evictor,
         images,
+        graceful,
         pod_resources: PodResources::new(engine.clone(), allocations.clone(), metrics.clone()),
         allocations,
         plugins: plugin::Watcher::new(&options.root_dir, vec![Arc::new(csi.registrar())]),
@@ -247,11 +267,15 @@ fn volumes_config(
     }
 }
 
-fn node_facts(options: &AgentOptions, fixed: &Fixed, node: NodeHandle) -> NodeFacts {
+fn node_facts(
+    options: &AgentOptions,
+    fixed: &Fixed,
+    (addresses, node): (LiveAddresses, NodeHandle),
+) -> NodeFacts {
     let config = &options.config.config;
     NodeFacts {
         name: options.node_name.clone(),
-        ips: fixed.addresses.clone(),
+        ips: addresses,
         allocatable: fixed.allocatable.clone(),
         memory_capacity: fixed.machine.memory,
         labels: Arc::new(node),

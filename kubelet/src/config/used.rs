@@ -4,6 +4,7 @@ use super::duration;
 use super::eviction::{self, Threshold};
 use super::image_gc::ImageGc;
 use super::raw::KubeletConfiguration;
+use super::shutdown::{self, ShutdownGrace};
 use crate::defaults;
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::Taint;
@@ -97,6 +98,8 @@ pub struct Config {
     pub image_gc: ImageGc,
     pub local_storage_isolation: bool,
     pub allocatable: NodeAllocatable,
+    /// The lowest priority first; empty: the machine's shutdown does not wait.
+    pub shutdown: Vec<ShutdownGrace>,
     /// As it was written, for `/configz`.
     pub raw: KubeletConfiguration,
 }
@@ -316,6 +319,7 @@ impl Config {
             image_gc: ImageGc::of(m, &raw),
             local_storage_isolation: raw.local_storage_capacity_isolation.unwrap_or(true),
             allocatable: reserved(m, &raw),
+            shutdown: shutdown::graces(m, &raw),
             raw,
         };
         (config, warnings)

@@ -61,7 +61,6 @@ impl Registry {
 
     /// Held by whoever counts what the node has left, until what it takes of that is written
     /// here: two who count at once would take the same.
-    #[must_use]
     pub fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
