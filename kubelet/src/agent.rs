@@ -5,9 +5,9 @@
 
 mod assemble;
 mod error;
+mod giving;
 mod host;
 mod identity;
-mod renewal;
 mod serving;
 
 use assemble::Parts;
@@ -112,10 +112,13 @@ pub async fn run(
     speak(&options.config);
     host::check(&options.config.config)?;
     host::make_dirs(&options.root_dir)?;
-    let clients = identity::clients(&options)?;
+    let clients = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        clients = identity::clients(&options) => clients?,
+    };
     let node = assemble::facts(&options, &clients, &cri).await;
-    let parts = assemble::parts(&options, &clients, &cri, node);
-    let serving = serving::of(&options, &parts.addresses.now())?;
+    let parts = assemble::parts(&options, &clients, &cri, node)?;
+    let serving = serving::of(&options, &parts.addresses)?;
     let (updates, wanted) = mpsc::channel(UPDATES_AHEAD);
 
     let config = &options.config.config;
@@ -133,11 +136,11 @@ pub async fn run(
     tasks.spawn(parts.allocations.devices.clone().serve(shutdown.clone()));
     let told = parts.pod_resources;
     tasks.spawn(told.serve(options.root_dir.clone(), shutdown.clone()));
+    tasks.spawn(parts.pinned.run(shutdown.clone()));
     tasks.spawn(parts.plugins.run(shutdown.clone()));
     tasks.spawn(parts.keeper.run(shutdown.clone()));
     tasks.spawn(parts.evictor.run(parts.node.shortages(), shutdown.clone()));
     tasks.spawn(parts.images.run(shutdown.clone()));
-    tasks.spawn(parts.graceful.run(shutdown.clone()));
     tasks.spawn(parts.mirrors.clone().run(shutdown.clone()));
     if let Some(sources) = parts.static_pods {
         tasks.spawn(sources.run(updates.clone(), shutdown.clone()));
@@ -204,7 +207,7 @@ fn keep_certificates(
     shutdown: &CancellationToken,
 ) {
     let config = &options.config.config;
-    if config.rotate_certificates || clients.endpoint().identity.is_missing() {
+    if config.rotate_certificates {
         let rotation = identity::Rotation::new(options, clients, parts.server.clone());
         tasks.spawn(rotation.run(shutdown.clone()));
     }

@@ -10,7 +10,6 @@ mod control;
 mod exit;
 mod logs;
 mod signals;
-mod systemd;
 mod waterfall;
 
 use clap::Parser;

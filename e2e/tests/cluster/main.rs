@@ -7,7 +7,6 @@
 mod bad_input;
 mod basics;
 mod bed;
-mod certificates;
 mod commands;
 mod containers;
 mod csi;
@@ -16,7 +15,7 @@ mod eviction;
 mod kit;
 mod kubelet_flags;
 mod lifecycle;
-mod logind;
+mod managers;
 mod manners;
 mod metrics;
 mod network;
@@ -24,7 +23,6 @@ mod pod_api;
 mod pod_resources;
 mod probes;
 mod resize;
-mod shutdown;
 mod storage;
 mod streams;
 mod survival;
@@ -54,12 +52,11 @@ fn all() -> Vec<Test> {
         kubelet_flags::TESTS,
         devices::TESTS,
         pod_resources::TESTS,
+        managers::TESTS,
         resize::TESTS,
         storage::TESTS,
         csi::TESTS,
         metrics::TESTS,
-        certificates::TESTS,
-        shutdown::TESTS,
         commands::TESTS,
         bed::TESTS,
         // Last: it is about all the others.

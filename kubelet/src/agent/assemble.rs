@@ -1,16 +1,17 @@
 //! Makes the parts of a node from its settings.
 
-use super::AgentOptions;
+use super::giving;
+use super::{AgentError, AgentOptions};
 use crate::allocation::Allocations;
 use crate::api::{Clients, EventRecorder};
 use crate::config::Config;
+use crate::cpu;
 use crate::event::Recorder;
 use crate::eviction::{Evictor, EvictorOptions, Images};
 use crate::metrics::Metrics;
-use crate::node::address::{self, Addresses, LiveAddresses};
 use crate::node::machine::Machine;
 use crate::node::{
-    Beside, Fixed, Keeper, KeeperOptions, NodeHandle, Registration, disk, resources,
+    Beside, Fixed, Keeper, KeeperOptions, NodeHandle, Registration, address, disk, resources,
 };
 use crate::objects::{ApiObjects, Objects};
 use crate::plugin;
@@ -19,19 +20,18 @@ use crate::pod_resources::PodResources;
 use crate::server::authn::{Authenticator, AuthnOptions};
 use crate::server::authz::{Authorizer, AuthzOptions};
 use crate::server::{self, State};
-use crate::shutdown::{Shutdown, ShutdownOptions};
 use crate::source::{ApiPods, Mirrors, Source, StaticPods};
 use crate::status::ApiStatus;
 use crate::volume::csi::Csi;
 use crate::volume::dns::DnsSettings;
 use crate::volume::{Volumes, VolumesConfig};
 use cri_proto::{Cri, v1};
+use std::net::IpAddr;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// Everything that runs.
 pub struct Parts {
-    pub addresses: LiveAddresses,
+    pub addresses: Vec<IpAddr>,
     pub events: Arc<dyn Recorder>,
     pub node: NodeHandle,
     pub keeper: Keeper,
@@ -39,9 +39,9 @@ pub struct Parts {
     pub mirrors: Arc<Mirrors>,
     pub evictor: Evictor,
     pub images: Arc<Images>,
-    pub graceful: Shutdown,
     pub allocations: Arc<Allocations>,
     pub pod_resources: PodResources,
+    pub pinned: cpu::Follower,
     pub plugins: plugin::Watcher,
     pub api_pods: ApiPods,
     pub static_pods: Option<StaticPods>,
@@ -51,7 +51,6 @@ pub struct Parts {
 /// What had to be found out before anything can be made.
 pub struct Facts {
     fixed: Fixed,
-    addresses: Addresses,
     cgroup_driver: CgroupDriver,
 }
 
@@ -59,12 +58,14 @@ pub struct Facts {
 pub async fn facts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>) -> Facts {
     let config = &options.config.config;
     let machine = Machine::read();
-    let server = match options.node_ips.is_empty() {
-        false => None,
-        true => address::of_server(&clients.endpoint().server).await,
+    let addresses = match options.node_ips.is_empty() {
+        false => options.node_ips.clone(),
+        true => {
+            let server = address::of_server(&clients.endpoint().server).await;
+            address::of_host(server).into_iter().collect()
+        }
     };
-    let addresses = Addresses::new(options.node_ips.clone(), server);
-    if addresses.look().is_empty() {
+    if addresses.is_empty() {
         tracing::warn!("no address found for this node; give one with --node-ip");
     }
     let nodefs = disk::of(&options.root_dir)
@@ -76,13 +77,12 @@ pub async fn facts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>
         fixed: Fixed {
             name: options.node_name.clone(),
             machine,
-            addresses: addresses.look(),
+            addresses,
             capacity,
             allocatable,
             port: config.enable_server.then_some(config.port),
             max_images: config.node_status_max_images,
         },
-        addresses,
         cgroup_driver: cgroup_driver(config, cri).await,
     }
 }
@@ -107,11 +107,18 @@ async fn cgroup_driver(config: &Config, cri: &Arc<dyn Cri>) -> CgroupDriver {
 }
 
 /// Makes them all; nothing runs yet but the recorder and caches.
-pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, facts: Facts) -> Parts {
+///
+/// # Errors
+/// When what is configured does not fit the machine, or what was written down.
+pub fn parts(
+    options: &AgentOptions,
+    clients: &Clients,
+    cri: &Arc<dyn Cri>,
+    facts: Facts,
+) -> Result<Parts, AgentError> {
     let config = &options.config.config;
     let name = &options.node_name;
     let fixed = facts.fixed.clone();
-    let addresses = facts.addresses.live();
     let metrics = Metrics::new(clients.requests());
     let cri = &cri_proto::observed(cri.clone(), Arc::new(metrics.clone()));
     let events: Arc<dyn Recorder> = EventRecorder::new(
@@ -120,14 +127,11 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         config.event_record_qps,
         config.event_burst,
     );
-    let allocations = Allocations::new(&options.root_dir);
+    let allocations = giving::allocations(options, &metrics)?;
     let csi = Csi::new(clients.writes(), name, &options.root_dir);
-    let (going_down, is_going_down) = watch::channel(false);
     let beside = Beside {
         devices: allocations.devices.clone(),
         attachments: csi.attachments(),
-        addresses: facts.addresses,
-        going_down: is_going_down,
     };
     let (keeper, node) = Keeper::new(
         keeper_options(options, clients, &fixed, beside),
@@ -148,7 +152,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         allocations: allocations.clone(),
         events: events.clone(),
         status: ApiStatus::new(clients.writes(), mirrors.clone(), metrics.clone()),
-        node: node_facts(options, &fixed, (addresses.clone(), node.clone())),
+        node: node_facts(options, &fixed, node.clone()),
         options: Options {
             credential_providers: options.credential_providers.clone(),
             ..engine_options(config, facts.cgroup_driver)
@@ -169,24 +173,12 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         metrics.clone(),
         evictor_options(options),
     );
-    let shutdown_options = ShutdownOptions {
-        node_name: name.clone(),
-        root_dir: options.root_dir.clone(),
-        periods: config.shutdown.clone(),
-    };
-    let graceful = Shutdown::new(
-        engine.clone(),
-        events.clone(),
-        metrics.clone(),
-        shutdown_options,
-        going_down,
-    );
     let static_pods = config
         .static_pod_path
         .as_ref()
         .map(|path| StaticPods::new(path, name, config.file_check_frequency, mirrors.clone()));
-    Parts {
-        addresses,
+    Ok(Parts {
+        addresses: fixed.addresses,
         node,
         keeper,
         api_pods: ApiPods::new(clients.watches(), name, mirrors.clone()),
@@ -194,7 +186,12 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         mirrors,
         evictor,
         images,
-        graceful,
+        pinned: cpu::Follower {
+            cri: cri.clone(),
+            pods: engine.clone(),
+            cpus: allocations.cpus.clone(),
+            period: config.managers.cpu_reconcile_period,
+        },
         pod_resources: PodResources::new(engine.clone(), allocations.clone(), metrics.clone()),
         allocations,
         plugins: plugin::Watcher::new(&options.root_dir, vec![Arc::new(csi.registrar())]),
@@ -207,7 +204,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         ),
         engine,
         events,
-    }
+    })
 }
 
 fn evictor_options(options: &AgentOptions) -> EvictorOptions {
@@ -267,15 +264,11 @@ fn volumes_config(
     }
 }
 
-fn node_facts(
-    options: &AgentOptions,
-    fixed: &Fixed,
-    (addresses, node): (LiveAddresses, NodeHandle),
-) -> NodeFacts {
+fn node_facts(options: &AgentOptions, fixed: &Fixed, node: NodeHandle) -> NodeFacts {
     let config = &options.config.config;
     NodeFacts {
         name: options.node_name.clone(),
-        ips: addresses,
+        ips: fixed.addresses.clone(),
         allocatable: fixed.allocatable.clone(),
         memory_capacity: fixed.machine.memory,
         labels: Arc::new(node),

@@ -31,6 +31,9 @@ pub struct KubeletConfiguration {
     pub cpu_cfs_quota: Option<bool>,
     #[serde(rename = "cpuCFSQuotaPeriod")]
     pub cpu_cfs_quota_period: Option<String>,
+    pub cpu_manager_policy: Option<String>,
+    pub cpu_manager_policy_options: Option<BTreeMap<String, String>>,
+    pub cpu_manager_reconcile_period: Option<String>,
     pub crash_loop_back_off: Option<CrashLoopBackOff>,
     pub enable_controller_attach_detach: Option<bool>,
     pub enable_debugging_handlers: Option<bool>,
@@ -80,6 +83,8 @@ pub struct KubeletConfiguration {
     pub registry_burst: Option<i32>,
     #[serde(rename = "registryPullQPS")]
     pub registry_pull_qps: Option<i32>,
+    #[serde(rename = "reservedSystemCPUs")]
+    pub reserved_system_cpus: Option<String>,
     pub resolv_conf: Option<String>,
     pub rotate_certificates: Option<bool>,
     pub runtime_request_timeout: Option<String>,
@@ -87,9 +92,6 @@ pub struct KubeletConfiguration {
     pub serialize_image_pulls: Option<bool>,
     #[serde(rename = "serverTLSBootstrap")]
     pub server_tls_bootstrap: Option<bool>,
-    pub shutdown_grace_period: Option<String>,
-    pub shutdown_grace_period_by_pod_priority: Option<Vec<ShutdownGracePeriodByPodPriority>>,
-    pub shutdown_grace_period_critical_pods: Option<String>,
     #[serde(rename = "singleProcessOOMKill")]
     pub single_process_oom_kill: Option<bool>,
     pub static_pod_path: Option<String>,
@@ -97,6 +99,9 @@ pub struct KubeletConfiguration {
     pub system_reserved: Option<BTreeMap<String, String>>,
     pub tls_cert_file: Option<String>,
     pub tls_private_key_file: Option<String>,
+    pub topology_manager_policy: Option<String>,
+    pub topology_manager_policy_options: Option<BTreeMap<String, String>>,
+    pub topology_manager_scope: Option<String>,
     /// Fields that Kubernetes knows and this node does not act on.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -162,17 +167,6 @@ pub struct CrashLoopBackOff {
     pub max_container_restart_period: Option<String>,
 }
 
-/// How long pods of a priority and above have when the machine goes down.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct ShutdownGracePeriodByPodPriority {
-    #[serde(default)]
-    pub priority: i32,
-    #[serde(default)]
-    pub shutdown_grace_period_seconds: i64,
-}
-
 /// Fields of v1beta1 that this node reads and does not act on: in Kubernetes
 /// 1.37 they exist (staging/src/k8s.io/kubelet/config/v1beta1/types.go).
 pub const NOT_ACTED_ON: &[&str] = &[
@@ -180,9 +174,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "containerLogMaxWorkers",
     "containerLogMonitorInterval",
     "contentType",
-    "cpuManagerPolicy",
-    "cpuManagerPolicyOptions",
-    "cpuManagerReconcilePeriod",
     "enableContentionProfiling",
     "enableDebugFlagsHandler",
     "enableProfilingHandler",
@@ -213,9 +204,11 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "qosReserved",
     "readOnlyPort",
     "reservedMemory",
-    "reservedSystemCPUs",
     "runOnce",
     "showHiddenMetricsForVersion",
+    "shutdownGracePeriod",
+    "shutdownGracePeriodByPodPriority",
+    "shutdownGracePeriodCriticalPods",
     "staticPodURL",
     "staticPodURLHeader",
     "streamingConnectionIdleTimeout",
@@ -224,9 +217,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "tlsCipherSuites",
     "tlsCurvePreferences",
     "tlsMinVersion",
-    "topologyManagerPolicy",
-    "topologyManagerPolicyOptions",
-    "topologyManagerScope",
     "tracing",
     "userNamespaces",
     "volumePluginDir",
@@ -244,5 +234,7 @@ pub(super) const POINTERS: &[&str] = &[
     "oomScoreAdj",
     "podPidsLimit",
     "registryPullQPS",
+    // "0" is a CPU.
+    "reservedSystemCPUs",
     "resolvConf",
 ];

@@ -119,20 +119,16 @@ impl Executor {
         let devices = deps.volumes.container_devices(wanted, &context.volumes);
         config.devices.extend(devices.map_err(config_error)?);
         given.apply(&mut config);
+        if let Some(resources) = config.linux.as_mut().and_then(|l| l.resources.as_mut()) {
+            deps.allocations.pin(&context.pod, &wanted.name, resources);
+        }
         Ok(config)
     }
 
     fn facts(&self, context: &Context, userns: Option<&v1::UserNamespace>) -> PodFacts {
         PodFacts {
             pod_ips: context.ips(&self.deps),
-            host_ips: self
-                .deps
-                .node
-                .ips
-                .now()
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            host_ips: self.deps.node.ips.iter().map(ToString::to_string).collect(),
             uid_mappings: userns.map(|u| u.uids.clone()).unwrap_or_default(),
             gid_mappings: userns.map(|u| u.gids.clone()).unwrap_or_default(),
             recursive_read_only: self.deps.options.recursive_read_only,
