@@ -23,6 +23,13 @@ pub fn seconds(time: Duration) -> String {
     }
 }
 
+/// How much longer than on a machine of its own everything may take: `PATIENCE=5` for an
+/// emulated one.
+fn patience() -> u32 {
+    let given = std::env::var("PATIENCE").ok();
+    given.and_then(|p| p.parse().ok()).unwrap_or(1)
+}
+
 /// Polls every 20 ms until `probe` yields a value; `what` says in the error what never came.
 pub fn wait_for<T>(
     what: &str,
@@ -30,6 +37,7 @@ pub fn wait_for<T>(
     mut probe: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let start = Instant::now();
+    let limit = limit * patience();
     loop {
         if let Some(value) = probe()? {
             return Ok(value);

@@ -5,7 +5,7 @@
 cluster_packages=(docker-registry iptables nftables conntrack ipset procps openssl)
 
 # The cluster tests that speak of cgroups; VM_FILTER names others.
-cluster_tests='resize_ limits_are memory_over oom pod_level swap a_pod_runs_logs'
+cluster_tests='a_pod_runs_logs limits_are resize_reaches resize_restarts'
 
 # cluster SUITE DIR: runs in the repository, whose bed knows it by its path, and with all that
 # the bed has built already: nothing is built or fetched inside.
@@ -21,11 +21,12 @@ cluster() {
 
     mkdir "$root" && tar -xf "$root_tar" -C "$root" --exclude='./dev/*'
     add_modules "$suite" "$root"
-    mkdir -p "$root"/demo/reports "$root$bin" "$root$home" "$root$PWD/e2e"
+    mkdir -p "$root"/demo/reports "$root$bin" "$root$home/debian" "$root$PWD/e2e"
     install -m 755 "$lighter" "$bed" "$root$bin/"
     install -m 755 "$program" "$root/demo/cluster"
     cp -r e2e/peers "$root$PWD/e2e/" && cp -r deploy "$root$PWD/"
     cp -r "${cache%/vm}"/{peers,layers,registry} "$root$home/"
+    cp -r "${cache%/vm}"/debian/{pool,source} "$root$home/debian/"
     install -m 755 "$here/pid1" "$root/usr/local/bin/pid1"
     install -m 755 "$here/cluster/check" "$root/usr/local/bin/check"
     echo "filter='${VM_FILTER:-$cluster_tests}'" >"$root/demo/filter"

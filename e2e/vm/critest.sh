@@ -23,7 +23,7 @@ selinux_policy() {
         # shellcheck disable=SC2086
         chroot "$root" semodule --noreload --priority 100 --store default $modules || return
         chroot "$root" semodule --noreload --store default -i /lighter.cil || return
-        rm "$root/lighter.cil" && mkdir -p "$cache/selinux"
+        rm -rf "$root/lighter.cil" "$cache/selinux" && mkdir "$cache/selinux"
         tar -c -C "$root/etc/selinux" default >"$kept.partial" && mv "$kept.partial" "$kept"
     }
     tar -x -C "$root/etc/selinux" <"$kept" && rm -rf "$root/var/lib/selinux" "$root/usr/share/selinux"
@@ -45,6 +45,8 @@ critest() {
     kept=$cache/critest/$kind-$suite-$(sha256sum "$lighter" | cut -c1-12)
     [ -z "${AGAIN:-}" ] || rm -rf "$kept"
     mkdir -p "$kept"
+    # Those of other programs are of no use any more.
+    find "$cache/critest" -mindepth 1 -maxdepth 1 -name "$kind-$suite-*" ! -path "$kept" -exec rm -r {} +
     missing "$kind" "$kept" >"$dir/parts"
     [ -s "$dir/parts" ] || { sum_up "$kind" "$kept" && return; }
     # The policy of Debian 13 on either kernel; VM_SELINUX=permissive to see what it lacks.

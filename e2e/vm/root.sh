@@ -4,8 +4,8 @@
 tests_packages=(e2fsprogs nftables iptables docker-registry busybox-static)
 
 # test_programs DIR: the programs of those tests, each under the name of its target; where
-# cargo made them goes to $built_in. VM_FILTER chooses
-# among the tests by their names. Runs in the repository.
+# cargo made them goes to $built_in. VM_FILTER chooses among the tests by their names. Runs in
+# the repository.
 test_programs() {
     local dir=$1 name file
     mkdir -p "$dir"

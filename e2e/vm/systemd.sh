@@ -32,8 +32,9 @@ systemd() {
     mkdir -p "$root"/{demo,etc/lighter,etc/kubernetes/manifests,var/lib/kubelet}
     install -m 755 "$lighter" "$root/usr/local/bin/lighter"
     install -m 755 "$here/systemd/check" "$root/usr/local/bin/check"
-    cp "$here"/systemd/*.yaml "$here/pods.yaml" "$root/demo/"
+    cp "$here"/systemd/*.yaml "$here/pods.yaml" "$here/../../deploy/manifests/play.yaml" "$root/demo/"
     "$here/../busybox-image" "$root/demo/busybox.tar" "$image"
+    "$here/../busybox-image" "$root/demo/stable.tar" docker.io/library/busybox:stable
     cp "$here/../../deploy/manifests/lighter.service" "$root/etc/systemd/system/"
     at_start "$root"
     disk "$root" "$dir/disk"

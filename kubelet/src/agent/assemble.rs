@@ -1,11 +1,9 @@
 //! Makes the parts of a node from its settings.
 
-use super::giving;
-use super::{AgentError, AgentOptions};
+use super::AgentOptions;
 use crate::allocation::Allocations;
 use crate::api::{Clients, EventRecorder};
 use crate::config::Config;
-use crate::cpu;
 use crate::event::Recorder;
 use crate::eviction::{Evictor, EvictorOptions, Images};
 use crate::metrics::Metrics;
@@ -41,7 +39,6 @@ pub struct Parts {
     pub images: Arc<Images>,
     pub allocations: Arc<Allocations>,
     pub pod_resources: PodResources,
-    pub pinned: cpu::Follower,
     pub plugins: plugin::Watcher,
     pub api_pods: ApiPods,
     pub static_pods: Option<StaticPods>,
@@ -107,15 +104,7 @@ async fn cgroup_driver(config: &Config, cri: &Arc<dyn Cri>) -> CgroupDriver {
 }
 
 /// Makes them all; nothing runs yet but the recorder and caches.
-///
-/// # Errors
-/// When what is configured does not fit the machine, or what was written down.
-pub fn parts(
-    options: &AgentOptions,
-    clients: &Clients,
-    cri: &Arc<dyn Cri>,
-    facts: Facts,
-) -> Result<Parts, AgentError> {
+pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, facts: Facts) -> Parts {
     let config = &options.config.config;
     let name = &options.node_name;
     let fixed = facts.fixed.clone();
@@ -127,7 +116,7 @@ pub fn parts(
         config.event_record_qps,
         config.event_burst,
     );
-    let allocations = giving::allocations(options, &metrics)?;
+    let allocations = Allocations::new(&options.root_dir);
     let csi = Csi::new(clients.writes(), name, &options.root_dir);
     let beside = Beside {
         devices: allocations.devices.clone(),
@@ -177,7 +166,7 @@ pub fn parts(
         .static_pod_path
         .as_ref()
         .map(|path| StaticPods::new(path, name, config.file_check_frequency, mirrors.clone()));
-    Ok(Parts {
+    Parts {
         addresses: fixed.addresses,
         node,
         keeper,
@@ -186,12 +175,6 @@ pub fn parts(
         mirrors,
         evictor,
         images,
-        pinned: cpu::Follower {
-            cri: cri.clone(),
-            pods: engine.clone(),
-            cpus: allocations.cpus.clone(),
-            period: config.managers.cpu_reconcile_period,
-        },
         pod_resources: PodResources::new(engine.clone(), allocations.clone(), metrics.clone()),
         allocations,
         plugins: plugin::Watcher::new(&options.root_dir, vec![Arc::new(csi.registrar())]),
@@ -204,7 +187,7 @@ pub fn parts(
         ),
         engine,
         events,
-    })
+    }
 }
 
 fn evictor_options(options: &AgentOptions) -> EvictorOptions {

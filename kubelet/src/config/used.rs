@@ -3,7 +3,6 @@
 use super::duration;
 use super::eviction::{self, Threshold};
 use super::image_gc::ImageGc;
-use super::managers::{self, Managers};
 use super::raw::KubeletConfiguration;
 use crate::defaults;
 use crate::quantity::Amount;
@@ -98,7 +97,6 @@ pub struct Config {
     pub image_gc: ImageGc,
     pub local_storage_isolation: bool,
     pub allocatable: NodeAllocatable,
-    pub managers: Managers,
     /// As it was written, for `/configz`.
     pub raw: KubeletConfiguration,
 }
@@ -176,8 +174,6 @@ impl Config {
         let webhook_authn = authn.webhook.unwrap_or_default();
         let webhook_authz = authz.webhook.unwrap_or_default();
         let mut warnings = Vec::new();
-        let allocatable = reserved(m, &raw);
-        let reserved_millis = allocatable.reserved.get("cpu").copied().unwrap_or(0);
         let config = Config {
             address: ip(m, "address", &raw.address, defaults::ADDRESS),
             port: m.number("port", raw.port.map(i64::from), defaults::PORT),
@@ -319,8 +315,7 @@ impl Config {
             ),
             image_gc: ImageGc::of(m, &raw),
             local_storage_isolation: raw.local_storage_capacity_isolation.unwrap_or(true),
-            managers: Managers::of(m, &raw, reserved_millis),
-            allocatable,
+            allocatable: reserved(m, &raw),
             raw,
         };
         (config, warnings)
@@ -475,11 +470,6 @@ fn reserved(m: &mut Mistakes, raw: &KubeletConfiguration) -> NodeAllocatable {
             };
             *sum.reserved.entry(name.clone()).or_default() += m.number(field, Some(amount), 0_u64);
         }
-    }
-    // A mistake in it is told where it is used.
-    if let Some(cpus) = managers::reserved_cpus(&mut Mistakes::default(), raw) {
-        sum.reserved
-            .insert("cpu".to_owned(), cpus.len() as u64 * 1000);
     }
     sum
 }

@@ -52,12 +52,14 @@ pub fn empty_mount_namespace() -> Result<(), Failure> {
     attach(&proc, c"/proc").on(step, PROC)
 }
 
-/// SELinux context of the program that this thread executes next; it is kept over a fork.
-pub fn selinux_exec(label: &str) -> rustix::io::Result<()> {
+/// What a security module is told of this thread: /proc/thread-self/attr/`name`. `exec` is for
+/// the program that it executes next, `keycreate` for keys made next; both are kept over a fork.
+pub fn security_attribute(name: &str, value: &str) -> rustix::io::Result<()> {
     // Not to be created if missing, which would be one more thing to be denied.
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open("/proc/thread-self/attr/exec", flags, Mode::empty())?;
-    rustix::io::write(&file, label.as_bytes()).map(drop)
+    let path = format!("{PROC}/thread-self/attr/{name}");
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    rustix::io::write(&file, value.as_bytes()).map(drop)
 }
 
 /// What a procfs or sysfs is mounted with.

@@ -60,11 +60,13 @@ fn condition(kind: &str, trouble: Option<String>, reason: &str) -> RuntimeCondit
     }
 }
 
-/// critest looks for `stateDir` in `config`.
+/// Callers know containerd's `stateDir`, below which it has the root file systems of containers:
+/// critest asks there whether ids can be mapped. Ours are not on /run.
 fn info(core: &Core) -> HashMap<String, String> {
     let config = json!({
         "rootDir": core.config.root,
-        "stateDir": core.config.state,
+        "stateDir": core.config.root,
+        "runDir": core.config.state,
         "cgroupMode": format!("{:?}", core.cgroups.mode()).to_lowercase(),
         "cgroupDriver": core.config.cgroup_driver,
         "cniConfDir": core.config.cni_conf_dir,

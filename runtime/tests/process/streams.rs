@@ -141,7 +141,12 @@ async fn log_is_rotated_by_size_and_no_line_is_lost_or_torn() {
     };
     bed.run(&sandbox, "c1", with_io("seq 1 5000", io)).await;
     assert_eq!(bed.exit("c1").await.code, 0);
+    let monitor = sandbox.monitor_pid();
     sandbox.shutdown().await.expect("shutdown");
+    // An exit waits a moment for its log and no longer; the monitor stays until all is written.
+    while std::fs::exists(format!("/proc/{monitor}")).is_ok_and(|there| there) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     let mut files: Vec<_> = std::fs::read_dir(bed.dir.join("logs"))
         .expect("logs")
         .map(|entry| entry.expect("entry").path())

@@ -36,10 +36,7 @@ impl Worker {
         let registry = self.registry.clone();
         let turn = registry.turn();
         let node = &self.executor.deps().node;
-        let kinds = self.executor.deps().allocations.fixed_kinds();
-        let judged = resize::fixed(&self.asked, &self.granted, &kinds)
-            .or_else(|| resize::judge(&self.asked, &registry.all(), node));
-        match judged {
+        match resize::judge(&self.asked, &registry.all(), node) {
             None => {
                 registry.grant(uid(&self.asked), &self.asked);
                 drop(turn);

@@ -102,7 +102,7 @@ fn drop_everything(program: &OwnedFd, spec: &Spawn) -> rustix::io::Result<()> {
     let label = spec.mount_label.as_str();
     // While there is a /proc.
     if !spec.process_label.is_empty() {
-        kit::selinux_exec(&spec.process_label)?;
+        kit::security_attribute("exec", &spec.process_label)?;
     }
     kit::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP)?;
     let mut options = vec![("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")];

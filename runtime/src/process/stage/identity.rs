@@ -32,15 +32,16 @@ pub fn oom_score_adj(process: &Process) -> Answer {
 /// Labels of security modules, for the next execve; they are kept over a fork.
 pub fn labels(process: &Process) -> Answer {
     if !process.selinux.is_empty() {
-        kit::selinux_exec(&process.selinux).on(Step::Label, &process.selinux)?;
+        let selinux = process.selinux.as_str();
+        kit::security_attribute("exec", selinux).on(Step::Label, selinux)?;
         // Also of the session keyring, which is made next.
-        let _ = std::fs::write("/proc/thread-self/attr/keycreate", &process.selinux);
+        let _ = kit::security_attribute("keycreate", selinux);
     }
     if !process.apparmor.is_empty() {
         let value = format!("exec {}", process.apparmor);
         // The file of its own came with Linux 5.8's stacking.
-        std::fs::write("/proc/thread-self/attr/apparmor/exec", &value)
-            .or_else(|_| std::fs::write("/proc/thread-self/attr/exec", &value))
+        kit::security_attribute("apparmor/exec", &value)
+            .or_else(|_| kit::security_attribute("exec", &value))
             .on(Step::Label, &process.apparmor)?;
     }
     Ok(())
