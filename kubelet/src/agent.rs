@@ -5,6 +5,7 @@
 
 mod assemble;
 mod error;
+mod giving;
 mod host;
 mod identity;
 mod serving;
@@ -116,7 +117,7 @@ pub async fn run(
         clients = identity::clients(&options) => clients?,
     };
     let node = assemble::facts(&options, &clients, &cri).await;
-    let parts = assemble::parts(&options, &clients, &cri, node);
+    let parts = assemble::parts(&options, &clients, &cri, node)?;
     let serving = serving::of(&options, &parts.addresses)?;
     let (updates, wanted) = mpsc::channel(UPDATES_AHEAD);
 
@@ -135,6 +136,7 @@ pub async fn run(
     tasks.spawn(parts.allocations.devices.clone().serve(shutdown.clone()));
     let told = parts.pod_resources;
     tasks.spawn(told.serve(options.root_dir.clone(), shutdown.clone()));
+    tasks.spawn(parts.pinned.run(shutdown.clone()));
     tasks.spawn(parts.plugins.run(shutdown.clone()));
     tasks.spawn(parts.keeper.run(shutdown.clone()));
     tasks.spawn(parts.evictor.run(parts.node.shortages(), shutdown.clone()));

@@ -1,62 +1,73 @@
-//! What pods are given that others can't have at the same time: devices.
+//! What pods are given that others can't have at the same time: devices and CPUs.
 //!
 //! Decided once, before anything of a pod is made, and for all its containers;
 //! taken back when nothing of it runs any more.
 
+mod refused;
+mod reusable;
+
+pub use refused::Refused;
+
+use crate::cpu::Cpus;
 use crate::device::{Devices, Given, Wanted};
-use crate::pod::lifecycle::restartable_init;
+use crate::metrics::Metrics;
+use crate::pod::spec;
+use crate::topology::NodeMask;
+use crate::topology::policy::{Aligner, Alignment, Scope};
+use cri_proto::v1::LinuxContainerResources;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use reusable::Reusable;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Why a pod can't be taken: `status.reason` and `status.message`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Refused {
-    pub reason: &'static str,
-    pub message: String,
-}
-
-impl Refused {
-    /// kubernetes v1.37 pkg/kubelet/cm/admission/errors.go `GetPodAdmitResult`.
-    fn unexpected(error: &dyn std::error::Error) -> Refused {
-        Refused {
-            reason: "UnexpectedAdmissionError",
-            message: format!("Allocate failed due to {error}, which is unexpected"),
-        }
-    }
-}
+use std::time::Instant;
 
 /// All that can be given.
 pub struct Allocations {
     /// Of device plugins.
     pub devices: Arc<Devices>,
+    /// For containers alone.
+    pub cpus: Arc<Cpus>,
+    aligner: Aligner,
+    metrics: Metrics,
     /// Pods are served one after the other.
     order: tokio::sync::Mutex<()>,
 }
 
-impl Allocations {
-    /// With what earlier agents gave, kept below `root` (`/var/lib/kubelet`).
-    pub fn new(root: &Path) -> Arc<Allocations> {
-        Allocations::of(Devices::new(root))
-    }
+/// What an [`Allocations`] is made of.
+#[allow(missing_docs)]
+pub struct Givers {
+    pub devices: Arc<Devices>,
+    pub cpus: Arc<Cpus>,
+    pub aligner: Aligner,
+    pub metrics: Metrics,
+}
 
-    fn of(devices: Arc<Devices>) -> Arc<Allocations> {
+impl Allocations {
+    /// Of these.
+    pub fn new(givers: Givers) -> Arc<Allocations> {
         Arc::new(Allocations {
-            devices,
+            devices: givers.devices,
+            cpus: givers.cpus,
+            aligner: givers.aligner,
+            metrics: givers.metrics,
             order: tokio::sync::Mutex::default(),
         })
     }
 
     /// Where there is nothing to give: `play`, tests.
     pub fn none() -> Arc<Allocations> {
-        Allocations::of(Devices::none())
+        Allocations::new(Givers {
+            devices: Devices::none(),
+            cpus: Cpus::none(),
+            aligner: Aligner::default(),
+            metrics: Metrics::default(),
+        })
     }
 
     /// Whether a pod wants any of it.
     pub fn concerns(&self, pod: &Pod) -> bool {
-        containers(pod).any(|c| !self.devices.asked(c).is_empty())
+        let devices = || containers(pod).any(|c| !self.devices.asked(c).is_empty());
+        self.cpus.concerns(pod) || devices()
     }
 
     /// Gives a pod of which nothing runs what it wants. What was given before is
@@ -66,41 +77,93 @@ impl Allocations {
     /// When it can't have it: the pod has failed then.
     pub async fn allocate(&self, pod: &Pod) -> Result<(), Refused> {
         let _turn = self.order.lock().await;
-        let uid = crate::pod::spec::uid(pod);
-        let mut reusable = BTreeMap::new();
+        let began = Instant::now();
+        let done = self.allocate_all(pod).await;
+        self.metrics
+            .topology_admitted(done.is_ok(), began.elapsed());
+        done
+    }
+
+    async fn allocate_all(&self, pod: &Pod) -> Result<(), Refused> {
+        let whole = match self.aligner.policy.scope {
+            Scope::Pod => Some(self.place_of_pod(pod)?),
+            Scope::Container => None,
+        };
+        let mut reusable = Reusable::default();
         for container in containers(pod) {
-            let wanted = Wanted {
-                pod: uid,
-                container,
-                affinity: None,
+            let affinity = match whole {
+                Some(place) => place,
+                None => self.place(pod, container, &reusable)?,
             };
-            let done = self.devices.allocate(&wanted, &reusable).await;
+            let wanted = Wanted {
+                pod: spec::uid(pod),
+                container,
+                affinity,
+            };
+            let done = self.devices.allocate(&wanted, &reusable.devices).await;
             done.map_err(|e| Refused::unexpected(&e))?;
+            let done = self
+                .cpus
+                .allocate((pod, container), affinity, &reusable.cpus);
+            done.map_err(Refused::cpu)?;
             self.reuse(pod, container, &mut reusable);
+        }
+        if whole.is_some() {
+            self.metrics
+                .aligned("pod", "numa_node", self.guaranteed(), true);
         }
         Ok(())
     }
 
-    /// What an init container had, the containers after it may have.
-    fn reuse(
+    /// Whether all of a container comes from one NUMA node or it does not run.
+    fn guaranteed(&self) -> bool {
+        self.aligner.policy.alignment == Alignment::SingleNumaNode
+    }
+
+    /// Where all that a container asks for had better be.
+    fn place(
         &self,
         pod: &Pod,
         container: &Container,
-        reusable: &mut BTreeMap<String, BTreeSet<String>>,
-    ) {
-        let spec = pod.spec.as_ref();
-        let mut init = spec
-            .into_iter()
-            .flat_map(|s| s.init_containers.iter().flatten());
-        let passes_on = init.any(|c| c.name == container.name && !restartable_init(c));
-        let uid = crate::pod::spec::uid(pod);
-        for (resource, allocation) in self.devices.of(uid, &container.name) {
-            let pool: &mut BTreeSet<String> = reusable.entry(resource).or_default();
-            match passes_on {
-                true => pool.extend(allocation.ids),
-                false => pool.retain(|id| !allocation.ids.contains(id)),
-            }
+        reusable: &Reusable,
+    ) -> Result<Option<NodeMask>, Refused> {
+        if self.aligner.policy.alignment == Alignment::None {
+            return Ok(None);
         }
+        let mut hints = self
+            .devices
+            .hints(spec::uid(pod), container, &reusable.devices);
+        hints.push(self.cpus.hints((pod, container), &reusable.cpus));
+        let place = self.aligner.place(hints);
+        let guaranteed = self.guaranteed();
+        self.metrics
+            .aligned("container", "numa_node", guaranteed, place.is_some());
+        place.ok_or_else(Refused::topology)
+    }
+
+    fn place_of_pod(&self, pod: &Pod) -> Result<Option<NodeMask>, Refused> {
+        if self.aligner.policy.alignment == Alignment::None {
+            return Ok(None);
+        }
+        let mut hints = self.devices.hints_of_pod(pod);
+        hints.push(self.cpus.hints_of_pod(pod));
+        let place = self.aligner.place(hints);
+        if place.is_none() {
+            self.metrics
+                .aligned("pod", "numa_node", self.guaranteed(), false);
+        }
+        place.ok_or_else(Refused::topology)
+    }
+
+    /// What an init container had, the containers after it may have.
+    fn reuse(&self, pod: &Pod, container: &Container, reusable: &mut Reusable) {
+        let uid = spec::uid(pod);
+        let passes_on = reusable::passes_on(pod, container);
+        for (resource, allocation) in self.devices.of(uid, &container.name) {
+            reusable.devices(passes_on, resource, &allocation.ids);
+        }
+        let cpus = self.cpus.of(uid, &container.name).unwrap_or_default();
+        reusable.cpus(passes_on, &cpus);
     }
 
     /// What a container needs for what it was given, made ready.
@@ -108,18 +171,46 @@ impl Allocations {
     /// # Errors
     /// When a device plugin that wants to be asked first says no.
     pub async fn given(&self, pod: &Pod, container: &str) -> Result<Given, tonic::Status> {
-        let uid = crate::pod::spec::uid(pod);
-        self.devices.given(uid, container).await
+        self.devices.given(spec::uid(pod), container).await
+    }
+
+    /// Where a container runs; one that has its CPUs for itself is not throttled.
+    ///
+    /// kubernetes v1.37 `DisableCPUQuotaWithExclusiveCPUs`.
+    pub fn pin(&self, pod: &Pod, container: &str, resources: &mut LinuxContainerResources) {
+        let uid = spec::uid(pod);
+        if let Some(cpus) = self.cpus.place(uid, container) {
+            resources.cpuset_cpus = cpus.to_string();
+        }
+        if self.cpus.of(uid, container).is_some() {
+            resources.cpu_quota = UNLIMITED;
+        }
+    }
+
+    /// The same of a pod's cgroup.
+    pub fn pin_pod(&self, pod: &Pod, resources: &mut LinuxContainerResources) {
+        if self.cpus.any_of(spec::uid(pod)) {
+            resources.cpu_quota = UNLIMITED;
+        }
+    }
+
+    /// What a Guaranteed pod can't be given more or less of while it runs: resource, manager
+    /// and policy.
+    pub fn fixed_kinds(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        let cpu = self.cpus.are_given().then_some(("cpu", "CPU", "static"));
+        cpu.into_iter().collect()
     }
 
     /// Nothing of a pod runs any more.
     pub fn release(&self, uid: &str) {
         self.devices.release(|pod| pod != uid);
+        self.cpus.release(|pod| pod != uid);
     }
 
     /// No other pods than these are on the node.
     pub fn keep_only(&self, uids: &BTreeSet<String>) {
         self.devices.release(|pod| uids.contains(pod));
+        self.cpus.release(|pod| uids.contains(pod));
     }
 
     /// Says in a pod's status how its devices are.
@@ -138,6 +229,9 @@ impl Allocations {
         }
     }
 }
+
+/// CRI's word for no quota.
+const UNLIMITED: i64 = -1;
 
 /// Init containers first, as they are started.
 fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {

@@ -8,12 +8,14 @@ pub mod duration;
 mod eviction;
 mod image_gc;
 mod layers;
+mod managers;
 mod raw;
 mod used;
 
 pub use eviction::{Signal, Threshold, ThresholdValue};
 pub use image_gc::ImageGc;
 pub use layers::{ConfigError, Loaded, load, load_under, parse};
+pub use managers::Managers;
 pub use raw::*;
 pub use used::{AuthorizationMode, Config, NodeAllocatable};
 

@@ -83,6 +83,8 @@ pub const NODE_STATUS_REPORT_FREQUENCY: Duration = Duration::from_secs(5 * 60);
 pub const NODE_STATUS_MAX_IMAGES: usize = 50;
 /// `NodeLeaseDurationSeconds`.
 pub const NODE_LEASE_SECONDS: u64 = 40;
+/// `CPUManagerReconcilePeriod`.
+pub const CPU_MANAGER_RECONCILE_PERIOD: Duration = Duration::from_secs(10);
 /// `CgroupDriver`.
 pub const CGROUP_DRIVER: &str = "cgroupfs";
 /// `ContainerLogMaxSize`.

@@ -7,7 +7,8 @@
 //! - [`objects`]: ConfigMaps, Secrets, tokens and services that pods refer to.
 //! - [`volume`]: every volume kind, prepared on the host and kept up to date.
 //! - [`node`]: the Node object, its Lease and conditions.
-//! - [`allocation`]: what a pod is given that others can't have: of [`device`] plugins.
+//! - [`allocation`]: what a pod is given that others can't have: of [`device`] plugins, and
+//!   [`cpu`]s; where, says [`topology`].
 //! - [`pod_resources`]: tells monitoring agents who was given what.
 //! - [`eviction`]: who has to go when the node runs short.
 //! - [`log_rotation`]: for runtimes that leave it to the kubelet.
@@ -16,6 +17,7 @@
 //! - [`metrics`]: what all of them count.
 //! - [`play`]: the same engine with no API server.
 //! - [`plugin`]: plugins that announce themselves in `plugins_registry`.
+//! - [`checkpoint`]: the stock kubelet's state files.
 //! - [`proto`]: what plugins are spoken to with.
 //! - [`agent`]: all of it wired together.
 //!
@@ -24,7 +26,9 @@
 pub mod agent;
 pub mod allocation;
 pub mod api;
+pub mod checkpoint;
 pub mod config;
+pub mod cpu;
 pub mod defaults;
 pub mod device;
 pub mod event;

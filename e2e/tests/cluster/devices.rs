@@ -83,7 +83,7 @@ impl<'a> Plugin<'a> {
     }
 
     /// The devices that a container of a pod was told it has.
-    fn of(&self, pod: &str, container: &str) -> Result<String> {
+    pub fn of(&self, pod: &str, container: &str) -> Result<String> {
         let args = [
             "exec",
             pod,

@@ -15,7 +15,7 @@ crate::tests!(
     images_that_nobody_uses_go_when_the_disk_is_too_full: alone: our_kubelet: our_runtime,
 );
 
-const CONFIG: &str = "/var/lib/kubelet/config.yaml";
+pub const CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const THRESHOLD: &str = "memory.available: 100Mi";
 
 /// Does not end by itself: a stock kubelet may call what it evicts Succeeded when that ends
@@ -223,7 +223,7 @@ fn set(config: &str, fields: &str) -> String {
         .collect()
 }
 
-fn restart_with(t: &Space, config: &str) -> Result<()> {
+pub fn restart_with(t: &Space, config: &str) -> Result<()> {
     if agent_lives(t)? {
         kill_agent(t)?;
     }

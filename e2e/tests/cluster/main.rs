@@ -15,6 +15,7 @@ mod eviction;
 mod kit;
 mod kubelet_flags;
 mod lifecycle;
+mod managers;
 mod manners;
 mod metrics;
 mod network;
@@ -51,6 +52,7 @@ fn all() -> Vec<Test> {
         kubelet_flags::TESTS,
         devices::TESTS,
         pod_resources::TESTS,
+        managers::TESTS,
         resize::TESTS,
         storage::TESTS,
         csi::TESTS,

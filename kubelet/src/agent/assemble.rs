@@ -1,9 +1,11 @@
 //! Makes the parts of a node from its settings.
 
-use super::AgentOptions;
+use super::giving;
+use super::{AgentError, AgentOptions};
 use crate::allocation::Allocations;
 use crate::api::{Clients, EventRecorder};
 use crate::config::Config;
+use crate::cpu;
 use crate::event::Recorder;
 use crate::eviction::{Evictor, EvictorOptions, Images};
 use crate::metrics::Metrics;
@@ -39,6 +41,7 @@ pub struct Parts {
     pub images: Arc<Images>,
     pub allocations: Arc<Allocations>,
     pub pod_resources: PodResources,
+    pub pinned: cpu::Follower,
     pub plugins: plugin::Watcher,
     pub api_pods: ApiPods,
     pub static_pods: Option<StaticPods>,
@@ -104,7 +107,15 @@ async fn cgroup_driver(config: &Config, cri: &Arc<dyn Cri>) -> CgroupDriver {
 }
 
 /// Makes them all; nothing runs yet but the recorder and caches.
-pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, facts: Facts) -> Parts {
+///
+/// # Errors
+/// When what is configured does not fit the machine, or what was written down.
+pub fn parts(
+    options: &AgentOptions,
+    clients: &Clients,
+    cri: &Arc<dyn Cri>,
+    facts: Facts,
+) -> Result<Parts, AgentError> {
     let config = &options.config.config;
     let name = &options.node_name;
     let fixed = facts.fixed.clone();
@@ -116,7 +127,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         config.event_record_qps,
         config.event_burst,
     );
-    let allocations = Allocations::new(&options.root_dir);
+    let allocations = giving::allocations(options, &metrics)?;
     let csi = Csi::new(clients.writes(), name, &options.root_dir);
     let beside = Beside {
         devices: allocations.devices.clone(),
@@ -166,7 +177,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         .static_pod_path
         .as_ref()
         .map(|path| StaticPods::new(path, name, config.file_check_frequency, mirrors.clone()));
-    Parts {
+    Ok(Parts {
         addresses: fixed.addresses,
         node,
         keeper,
@@ -175,6 +186,12 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         mirrors,
         evictor,
         images,
+        pinned: cpu::Follower {
+            cri: cri.clone(),
+            pods: engine.clone(),
+            cpus: allocations.cpus.clone(),
+            period: config.managers.cpu_reconcile_period,
+        },
         pod_resources: PodResources::new(engine.clone(), allocations.clone(), metrics.clone()),
         allocations,
         plugins: plugin::Watcher::new(&options.root_dir, vec![Arc::new(csi.registrar())]),
@@ -187,7 +204,7 @@ pub fn parts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>, fact
         ),
         engine,
         events,
-    }
+    })
 }
 
 fn evictor_options(options: &AgentOptions) -> EvictorOptions {

@@ -1,6 +1,7 @@
 //! Why an agent does not start: one line each, with the way on.
 
 use crate::api::EndpointError;
+use crate::cpu::CpuStartError;
 use crate::join::csr::CsrError;
 use crate::server::ServerError;
 use crate::server::tls::ServingError;
@@ -30,6 +31,13 @@ pub enum AgentError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Cpus(#[from] CpuStartError),
+    #[error(
+        "topologyManagerPolicy: this machine has {nodes} NUMA nodes, and no more than {most} are \
+         tried; to go on, set topologyManagerPolicyOptions max-allowable-numa-nodes"
+    )]
+    NumaNodes { nodes: usize, most: usize },
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     #[error(transparent)]

@@ -31,6 +31,9 @@ pub struct KubeletConfiguration {
     pub cpu_cfs_quota: Option<bool>,
     #[serde(rename = "cpuCFSQuotaPeriod")]
     pub cpu_cfs_quota_period: Option<String>,
+    pub cpu_manager_policy: Option<String>,
+    pub cpu_manager_policy_options: Option<BTreeMap<String, String>>,
+    pub cpu_manager_reconcile_period: Option<String>,
     pub crash_loop_back_off: Option<CrashLoopBackOff>,
     pub enable_controller_attach_detach: Option<bool>,
     pub enable_debugging_handlers: Option<bool>,
@@ -80,6 +83,8 @@ pub struct KubeletConfiguration {
     pub registry_burst: Option<i32>,
     #[serde(rename = "registryPullQPS")]
     pub registry_pull_qps: Option<i32>,
+    #[serde(rename = "reservedSystemCPUs")]
+    pub reserved_system_cpus: Option<String>,
     pub resolv_conf: Option<String>,
     pub rotate_certificates: Option<bool>,
     pub runtime_request_timeout: Option<String>,
@@ -94,6 +99,9 @@ pub struct KubeletConfiguration {
     pub system_reserved: Option<BTreeMap<String, String>>,
     pub tls_cert_file: Option<String>,
     pub tls_private_key_file: Option<String>,
+    pub topology_manager_policy: Option<String>,
+    pub topology_manager_policy_options: Option<BTreeMap<String, String>>,
+    pub topology_manager_scope: Option<String>,
     /// Fields that Kubernetes knows and this node does not act on.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -166,9 +174,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "containerLogMaxWorkers",
     "containerLogMonitorInterval",
     "contentType",
-    "cpuManagerPolicy",
-    "cpuManagerPolicyOptions",
-    "cpuManagerReconcilePeriod",
     "enableContentionProfiling",
     "enableDebugFlagsHandler",
     "enableProfilingHandler",
@@ -199,7 +204,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "qosReserved",
     "readOnlyPort",
     "reservedMemory",
-    "reservedSystemCPUs",
     "runOnce",
     "showHiddenMetricsForVersion",
     "shutdownGracePeriod",
@@ -213,9 +217,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "tlsCipherSuites",
     "tlsCurvePreferences",
     "tlsMinVersion",
-    "topologyManagerPolicy",
-    "topologyManagerPolicyOptions",
-    "topologyManagerScope",
     "tracing",
     "userNamespaces",
     "volumePluginDir",
@@ -233,5 +234,7 @@ pub(super) const POINTERS: &[&str] = &[
     "oomScoreAdj",
     "podPidsLimit",
     "registryPullQPS",
+    // "0" is a CPU.
+    "reservedSystemCPUs",
     "resolvConf",
 ];

@@ -3,6 +3,7 @@
 use super::duration;
 use super::eviction::{self, Threshold};
 use super::image_gc::ImageGc;
+use super::managers::{self, Managers};
 use super::raw::KubeletConfiguration;
 use crate::defaults;
 use crate::quantity::Amount;
@@ -97,6 +98,7 @@ pub struct Config {
     pub image_gc: ImageGc,
     pub local_storage_isolation: bool,
     pub allocatable: NodeAllocatable,
+    pub managers: Managers,
     /// As it was written, for `/configz`.
     pub raw: KubeletConfiguration,
 }
@@ -174,6 +176,8 @@ impl Config {
         let webhook_authn = authn.webhook.unwrap_or_default();
         let webhook_authz = authz.webhook.unwrap_or_default();
         let mut warnings = Vec::new();
+        let allocatable = reserved(m, &raw);
+        let reserved_millis = allocatable.reserved.get("cpu").copied().unwrap_or(0);
         let config = Config {
             address: ip(m, "address", &raw.address, defaults::ADDRESS),
             port: m.number("port", raw.port.map(i64::from), defaults::PORT),
@@ -315,7 +319,8 @@ impl Config {
             ),
             image_gc: ImageGc::of(m, &raw),
             local_storage_isolation: raw.local_storage_capacity_isolation.unwrap_or(true),
-            allocatable: reserved(m, &raw),
+            managers: Managers::of(m, &raw, reserved_millis),
+            allocatable,
             raw,
         };
         (config, warnings)
@@ -470,6 +475,11 @@ fn reserved(m: &mut Mistakes, raw: &KubeletConfiguration) -> NodeAllocatable {
             };
             *sum.reserved.entry(name.clone()).or_default() += m.number(field, Some(amount), 0_u64);
         }
+    }
+    // A mistake in it is told where it is used.
+    if let Some(cpus) = managers::reserved_cpus(&mut Mistakes::default(), raw) {
+        sum.reserved
+            .insert("cpu".to_owned(), cpus.len() as u64 * 1000);
     }
     sum
 }

@@ -5,12 +5,13 @@ use super::given::Given;
 use super::inventory::{AllocateError, Allocation, Ids, Inventory, Place, Request};
 use super::plugin::Plugin;
 use super::registration::Registrar;
+use crate::pod::lifecycle::restartable_init;
 use crate::proto::deviceplugin as api;
 use crate::proto::deviceplugin::registration_server::RegistrationServer;
 use crate::quantity::Amount;
 use crate::socket;
-use crate::topology::NodeMask;
-use k8s_openapi::api::core::v1::{Container, ResourceHealth, ResourceStatus};
+use crate::topology::{Hints, NodeMask};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceHealth, ResourceStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileTypeExt;
@@ -376,6 +377,70 @@ impl Devices {
             }
         };
         state.inventory.of(pod, container).map(of).collect()
+    }
+
+    /// Where a container could have its devices, a list for each resource.
+    pub fn hints(
+        &self,
+        pod: &str,
+        container: &Container,
+        reusable: &BTreeMap<String, Ids>,
+    ) -> Vec<Hints> {
+        let (asked, none) = (self.asked(container), Ids::new());
+        let state = self.state();
+        let of = |(resource, count): (String, usize)| {
+            let mut own = state.inventory.of(pod, &container.name);
+            let had = own.find(|(name, _)| *name == resource);
+            let had = had.map_or_else(Ids::new, |(_, a)| a.ids.clone());
+            let reusable = reusable.get(&resource).unwrap_or(&none);
+            state.inventory.hints(&resource, count, &had, reusable)
+        };
+        asked.into_iter().map(of).collect()
+    }
+
+    /// The same for all containers of a pod.
+    pub fn hints_of_pod(&self, pod: &Pod) -> Vec<Hints> {
+        let uid = crate::pod::spec::uid(pod);
+        let asked = self.asked_by_pod(pod);
+        let state = self.state();
+        let of = |(resource, count): (String, usize)| {
+            let own = state.inventory.allocations.iter();
+            let own = own.filter(|(p, _)| p.pod == uid && p.resource == resource);
+            let had: Ids = own.flat_map(|(_, a)| a.ids.clone()).collect();
+            state.inventory.hints(&resource, count, &had, &Ids::new())
+        };
+        asked.into_iter().map(of).collect()
+    }
+
+    /// What a whole pod asks for: its greatest moment.
+    fn asked_by_pod(&self, pod: &Pod) -> BTreeMap<String, usize> {
+        let spec = pod.spec.as_ref();
+        let mut running: BTreeMap<String, usize> = BTreeMap::new();
+        let mut most = BTreeMap::new();
+        let init = spec
+            .into_iter()
+            .flat_map(|s| s.init_containers.iter().flatten());
+        for container in init {
+            for (resource, count) in self.asked(container) {
+                let beside = running.entry(resource.clone()).or_default();
+                if restartable_init(container) {
+                    *beside += count;
+                } else {
+                    let slot: &mut usize = most.entry(resource).or_default();
+                    *slot = (*slot).max(*beside + count);
+                }
+            }
+        }
+        for container in spec.into_iter().flat_map(|s| &s.containers) {
+            for (resource, count) in self.asked(container) {
+                *running.entry(resource).or_default() += count;
+            }
+        }
+        for (resource, count) in running {
+            let slot = most.entry(resource).or_default();
+            *slot = (*slot).max(count);
+        }
+        most
     }
 
     /// Looks at what there is: for hints and for podresources.

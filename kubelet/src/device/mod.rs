@@ -1,6 +1,7 @@
 //! Device plugins: what they offer, and which container was given what.
 //!
 //! - [`inventory`]: resources, devices and allocations; pure.
+//! - `hints`: near which NUMA nodes devices could be had; pure.
 //! - `registration`: the service that plugins announce themselves to.
 //! - `plugin`: one plugin, as it is called.
 //! - `checkpoint`: what must outlive the agent.
@@ -9,6 +10,7 @@
 mod checkpoint;
 mod devices;
 mod given;
+mod hints;
 pub mod inventory;
 mod plugin;
 mod registration;

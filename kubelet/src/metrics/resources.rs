@@ -8,7 +8,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use std::time::Duration;
 
 /// A call of the pod resources API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +58,30 @@ impl Call {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NumaNode {
+    numa_node: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Alignment {
+    scope: &'static str,
+    boundary: &'static str,
+}
+
 /// All of it.
 #[derive(Clone)]
 pub struct Resources {
+    cpu_requests: Counter,
+    cpu_errors: Counter,
+    cpu_shared_millis: Gauge,
+    cpu_exclusive: Gauge,
+    cpu_per_numa: Family<NumaNode, Gauge>,
+    aligned: Family<Alignment, Gauge>,
+    unaligned: Family<Alignment, Gauge>,
+    topology_requests: Counter,
+    topology_errors: Counter,
+    topology_duration: Histogram,
     pod_resources: Family<ServerApiVersion, Counter>,
     list: Call,
     get: Call,
@@ -68,6 +91,16 @@ pub struct Resources {
 impl Default for Resources {
     fn default() -> Self {
         Resources {
+            cpu_requests: Counter::default(),
+            cpu_errors: Counter::default(),
+            cpu_shared_millis: Gauge::default(),
+            cpu_exclusive: Gauge::default(),
+            cpu_per_numa: Family::default(),
+            aligned: Family::default(),
+            unaligned: Family::default(),
+            topology_requests: Counter::default(),
+            topology_errors: Counter::default(),
+            topology_duration: Histogram::new(exponential_buckets(0.05, 2.0, 15)),
             pod_resources: Family::default(),
             list: Call::new(),
             get: Call::new(),
@@ -95,7 +128,125 @@ impl Metrics {
         }
     }
 
+    /// A container asked for CPUs for itself, of whole cores only when `full`.
+    pub fn cpus_pinned(&self, given: bool, full: bool) {
+        self.resources.cpu_requests.inc();
+        if !given {
+            self.resources.cpu_errors.inc();
+        }
+        self.aligned("container", "physical_cpu", full, given);
+    }
+
+    /// How many CPUs are shared, and how many somebody has for himself, by NUMA node.
+    pub fn cpus_held(
+        &self,
+        shared: usize,
+        exclusive: usize,
+        per_node: impl Iterator<Item = (u32, usize)>,
+    ) {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.resources.cpu_shared_millis.set(number(shared * 1000));
+        self.resources.cpu_exclusive.set(number(exclusive));
+        for (numa_node, count) in per_node {
+            let label = NumaNode { numa_node };
+            let family = &self.resources.cpu_per_numa;
+            family.get_or_create(&label).set(number(count));
+        }
+    }
+
+    /// A container or a pod got all of it within a boundary, or could not; counted only
+    /// where that was `demanded`.
+    pub fn aligned(
+        &self,
+        scope: &'static str,
+        boundary: &'static str,
+        demanded: bool,
+        given: bool,
+    ) {
+        let family = match given {
+            true => &self.resources.aligned,
+            false => &self.resources.unaligned,
+        };
+        if demanded {
+            family.get_or_create(&Alignment { scope, boundary }).inc();
+        }
+    }
+
+    /// A pod that asks for what can't be shared was taken, or was not.
+    pub fn topology_admitted(&self, taken: bool, took: Duration) {
+        let all = &self.resources;
+        all.topology_requests.inc();
+        if !taken {
+            all.topology_errors.inc();
+        }
+        all.topology_duration.observe(took.as_secs_f64() * 1000.0);
+    }
+
+    fn register_cpus(&self, registry: &mut Registry) {
+        let all = &self.resources;
+        for (name, help, counter) in [
+            (
+                "kubelet_cpu_manager_pinning_requests",
+                "Containers that asked for CPUs for themselves",
+                &all.cpu_requests,
+            ),
+            (
+                "kubelet_cpu_manager_pinning_errors",
+                "Containers that did not get CPUs for themselves",
+                &all.cpu_errors,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register(
+            "kubelet_cpu_manager_shared_pool_size_millicores",
+            "CPUs that containers share, in thousandths",
+            all.cpu_shared_millis.clone(),
+        );
+        registry.register(
+            "kubelet_cpu_manager_exclusive_cpu_allocation_count",
+            "CPUs that containers have for themselves",
+            all.cpu_exclusive.clone(),
+        );
+        registry.register(
+            "kubelet_cpu_manager_allocation_per_numa",
+            "CPUs that containers have for themselves, by NUMA node",
+            all.cpu_per_numa.clone(),
+        );
+    }
+
+    fn register_topology(&self, registry: &mut Registry) {
+        let all = &self.resources;
+        registry.register(
+            "kubelet_container_aligned_compute_resources_count",
+            "Times that all resources came from within a boundary",
+            all.aligned.clone(),
+        );
+        registry.register(
+            "kubelet_container_aligned_compute_resources_failure_count",
+            "Times that resources could not come from within a boundary",
+            all.unaligned.clone(),
+        );
+        registry.register(
+            "kubelet_topology_manager_admission_requests",
+            "Pods that asked for what can't be shared",
+            all.topology_requests.clone(),
+        );
+        registry.register(
+            "kubelet_topology_manager_admission_errors",
+            "Pods that could not be given it",
+            all.topology_errors.clone(),
+        );
+        registry.register(
+            "kubelet_topology_manager_admission_duration_ms",
+            "Duration of giving it, in milliseconds",
+            all.topology_duration.clone(),
+        );
+    }
+
     pub(super) fn register_resources(&self, registry: &mut Registry) {
+        self.register_cpus(registry);
+        self.register_topology(registry);
         let all = &self.resources;
         registry.register(
             "kubelet_pod_resources_endpoint_requests",

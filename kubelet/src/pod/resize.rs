@@ -7,6 +7,7 @@
 
 use super::lifecycle::restartable_init;
 use super::observed::Observed;
+use super::spec::qos;
 use super::spec::quantity::amount;
 use super::spec::resources::asked;
 use super::{Known, NodeFacts, admit};
@@ -211,6 +212,34 @@ pub fn judge(pod: &Pod, others: &[Known], node: &NodeFacts) -> Option<Pending> {
     Some(pending(Refusal::Deferred, verdict.message))
 }
 
+/// Why a Guaranteed pod keeps what it has for itself alone: `kinds` of resources are given
+/// by a manager of this name whose policy is static.
+///
+/// kubernetes v1.37 pkg/kubelet/allocation/handlers.go.
+#[must_use]
+pub fn fixed(pod: &Pod, granted: &Granted, kinds: &[(&str, &str, &str)]) -> Option<Pending> {
+    if qos::of(pod) != qos::Qos::Guaranteed {
+        return None;
+    }
+    let none = ResourceRequirements::default();
+    let changed = |kind: &str| {
+        resizable(pod).any(|c| {
+            let new = c.resources.as_ref().unwrap_or(&none);
+            granted
+                .get(&c.name)
+                .is_some_and(|old| changes(kind, new, old))
+        })
+    };
+    let (_, manager, policy) = kinds.iter().find(|(kind, ..)| changed(kind))?;
+    Some(Pending {
+        refusal: Refusal::Infeasible,
+        message: format!(
+            "Resize is infeasible for Guaranteed Pods alongside {manager} Manager policy {policy:?}"
+        ),
+        generation: pod.metadata.generation,
+    })
+}
+
 /// What a container that runs was given.
 fn applied<'a>(container: &Container, seen: &'a Observed) -> Option<&'a ResourceRequirements> {
     let newest = seen.newest(&container.name).filter(|c| c.running())?;
@@ -343,7 +372,8 @@ mod tests {
     fn refused_resize_of_the_pods_own_resources_is_no_more_granted_to_the_next_agent() {
         let mut asks = pod("1", "NotRequired");
         let spec = asks.spec.as_mut().unwrap();
-        spec.resources = serde_json::from_value(json!({ "requests": { "cpu": "7" } })).unwrap();
+        let list = json!({ "requests": { "cpu": "7" } });
+        spec.resources = serde_json::from_value(list).unwrap();
         spec.overhead = Some([("cpu".to_owned(), Quantity("100m".into()))].into());
         assert_eq!(
             remembered(&asks)[""],

@@ -14,6 +14,7 @@ use crate::proto::podresources_v1alpha1::pod_resources_lister_server::{
     PodResourcesLister as AlphaLister, PodResourcesListerServer as AlphaListerServer,
 };
 use crate::socket;
+use crate::topology::CpuSet;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,9 +94,12 @@ impl PodResources {
     fn container(&self, pod: &Pod, container: &Container) -> api::ContainerResources {
         let uid = spec::uid(pod);
         let devices = &self.allocations.devices;
+        let cpus = self.allocations.cpus.of(uid, &container.name);
+        let cpus = cpus.iter().flat_map(CpuSet::iter).map(i64::from).collect();
         api::ContainerResources {
             name: container.name.clone(),
             devices: devices.look(|all| view::devices(all, uid, &container.name)),
+            cpu_ids: cpus,
             ..api::ContainerResources::default()
         }
     }
@@ -138,8 +142,11 @@ impl PodResourcesLister for PodResources {
     ) -> Result<Response<api::AllocatableResourcesResponse>, Status> {
         let call = PodResourcesCall::GetAllocatable;
         self.metrics.pod_resources_asked(V1, call, Answer::Given);
+        let cpus = self.allocations.cpus.allocatable();
+        let cpus = cpus.iter().map(i64::from).collect();
         Ok(Response::new(api::AllocatableResourcesResponse {
             devices: self.allocations.devices.look(view::all_devices),
+            cpu_ids: cpus,
             ..api::AllocatableResourcesResponse::default()
         }))
     }

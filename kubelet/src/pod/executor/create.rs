@@ -119,6 +119,9 @@ impl Executor {
         let devices = deps.volumes.container_devices(wanted, &context.volumes);
         config.devices.extend(devices.map_err(config_error)?);
         given.apply(&mut config);
+        if let Some(resources) = config.linux.as_mut().and_then(|l| l.resources.as_mut()) {
+            deps.allocations.pin(&context.pod, &wanted.name, resources);
+        }
         Ok(config)
     }
 

@@ -52,7 +52,9 @@ impl Executor {
     /// The pod's cgroup, if its containers had these.
     fn of_pod(&self, pod: &Pod, granted: &Granted) -> LinuxContainerResources {
         let spec = resize::with(pod, granted).spec.unwrap_or_default();
-        resources::of_pod(&spec, &self.deps.options)
+        let mut limits = resources::of_pod(&spec, &self.deps.options);
+        self.deps.allocations.pin_pod(pod, &mut limits);
+        limits
     }
 
     async fn update_sandbox(
@@ -84,7 +86,9 @@ impl Executor {
     ) -> Result<(), Failed> {
         let deps = &self.deps;
         let capacity = deps.node.memory_capacity;
-        let wanted = resources::of_container(&context.pod, container, &deps.options, capacity);
+        let pod = &context.pod;
+        let mut wanted = resources::of_container(pod, container, &deps.options, capacity);
+        deps.allocations.pin(pod, &container.name, &mut wanted);
         self.room_to_shrink(container, id, wanted.memory_limit_in_bytes)
             .await?;
         let request = v1::UpdateContainerResourcesRequest {
@@ -131,7 +135,9 @@ impl Executor {
 /// The more generous of two; 0 is no limit.
 fn wider(old: &LinuxContainerResources, new: &LinuxContainerResources) -> LinuxContainerResources {
     let limit = |old: i64, new: i64| {
-        if old == 0 || new == 0 {
+        if old < 0 || new < 0 {
+            -1
+        } else if old == 0 || new == 0 {
             0
         } else {
             old.max(new)

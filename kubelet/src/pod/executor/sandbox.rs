@@ -20,7 +20,7 @@ impl Executor {
         let name = hostname::for_kernel(pod, &deps.node.cluster_domain);
         let name = name.map_err(|error| Failed::new(FAILED, error.to_string()))?;
         let userns = self.user_namespace(context)?;
-        Ok(sandbox::config(sandbox::SandboxContext {
+        let mut config = sandbox::config(sandbox::SandboxContext {
             pod,
             attempt,
             hostname: name.unwrap_or_default(),
@@ -28,7 +28,11 @@ impl Executor {
             userns: userns.as_ref(),
             node: &deps.node,
             options: &deps.options,
-        }))
+        });
+        if let Some(resources) = config.linux.as_mut().and_then(|l| l.resources.as_mut()) {
+            deps.allocations.pin_pod(pod, resources);
+        }
+        Ok(config)
     }
 
     /// Ids of a `hostUsers: false` pod.

@@ -36,7 +36,10 @@ impl Worker {
         let registry = self.registry.clone();
         let turn = registry.turn();
         let node = &self.executor.deps().node;
-        match resize::judge(&self.asked, &registry.all(), node) {
+        let kinds = self.executor.deps().allocations.fixed_kinds();
+        let judged = resize::fixed(&self.asked, &self.granted, &kinds)
+            .or_else(|| resize::judge(&self.asked, &registry.all(), node));
+        match judged {
             None => {
                 registry.grant(uid(&self.asked), &self.asked);
                 drop(turn);
