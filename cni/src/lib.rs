@@ -65,7 +65,7 @@ pub struct PortMapping {
 }
 
 /// The pod as the network sees it.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PodNetwork {
     /// CNI's container id.
     pub sandbox_id: String,

@@ -38,6 +38,9 @@ pub struct Config {
     /// Ranges that see pods' own addresses (the cluster's pod range); others
     /// see the node's. Empty = guessed from a podCIDR of the usual size.
     pub no_masquerade: Vec<String>,
+    /// Pods' network namespaces that are kept ready by the built-in network, with an
+    /// address each, once there was a first pod.
+    pub networks_ahead: usize,
     /// The cgroup below which everything is made ("" = the root of the hierarchy).
     pub cgroup_root: String,
     /// Who makes cgroups.
@@ -83,6 +86,7 @@ impl Default for Config {
             mtu: 0,
             bridge: "lighter0".to_owned(),
             no_masquerade: Vec::new(),
+            networks_ahead: 4,
             cgroup_root: String::new(),
             cgroup_driver: CgroupDriver::default(),
             registry_config_dir: "/etc/containerd/certs.d".into(),

@@ -4,6 +4,8 @@
 
 #![allow(unsafe_code)]
 
+#[path = "cri/ahead.rs"]
+mod ahead;
 #[path = "cri/bed.rs"]
 mod bed;
 #[path = "common/disk.rs"]

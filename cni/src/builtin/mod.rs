@@ -115,6 +115,26 @@ impl BridgeNetwork {
         blocking(move || asked.make(&inside)).await
     }
 
+    /// What a pod that was wired by its id alone asks for beside.
+    pub async fn settle(
+        &self,
+        pod: &PodNetwork,
+        ips: &[IpAddr],
+        netns: &dyn Netns,
+    ) -> Result<(), BuiltinError> {
+        if pod.ingress_rate.or(pod.egress_rate).is_some() {
+            let (inside, pod) = (pod::open(netns).await?, pod.clone());
+            blocking(move || pod::shape(&pod, &inside)).await?;
+        }
+        filter::map_ports(&self.config.bridge, &pod.ports, ips).await
+    }
+
+    /// Whether the addresses are of the present ranges, one of each.
+    pub fn is_current(&self, ips: &[IpAddr]) -> bool {
+        let ranges = self.ranges();
+        ranges.len() == ips.len() && ranges.iter().zip(ips).all(|(range, ip)| range.offers(*ip))
+    }
+
     /// Unwires a pod whose addresses these were; does all it can, then tells
     /// the first error.
     pub async fn del(&self, pod: &PodNetwork, ips: &[IpAddr]) -> Result<(), BuiltinError> {

@@ -2,9 +2,9 @@
 
 use super::host::{Host, mac_of};
 use super::{BuiltinError, Leases};
-use crate::Netns;
 use crate::defaults::{LOOPBACK_INDEX, POD_INTERFACE};
 use crate::netlink::{Address, NetlinkError, Route, Rtnl, VethPair};
+use crate::{Netns, PodNetwork};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
@@ -126,6 +126,21 @@ impl Wiring<'_> {
         }
         Ok(())
     }
+}
+
+/// Limits what a pod that is wired sends and receives.
+pub fn shape(pod: &PodNetwork, inside: &Rtnl) -> Result<(), BuiltinError> {
+    let rtnl = Rtnl::here()?;
+    let name = host_interface(&pod.sandbox_id);
+    for (rtnl, name, rate) in [
+        (&rtnl, name.as_str(), pod.ingress_rate),
+        (inside, POD_INTERFACE, pod.egress_rate),
+    ] {
+        if let (Some(rate), Some(link)) = (rate, rtnl.link(name)?) {
+            rtnl.set_rate(link.index, rate)?;
+        }
+    }
+    Ok(())
 }
 
 /// Brings the loopback of a namespace up.

@@ -76,10 +76,13 @@ impl Network {
     }
 
     /// Wires the pod. After an error nothing is left behind; a pod that has
-    /// been wired before is answered with what it has.
+    /// been wired before is answered with what it has. One that was wired ahead, by its
+    /// id alone, is given what else it asks for.
     pub async fn add(&self, pod: &PodNetwork, netns: &dyn Netns) -> Result<Attachment, AddError> {
         match self.records.get(&pod.sandbox_id) {
-            Some(record) if !record.attachment.ips.is_empty() => return Ok(record.attachment),
+            Some(record) if !record.attachment.ips.is_empty() => {
+                return self.settle(record, pod, netns).await;
+            }
             // The agent ended within an ADD.
             Some(record) => self.undo(&record).await,
             None => {}
@@ -88,6 +91,41 @@ impl Network {
             Some(list) => self.add_foreign(pod, netns, &list).await,
             None => self.add_builtin(pod, netns).await,
         }
+    }
+
+    async fn settle(
+        &self,
+        mut record: Record,
+        pod: &PodNetwork,
+        netns: &dyn Netns,
+    ) -> Result<Attachment, AddError> {
+        if record.pod == *pod || record.conflist.is_some() {
+            return Ok(record.attachment);
+        }
+        record.pod = pod.clone();
+        let ips = &record.attachment.ips;
+        let settled = self.builtin.settle(pod, ips, netns).await;
+        match settled
+            .map_err(AddError::from)
+            .and_then(|()| self.keep(&record))
+        {
+            Ok(()) => Ok(record.attachment),
+            Err(error) => {
+                self.undo(&record).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether pods can be wired before it is known whose they are: foreign plugins
+    /// want to be told.
+    pub fn wires_ahead(&self) -> bool {
+        self.builtin.has_ranges() && self.foreign().is_none()
+    }
+
+    /// Whether the pod would be given the like now.
+    pub fn is_current(&self, attachment: &Attachment) -> bool {
+        self.foreign().is_none() && self.builtin.is_current(&attachment.ips)
     }
 
     async fn add_builtin(

@@ -17,8 +17,8 @@ use super::connection::Connection;
 use super::link::{Link, Unasked};
 use super::wire::{self, Body, Hello};
 use super::{
-    AdoptError, EngineConfig, Event, Exit, PidMode, ProcessError, SPAWNER, Sandbox, SandboxSpec,
-    answer, sandbox,
+    AdoptError, EngineConfig, Event, Exit, NetworkNamespace, PidMode, ProcessError, SPAWNER,
+    Sandbox, SandboxSpec, answer, sandbox,
 };
 use crate::sys;
 
@@ -110,7 +110,8 @@ impl Engine {
         // The monitor answers; if there never is one, its end of the pair closes,
         // which tells so.
         let spawn = async {
-            let fds = [theirs.as_fd(), listener.as_fd(), folder.as_fd()];
+            let mut fds = vec![theirs.as_fd(), listener.as_fd(), folder.as_fd()];
+            fds.extend(spec.netns.iter().map(|netns| netns.as_fd()));
             let spawned = self.spawn(spec, &fds).await;
             drop(theirs);
             spawned
@@ -118,6 +119,22 @@ impl Engine {
         let (answer, spawned) = tokio::join!(connection.link.first(), spawn);
         spawned?;
         Sandbox::open(connection, answer, self.events.clone())
+    }
+
+    /// Makes a network namespace, its loopback up, for a sandbox to come.
+    ///
+    /// # Errors
+    /// The step of the spawner's child that failed, or a dead spawner.
+    pub async fn network_namespace(&self) -> Result<NetworkNamespace, ProcessError> {
+        let failed = |source: io::Error| ProcessError::Spawner { source };
+        let spawner = self.spawner().await?;
+        let asked = spawner.ask(Body::Namespace(wire::Empty {}), &[]);
+        let answer = asked.await.map_err(failed)?;
+        match (answer.body, <[OwnedFd; 2]>::try_from(answer.fds)) {
+            (Body::Done(_), Ok(fds)) => Ok(NetworkNamespace::new(fds)),
+            (Body::Failed(why), _) => Err(answer::failed("", "", why)),
+            _ => Err(failed(io::ErrorKind::InvalidData.into())),
+        }
     }
 
     /// Takes over the sandbox of an earlier agent. Exits seen meanwhile come
@@ -368,5 +385,6 @@ fn spawn_request(spec: &SandboxSpec) -> wire::Spawn {
         shm_size: spec.shm_size,
         mount_label: spec.mount_label.clone(),
         process_label: spec.process_label.clone(),
+        netns: spec.netns.is_some(),
     }
 }

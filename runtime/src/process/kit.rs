@@ -80,6 +80,12 @@ pub fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     sys::unshare(flags)
 }
 
+/// A namespace of this process by its name below /proc/self/ns.
+pub fn open_namespace(name: &str) -> rustix::io::Result<OwnedFd> {
+    let path = format!("{PROC}/self/ns/{name}");
+    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// A new file system as a detached mount.
 pub fn make(
     fstype: &str,

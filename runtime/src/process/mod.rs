@@ -27,11 +27,13 @@ mod wire;
 
 pub use engine::Engine;
 pub use error::{AdoptError, ProcessError};
+pub use netns::NetworkNamespace;
 pub use sandbox::{Exec, PreparedContainer, Sandbox};
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What the engine needs of the host.
 #[derive(Debug)]
@@ -91,6 +93,9 @@ pub struct SandboxSpec {
     pub mount_label: String,
     /// That of the process which holds the pod's PID namespace; empty = none.
     pub process_label: String,
+    /// One that was made ahead; not for a pod with a user namespace.
+    #[serde(skip)]
+    pub netns: Option<Arc<OwnedFd>>,
 }
 
 /// The image's layers below, one writable layer above.

@@ -4,10 +4,51 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::link::Link;
 use super::wire::{Body, Failed, Socket};
+
+/// A namespace that waits for its sandbox; it ends when it is dropped.
+#[derive(Debug)]
+pub struct NetworkNamespace {
+    namespace: OwnedFd,
+    /// A NETLINK_ROUTE socket in it.
+    route: Mutex<Option<OwnedFd>>,
+}
+
+impl NetworkNamespace {
+    pub(super) fn new([namespace, route]: [OwnedFd; 2]) -> Self {
+        Self {
+            namespace,
+            route: Mutex::new(Some(route)),
+        }
+    }
+
+    /// The namespace itself.
+    #[must_use]
+    pub fn into_fd(self) -> Arc<OwnedFd> {
+        Arc::new(self.namespace)
+    }
+}
+
+#[async_trait::async_trait]
+impl cni::Netns for NetworkNamespace {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// There is one, and nobody inside who could open another.
+    async fn netlink_socket(&self, protocol: i32) -> io::Result<OwnedFd> {
+        let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
+        let route = if protocol == 0 { route.take() } else { None };
+        route.ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+}
 
 /// The namespace of one sandbox. It is kept alive by this handle too, so it is
 /// not to be held longer than the sandbox.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use prost::Message;
 use rustix::net::RecvFlags;
+use rustix::thread::UnshareFlags;
 
 use super::step::{At, Failure, Step};
 use super::wire::{Body, Done, Frame, Spawn};
@@ -79,14 +80,58 @@ fn serve(agent: BorrowedFd<'_>) -> rustix::io::Result<()> {
     while let Some(packet) = sys::receive(agent, RecvFlags::empty())? {
         let Some(Frame {
             seq,
-            body: Some(Body::Spawn(spec)),
+            body: Some(body),
         }) = decode(&packet)
         else {
             continue;
         };
-        spawn(seq, &spec, packet.fds);
+        match body {
+            Body::Spawn(spec) => spawn(seq, &spec, packet.fds),
+            Body::Namespace(_) => namespace(agent, seq),
+            _ => {}
+        }
     }
     Ok(())
+}
+
+/// Has a child make a network namespace and answer with it: it ends when the agent lets
+/// go of it.
+fn namespace(agent: BorrowedFd<'_>, seq: u64) {
+    let answer = |body: Body, fds: &[BorrowedFd<'_>]| {
+        let frame = Frame {
+            seq,
+            body: Some(body),
+        };
+        let _ = sys::send(agent, &frame.encode_to_vec(), fds);
+    };
+    match sys::fork(0).at(Step::Fork) {
+        Ok(Forked::Child) => {
+            match make_namespace() {
+                Ok([namespace, route]) => {
+                    answer(
+                        Body::Done(Done::default()),
+                        &[namespace.as_fd(), route.as_fd()],
+                    );
+                }
+                Err(failure) => answer(Body::Failed(failure.into()), &[]),
+            }
+            sys::exit_now(0)
+        }
+        Ok(Forked::Parent(_)) => {}
+        Err(failure) => answer(Body::Failed(failure.into()), &[]),
+    }
+}
+
+/// The namespace, its loopback up, and a NETLINK_ROUTE socket in it.
+fn make_namespace() -> Result<[OwnedFd; 2], Failure> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    kit::unshare(UnshareFlags::NEWNET).at(Step::UnshareNamespaces)?;
+    sys::loopback_up().at(Step::Loopback)?;
+    let namespace = kit::open_namespace("net").on(Step::UnshareNamespaces, "net")?;
+    let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
+    // NETLINK_ROUTE is 0, the protocol that a socket has when none is named.
+    let route = socket_with(family, SocketType::RAW, flags, None).at(Step::OpenSocket)?;
+    Ok([namespace, route])
 }
 
 fn decode(packet: &Packet) -> Option<Frame> {
@@ -95,12 +140,22 @@ fn decode(packet: &Packet) -> Option<Frame> {
 
 /// Forks one monitor. If that fails the answer goes where the monitor's first
 /// one would.
-fn spawn(seq: u64, spec: &Spawn, fds: Vec<OwnedFd>) {
+fn spawn(seq: u64, spec: &Spawn, mut fds: Vec<OwnedFd>) {
+    let netns = if spec.netns { fds.pop() } else { None };
     let Ok([connection, listener, dir]) = <[OwnedFd; 3]>::try_from(fds) else {
         return;
     };
+    if spec.netns && netns.is_none() {
+        return;
+    }
+    let given = monitor::Given {
+        connection,
+        listener,
+        dir,
+        netns,
+    };
     match sys::fork(0) {
-        Ok(Forked::Child) => monitor::main(seq, spec, connection, listener, dir),
+        Ok(Forked::Child) => monitor::main(seq, spec, given),
         Ok(Forked::Parent(_)) => {}
         Err(errno) => {
             let failure = Failure {
@@ -109,11 +164,8 @@ fn spawn(seq: u64, spec: &Spawn, fds: Vec<OwnedFd>) {
                 context: String::new(),
             };
             let body = Some(Body::Failed(failure.into()));
-            let _ = sys::send(
-                connection.as_fd(),
-                &Frame { seq, body }.encode_to_vec(),
-                &[],
-            );
+            let frame = Frame { seq, body };
+            let _ = sys::send(&given.connection, &frame.encode_to_vec(), &[]);
         }
     }
 }

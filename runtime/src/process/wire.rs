@@ -19,7 +19,7 @@ pub struct Frame {
     pub seq: u64,
     #[prost(
         oneof = "Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 32, 33, 34, 35"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 32, 33, 34, 35"
     )]
     pub body: Option<Body>,
 }
@@ -56,6 +56,10 @@ pub enum Body {
     /// To the spawner only, with connection, listener and state directory.
     #[prost(message, tag = "13")]
     Spawn(Spawn),
+    /// To the spawner only: a network namespace for a pod to come. Answered with it and
+    /// a NETLINK_ROUTE socket opened inside.
+    #[prost(message, tag = "14")]
+    Namespace(Empty),
 
     #[prost(message, tag = "32")]
     Failed(Failed),
@@ -148,6 +152,9 @@ pub struct Spawn {
     /// SELinux context of the pod's first process.
     #[prost(string, tag = "12")]
     pub process_label: String,
+    /// Its network namespace is there already, the fourth descriptor.
+    #[prost(bool, tag = "13")]
+    pub netns: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

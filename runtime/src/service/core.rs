@@ -1,6 +1,7 @@
 //! What all verbs share.
 
 use super::VerbError;
+use super::ahead::Ahead;
 use super::apparmor::Loader;
 use super::events::Events;
 use super::flights::Flights;
@@ -36,6 +37,7 @@ pub(crate) struct Core {
     pub images: Arc<Store>,
     pub engine: Engine,
     pub network: Arc<Network>,
+    pub ahead: Ahead,
     pub host: HostSecurity,
     pub apparmor: Loader,
     pub levels: Levels,

@@ -9,6 +9,7 @@
 //! goes away, and the same call made again joins or finishes it; Stop and
 //! Remove succeed on what is not there.
 
+mod ahead;
 mod apparmor;
 mod core;
 mod create_container;
@@ -79,6 +80,7 @@ impl Runtime {
     /// Ends the background work of this process. Containers run on.
     pub async fn shutdown(&self) {
         self.core.shutdown.cancel();
+        self.core.drop_ahead().await;
         self.core.events.close();
     }
 

@@ -63,6 +63,7 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
         images,
         engine,
         network,
+        ahead: Default::default(),
         host: host::security(),
         apparmor: Default::default(),
         levels: Default::default(),

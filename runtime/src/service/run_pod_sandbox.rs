@@ -64,7 +64,14 @@ async fn run(
     if let Some(known) = known(core, name)? {
         return Ok(known);
     }
-    let id = new_id();
+    let mut spec = spec::sandbox(&new_id(), &config, &node_name())?;
+    let running = core.running();
+    let ready = core.take_ahead(&spec).await;
+    if let Some(ready) = &ready {
+        spec.id.clone_from(&ready.id);
+        spec.netns = Some(ready.netns.clone());
+    }
+    let id = spec.id.clone();
     let (namespace, pod) = (&name.0, &name.1);
     let span = tracing::info_span!(
         "run_pod_sandbox",
@@ -73,7 +80,6 @@ async fn run(
         name = pod
     );
     let sandbox = async {
-        let mut spec = spec::sandbox(&id, &config, &node_name())?;
         let sandbox = match core.host.selinux {
             Some(_) => core
                 .levels
@@ -93,7 +99,12 @@ async fn run(
         }
     }
     .instrument(span)
-    .await?;
+    .await;
+    if sandbox.is_err() && ready.is_some() {
+        // Whatever of it the sandbox's record did not name yet.
+        core.give_back(&id).await;
+    }
+    let sandbox = sandbox?;
     core.sandboxes.insert(sandbox.clone());
     for kind in [
         ContainerEventType::ContainerCreatedEvent,
@@ -101,6 +112,7 @@ async fn run(
     ] {
         core.emit(kind, &id, &sandbox);
     }
+    drop(running);
     Ok(id)
 }
 
@@ -236,7 +248,12 @@ async fn wire(core: &Core, sandbox: &Sandbox) -> Result<Option<Attachment>, Verb
         return Ok(None);
     };
     let netns = engine.netns();
-    Ok(Some(core.network.add(&network.pod, netns.as_ref()).await?))
+    let mut added = core.network.add(&network.pod, netns.as_ref()).await;
+    // Networks that wait for their pods may have the last addresses.
+    if added.is_err() && core.drop_ahead().await {
+        added = core.network.add(&network.pod, netns.as_ref()).await;
+    }
+    Ok(Some(added?))
 }
 
 fn pod_network(record: &Record) -> PodNetwork {

@@ -30,7 +30,7 @@ pub use namespaces::{sandbox, user_namespace};
 pub use security::HostSecurity;
 pub use selinux::{Labels, SeLinux, level as selinux_level, pod_labels};
 pub use stop_signal::{cri_signal, stop_signal};
-pub use sysctl::sysctls;
+pub use sysctl::{is_default_sysctl, sysctls};
 pub use user::{Accounts, ResolvedUser};
 
 use crate::process::ContainerPid;

@@ -45,6 +45,7 @@ pub fn sandbox(
         shm_size: SHM_SIZE,
         mount_label: String::new(),
         process_label: String::new(),
+        netns: None,
     })
 }
 

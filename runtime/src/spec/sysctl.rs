@@ -24,6 +24,11 @@ const IPC: [&str; 8] = [
     "kernel.shm_rmid_forced",
 ];
 
+/// Whether every pod has this setting.
+pub fn is_default_sysctl(name: &str, value: &str) -> bool {
+    DEFAULTS.contains(&(name, value))
+}
+
 /// The settings to write, dotted names.
 ///
 /// # Errors

@@ -117,6 +117,10 @@ impl Bed {
             Some((Place::Logs, path)) => logs = path.to_owned(),
             None => {}
         }
+        if place.is_some() {
+            // Files that come and go by themselves would be taken for what is left.
+            config.networks_ahead = 0;
+        }
         let runtime = Runtime::open(config.clone()).await.expect("runtime");
         let bed = Self {
             runtime,
@@ -320,6 +324,17 @@ impl Bed {
             .pod_sandbox_status(request)
             .await
             .expect("there")
+    }
+
+    /// The first of the pod.
+    pub async fn address(&self, id: &str) -> String {
+        let status = self.pod_status(id).await.status.expect("status");
+        status.network.expect("a network").ip
+    }
+
+    /// Where records and sockets are.
+    pub fn state(&self) -> &Path {
+        &self.config.state
     }
 
     pub async fn pod_is(&self, id: &str, state: PodSandboxState) {

@@ -32,11 +32,22 @@ use log::Logs;
 use stages::Pending;
 use streams::Client;
 
+/// What a monitor is born with.
+pub struct Given {
+    /// To the agent.
+    pub connection: OwnedFd,
+    /// For later agents.
+    pub listener: OwnedFd,
+    /// The sandbox's.
+    pub dir: OwnedFd,
+    /// Made ahead.
+    pub netns: Option<OwnedFd>,
+}
+
 /// Becomes the monitor of a pod. `seq` is that of the agent's request, answered
-/// on `connection` by our state.
-pub fn main(seq: u64, spec: &Spawn, connection: OwnedFd, listener: OwnedFd, dir: OwnedFd) -> ! {
-    let fds = [&connection, &listener, &dir].map(AsRawFd::as_raw_fd);
-    let made = start(spec, connection, listener, dir, &mut fds.clone());
+/// on the connection by our state.
+pub fn main(seq: u64, spec: &Spawn, given: Given) -> ! {
+    let made = start(spec, given);
     let mut monitor = match made {
         Ok(monitor) => monitor,
         Err((failure, connection)) => {
@@ -126,14 +137,19 @@ const TIDY: Timespec = Timespec {
     tv_nsec: 200_000_000,
 };
 
-fn start(
-    spec: &Spawn,
-    connection: OwnedFd,
-    listener: OwnedFd,
-    dir: OwnedFd,
-    keep: &mut [i32],
-) -> Result<Monitor, (Failure, OwnedFd)> {
-    match prepare(spec, &listener, &dir, keep) {
+fn start(spec: &Spawn, given: Given) -> Result<Monitor, (Failure, OwnedFd)> {
+    let mut keep: Vec<_> = [&given.connection, &given.listener, &given.dir]
+        .into_iter()
+        .chain(&given.netns)
+        .map(AsRawFd::as_raw_fd)
+        .collect();
+    let Given {
+        connection,
+        listener,
+        dir,
+        netns,
+    } = given;
+    match prepare(spec, (&listener, &dir), netns, &mut keep) {
         Ok((epoll, signals, exits, namespaces, marks)) => {
             let mut monitor = Monitor {
                 epoll,
@@ -166,8 +182,8 @@ type Prepared = (OwnedFd, OwnedFd, OwnedFd, setup::Namespaces, Vec<Mark>);
 
 fn prepare(
     spec: &Spawn,
-    listener: &OwnedFd,
-    dir: &OwnedFd,
+    (listener, dir): (&OwnedFd, &OwnedFd),
+    netns: Option<OwnedFd>,
     keep: &mut [i32],
 ) -> Result<Prepared, Failure> {
     let mut marks = vec![mark("monitor forked")];
@@ -184,7 +200,7 @@ fn prepare(
     // By us, so that whoever connects is told our pid.
     rustix::net::listen(listener, 8).at(Step::OpenSocket)?;
     let exits = open_exits(dir).on(Step::StateDirectory, "exits")?;
-    let namespaces = setup::namespaces(spec)?;
+    let namespaces = setup::namespaces(spec, netns)?;
     marks.push(mark("namespaces made"));
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).at(Step::Epoll)?;
     Ok((epoll, signals, exits, namespaces, marks))

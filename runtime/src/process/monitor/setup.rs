@@ -21,9 +21,13 @@ pub struct Namespaces {
     pub init: Option<Child>,
 }
 
-/// Makes and enters everything that the spec asks for.
-pub fn namespaces(spec: &Spawn) -> std::result::Result<Namespaces, Failure> {
-    let wanted = wanted(spec);
+/// Makes and enters everything that the spec asks for; `netns` is there already.
+pub fn namespaces(
+    spec: &Spawn,
+    netns: Option<OwnedFd>,
+) -> std::result::Result<Namespaces, Failure> {
+    let mut wanted = wanted(spec);
+    wanted.set(UnshareFlags::NEWNET, spec.network && netns.is_none());
     let userns = if spec.uids.is_empty() {
         kit::unshare(wanted | UnshareFlags::NEWNS).at(Step::UnshareNamespaces)?;
         None
@@ -31,10 +35,13 @@ pub fn namespaces(spec: &Spawn) -> std::result::Result<Namespaces, Failure> {
         kit::unshare(UnshareFlags::NEWNS).at(Step::UnshareNamespaces)?;
         Some(user_namespace(spec, wanted).at(Step::UserNamespace)?)
     };
+    if let Some(netns) = &netns {
+        sys::join_namespaces(netns, libc::CLONE_NEWNET).at(Step::JoinNamespaces)?;
+    }
     if let (true, Some(hostname)) = (spec.uts, &spec.hostname) {
         rustix::system::sethostname(hostname.as_bytes()).on(Step::Hostname, hostname)?;
     }
-    if spec.network {
+    if spec.network && netns.is_none() {
         sys::loopback_up().at(Step::Loopback)?;
     }
     sysctls(spec)?;
@@ -44,7 +51,10 @@ pub fn namespaces(spec: &Spawn) -> std::result::Result<Namespaces, Failure> {
     if userns.is_some() {
         visible_sysfs().on(Step::MakeMount, kit::SYS)?;
     }
-    let netns = open_ns("/proc/self/ns/net").on(Step::UnshareNamespaces, "net")?;
+    let netns = match netns {
+        Some(netns) => netns,
+        None => kit::open_namespace("net").on(Step::UnshareNamespaces, "net")?,
+    };
     let init = match spec.pid {
         true => Some(pod_init::start(userns.as_ref(), spec)?),
         false => None,

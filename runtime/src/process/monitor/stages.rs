@@ -315,7 +315,10 @@ impl Monitor {
                     container.pidfd = Some(pidfd);
                 }
             }
-            What::Execution { process, .. } => *process = Child { pid, pidfd },
+            What::Execution { process, .. } => {
+                *process = Child { pid, pidfd };
+                pending.ready = true;
+            }
         }
     }
 

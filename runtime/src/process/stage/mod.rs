@@ -197,7 +197,10 @@ fn exec(
         lead_session(process)?;
     }
     let target = pid.then_some(container);
-    report(stage, terminal.map(|t| t.master))?;
+    // Who goes on as a sibling says so, which says as well that all is set up.
+    if target.is_none() || terminal.is_some() {
+        report(stage, terminal.map(|t| t.master))?;
+    }
     keep_only(stage, target)?;
     become_process(stage, process, target)
 }

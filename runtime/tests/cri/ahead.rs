@@ -1,0 +1,85 @@
+//! Networks that are made before their pods.
+
+use super::bed::{Bed, Pod};
+use cri_proto::v1::*;
+use std::path::Path;
+use std::time::Duration;
+
+/// As the runtime keeps them unless told otherwise.
+const AHEAD: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: pods"]
+async fn pod_takes_a_network_made_ahead_and_a_new_agent_gives_the_rest_back() {
+    let mut bed = Bed::new("ahead").await;
+    let first = bed.run_pod(Pod::named("first")).await;
+    let state = bed.state().to_owned();
+    let full = || ready(&state).len() == AHEAD;
+    bed.eventually("networks are ready", full).await;
+    let before = ready(&state);
+    let second = bed.run_pod(Pod::named("second")).await;
+    assert!(before.contains(&second), "{second} is none of {before:?}");
+    let id = bed.start(&second, "c", &["sleep", "1000"]).await;
+    let inside = bed.exec(&id, &["cat", "/proc/net/fib_trie"]).await;
+    let inside = String::from_utf8_lossy(&inside.stdout).into_owned();
+    let address = bed.address(&second).await;
+    assert!(inside.contains(&format!("-- {address}\n")), "{inside}");
+    bed.eventually("there are as many again", full).await;
+    assert_eq!(wires(), 2 + AHEAD);
+    bed.restart_after(Duration::ZERO).await;
+    assert_eq!(ready(&state), Vec::<String>::new());
+    assert_eq!(bed.exec(&id, &["true"]).await.exit_code, 0);
+    bed.remove_pod(&second).await;
+    bed.remove_pod(&first).await;
+    bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: pods"]
+async fn pod_with_network_settings_of_its_own_takes_none_made_ahead() {
+    let bed = Bed::new("apart").await;
+    let first = bed.run_pod(Pod::named("first")).await;
+    let state = bed.state().to_owned();
+    let full = || ready(&state).len() == AHEAD;
+    bed.eventually("networks are ready", full).await;
+    let before = ready(&state);
+    let mut pod = Pod::named("second");
+    let linux = pod.config.linux.get_or_insert_default();
+    let setting = ("net.ipv4.conf.default.rp_filter", "2");
+    linux
+        .sysctls
+        .insert(setting.0.to_owned(), setting.1.to_owned());
+    let second = bed.run_pod(pod).await;
+    assert!(!before.contains(&second), "{second} is one of {before:?}");
+    let id = bed.start(&second, "c", &["sleep", "1000"]).await;
+    // The interface takes it over as it is made.
+    let file = "/proc/sys/net/ipv4/conf/eth0/rp_filter";
+    let read: ExecSyncResponse = bed.exec(&id, &["cat", file]).await;
+    assert_eq!(read.stdout, b"2\n");
+    bed.remove_pod(&second).await;
+    bed.remove_pod(&first).await;
+    bed.close().await;
+}
+
+/// Ids of the sandboxes that networks are ready for: their records name no pod.
+fn ready(state: &Path) -> Vec<String> {
+    let records = std::fs::read_dir(state.join("network/results")).expect("records");
+    let nobody = |entry: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read(entry.ok()?.path()).ok()?;
+        let record: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        let pod = &record["pod"];
+        (pod["name"] == "").then(|| pod["sandbox_id"].as_str().map(str::to_owned))?
+    };
+    let mut ids: Vec<_> = records.filter_map(nobody).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Ends of pods' wires on the host.
+fn wires() -> usize {
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev").expect("interfaces");
+    table
+        .lines()
+        .filter(|line| line.trim().starts_with("lt"))
+        .count()
+}
