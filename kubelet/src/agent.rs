@@ -8,6 +8,7 @@ mod error;
 mod giving;
 mod host;
 mod identity;
+mod renewal;
 mod serving;
 
 use assemble::Parts;
@@ -112,13 +113,10 @@ pub async fn run(
     speak(&options.config);
     host::check(&options.config.config)?;
     host::make_dirs(&options.root_dir)?;
-    let clients = tokio::select! {
-        () = shutdown.cancelled() => return Ok(()),
-        clients = identity::clients(&options) => clients?,
-    };
+    let clients = identity::clients(&options)?;
     let node = assemble::facts(&options, &clients, &cri).await;
     let parts = assemble::parts(&options, &clients, &cri, node)?;
-    let serving = serving::of(&options, &parts.addresses)?;
+    let serving = serving::of(&options, &parts.addresses.now())?;
     let (updates, wanted) = mpsc::channel(UPDATES_AHEAD);
 
     let config = &options.config.config;
@@ -141,6 +139,7 @@ pub async fn run(
     tasks.spawn(parts.keeper.run(shutdown.clone()));
     tasks.spawn(parts.evictor.run(parts.node.shortages(), shutdown.clone()));
     tasks.spawn(parts.images.run(shutdown.clone()));
+    tasks.spawn(parts.graceful.run(shutdown.clone()));
     tasks.spawn(parts.mirrors.clone().run(shutdown.clone()));
     if let Some(sources) = parts.static_pods {
         tasks.spawn(sources.run(updates.clone(), shutdown.clone()));
@@ -207,7 +206,7 @@ fn keep_certificates(
     shutdown: &CancellationToken,
 ) {
     let config = &options.config.config;
-    if config.rotate_certificates {
+    if config.rotate_certificates || clients.endpoint().identity.is_missing() {
         let rotation = identity::Rotation::new(options, clients, parts.server.clone());
         tasks.spawn(rotation.run(shutdown.clone()));
     }

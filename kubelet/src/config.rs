@@ -10,6 +10,7 @@ mod image_gc;
 mod layers;
 mod managers;
 mod raw;
+mod shutdown;
 mod used;
 
 pub use eviction::{Signal, Threshold, ThresholdValue};
@@ -17,6 +18,7 @@ pub use image_gc::ImageGc;
 pub use layers::{ConfigError, Loaded, load, load_under, parse};
 pub use managers::Managers;
 pub use raw::*;
+pub use shutdown::ShutdownGrace;
 pub use used::{AuthorizationMode, Config, NodeAllocatable};
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //!   [`cpu`]s; where, says [`topology`].
 //! - [`pod_resources`]: tells monitoring agents who was given what.
 //! - [`eviction`]: who has to go when the node runs short.
+//! - [`shutdown`]: the machine goes down, and pods end in order before it does.
 //! - [`log_rotation`]: for runtimes that leave it to the kubelet.
 //! - [`join`]: from a bootstrap token to a client certificate.
 //! - [`server`]: the kubelet API on port 10250.
@@ -45,6 +46,7 @@ pub mod pod_resources;
 pub mod proto;
 pub mod quantity;
 pub mod server;
+pub mod shutdown;
 pub mod socket;
 pub mod source;
 pub mod status;

@@ -10,6 +10,7 @@ mod control;
 mod exit;
 mod logs;
 mod signals;
+mod systemd;
 mod waterfall;
 
 use clap::Parser;

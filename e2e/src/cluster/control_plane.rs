@@ -5,6 +5,8 @@ use super::{Cluster, audit};
 use crate::machine::{Machine, network};
 use crate::progress::{self, step};
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ const IP: &str = network::CONTROL_PLANE_IP;
 const PKI: &str = "/etc/kubernetes/pki";
 const KUBEADM_CONFIG: &str = "/etc/kubernetes/kubeadm.yaml";
 pub const POD_CIDR: &str = "10.244.0.0/16";
+const STOP: Duration = Duration::from_secs(5);
 const SERVICE_CIDR: &str = "10.96.0.0/16";
 /// The tenth address of the service range, as kubeadm hands it to kubelets.
 pub const DNS_IP: &str = "10.96.0.10";
@@ -42,6 +45,21 @@ pub fn start(cluster: &mut Cluster) -> Result<()> {
     step("join material (kubeadm)", || {
         join_material(cluster, &machine)
     })
+}
+
+/// Has the controller manager sign certificates for so long (such as `60s`), or as by default.
+pub fn sign_for(cluster: &mut Cluster, duration: Option<&str>) -> Result<()> {
+    let machine = cluster.control_plane.clone();
+    let name = "kube-controller-manager";
+    let running = cluster.service(&machine.name, name);
+    let running = running.context("the controller manager was never started")?;
+    kill(Pid::from_raw(running.pid), Signal::SIGKILL)?;
+    progress::wait_for("end of the controller manager", STOP, || {
+        Ok((!running.is_alive()).then_some(()))
+    })?;
+    let mut flags = controller_manager();
+    flags.extend(duration.map(|d| format!("--cluster-signing-duration={d}")));
+    serve(cluster, &machine, name, flags)
 }
 
 /// Starts a service of the control plane; also used to start it again.

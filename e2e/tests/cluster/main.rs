@@ -7,6 +7,7 @@
 mod bad_input;
 mod basics;
 mod bed;
+mod certificates;
 mod commands;
 mod containers;
 mod csi;
@@ -15,6 +16,7 @@ mod eviction;
 mod kit;
 mod kubelet_flags;
 mod lifecycle;
+mod logind;
 mod managers;
 mod manners;
 mod metrics;
@@ -23,6 +25,7 @@ mod pod_api;
 mod pod_resources;
 mod probes;
 mod resize;
+mod shutdown;
 mod storage;
 mod streams;
 mod survival;
@@ -57,6 +60,8 @@ fn all() -> Vec<Test> {
         storage::TESTS,
         csi::TESTS,
         metrics::TESTS,
+        certificates::TESTS,
+        shutdown::TESTS,
         commands::TESTS,
         bed::TESTS,
         // Last: it is about all the others.

@@ -236,6 +236,26 @@ pub fn kill_agent(t: &Space) -> Result<()> {
     node::kill_kubelet(&reload(t)?, t.suite.kind(), t.node())
 }
 
+/// Keeps what a test replaces, and puts it back.
+const KEEP: &str = "rm -rf /tmp/kept; mkdir /tmp/kept; cp -a /etc/kubernetes/kubelet.conf \
+                    /var/lib/kubelet/config.yaml /var/lib/kubelet/pki /tmp/kept";
+const RESTORE: &str = "rm -rf /var/lib/kubelet/pki /etc/kubernetes/bootstrap-kubelet.conf; \
+                       cp -a /tmp/kept/kubelet.conf /etc/kubernetes; \
+                       cp -a /tmp/kept/config.yaml /tmp/kept/pki /var/lib/kubelet";
+
+/// Stops the agent, runs `test`, and starts the agent again as it was, with the files it had.
+pub fn with_agent_down(t: &Space, test: impl FnOnce(&Space) -> Result<()>) -> Result<()> {
+    t.node().run("sh", &["-c", KEEP])?;
+    kill_agent(t)?;
+    let result = test(t);
+    if agent_lives(t)? {
+        kill_agent(t)?;
+    }
+    t.node().run("sh", &["-c", RESTORE])?;
+    start_agent(t)?;
+    result.and(t.run(&pod("afterwards", crate::kit::FOREVER)))
+}
+
 pub fn start_agent(t: &Space) -> Result<()> {
     let mut cluster = reload(t)?;
     node::start_kubelet(&mut cluster, t.suite.kind(), t.node())

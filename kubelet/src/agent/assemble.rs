@@ -9,9 +9,10 @@ use crate::cpu;
 use crate::event::Recorder;
 use crate::eviction::{Evictor, EvictorOptions, Images};
 use crate::metrics::Metrics;
+use crate::node::address::{self, Addresses, LiveAddresses};
 use crate::node::machine::Machine;
 use crate::node::{
-    Beside, Fixed, Keeper, KeeperOptions, NodeHandle, Registration, address, disk, resources,
+    Beside, Fixed, Keeper, KeeperOptions, NodeHandle, Registration, disk, resources,
 };
 use crate::objects::{ApiObjects, Objects};
 use crate::plugin;
@@ -20,18 +21,19 @@ use crate::pod_resources::PodResources;
 use crate::server::authn::{Authenticator, AuthnOptions};
 use crate::server::authz::{Authorizer, AuthzOptions};
 use crate::server::{self, State};
+use crate::shutdown::{Shutdown, ShutdownOptions};
 use crate::source::{ApiPods, Mirrors, Source, StaticPods};
 use crate::status::ApiStatus;
 use crate::volume::csi::Csi;
 use crate::volume::dns::DnsSettings;
 use crate::volume::{Volumes, VolumesConfig};
 use cri_proto::{Cri, v1};
-use std::net::IpAddr;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Everything that runs.
 pub struct Parts {
-    pub addresses: Vec<IpAddr>,
+    pub addresses: LiveAddresses,
     pub events: Arc<dyn Recorder>,
     pub node: NodeHandle,
     pub keeper: Keeper,
@@ -39,6 +41,7 @@ pub struct Parts {
     pub mirrors: Arc<Mirrors>,
     pub evictor: Evictor,
     pub images: Arc<Images>,
+    pub graceful: Shutdown,
     pub allocations: Arc<Allocations>,
     pub pod_resources: PodResources,
     pub pinned: cpu::Follower,
@@ -51,6 +54,7 @@ pub struct Parts {
 /// What had to be found out before anything can be made.
 pub struct Facts {
     fixed: Fixed,
+    addresses: Addresses,
     cgroup_driver: CgroupDriver,
 }
 
@@ -58,14 +62,12 @@ pub struct Facts {
 pub async fn facts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>) -> Facts {
     let config = &options.config.config;
     let machine = Machine::read();
-    let addresses = match options.node_ips.is_empty() {
-        false => options.node_ips.clone(),
-        true => {
-            let server = address::of_server(&clients.endpoint().server).await;
-            address::of_host(server).into_iter().collect()
-        }
+    let server = match options.node_ips.is_empty() {
+        false => None,
+        true => address::of_server(&clients.endpoint().server).await,
     };
-    if addresses.is_empty() {
+    let addresses = Addresses::new(options.node_ips.clone(), server);
+    if addresses.look().is_empty() {
         tracing::warn!("no address found for this node; give one with --node-ip");
     }
     let nodefs = disk::of(&options.root_dir)
@@ -77,12 +79,13 @@ pub async fn facts(options: &AgentOptions, clients: &Clients, cri: &Arc<dyn Cri>
         fixed: Fixed {
             name: options.node_name.clone(),
             machine,
-            addresses,
+            addresses: addresses.look(),
             capacity,
             allocatable,
             port: config.enable_server.then_some(config.port),
             max_images: config.node_status_max_images,
         },
+        addresses,
         cgroup_driver: cgroup_driver(config, cri).await,
     }
 }
@@ -119,6 +122,7 @@ pub fn parts(
     let config = &options.config.config;
     let name = &options.node_name;
     let fixed = facts.fixed.clone();
+    let addresses = facts.addresses.live();
     let metrics = Metrics::new(clients.requests());
     let cri = &cri_proto::observed(cri.clone(), Arc::new(metrics.clone()));
     let events: Arc<dyn Recorder> = EventRecorder::new(
@@ -129,9 +133,12 @@ pub fn parts(
     );
     let allocations = giving::allocations(options, &metrics)?;
     let csi = Csi::new(clients.writes(), name, &options.root_dir);
+    let (going_down, is_going_down) = watch::channel(false);
     let beside = Beside {
         devices: allocations.devices.clone(),
         attachments: csi.attachments(),
+        addresses: facts.addresses,
+        going_down: is_going_down,
     };
     let (keeper, node) = Keeper::new(
         keeper_options(options, clients, &fixed, beside),
@@ -152,7 +159,7 @@ pub fn parts(
         allocations: allocations.clone(),
         events: events.clone(),
         status: ApiStatus::new(clients.writes(), mirrors.clone(), metrics.clone()),
-        node: node_facts(options, &fixed, node.clone()),
+        node: node_facts(options, &fixed, (addresses.clone(), node.clone())),
         options: Options {
             credential_providers: options.credential_providers.clone(),
             ..engine_options(config, facts.cgroup_driver)
@@ -173,12 +180,24 @@ pub fn parts(
         metrics.clone(),
         evictor_options(options),
     );
+    let shutdown_options = ShutdownOptions {
+        node_name: name.clone(),
+        root_dir: options.root_dir.clone(),
+        periods: config.shutdown.clone(),
+    };
+    let graceful = Shutdown::new(
+        engine.clone(),
+        events.clone(),
+        metrics.clone(),
+        shutdown_options,
+        going_down,
+    );
     let static_pods = config
         .static_pod_path
         .as_ref()
         .map(|path| StaticPods::new(path, name, config.file_check_frequency, mirrors.clone()));
     Ok(Parts {
-        addresses: fixed.addresses,
+        addresses,
         node,
         keeper,
         api_pods: ApiPods::new(clients.watches(), name, mirrors.clone()),
@@ -186,6 +205,7 @@ pub fn parts(
         mirrors,
         evictor,
         images,
+        graceful,
         pinned: cpu::Follower {
             cri: cri.clone(),
             pods: engine.clone(),
@@ -264,11 +284,15 @@ fn volumes_config(
     }
 }
 
-fn node_facts(options: &AgentOptions, fixed: &Fixed, node: NodeHandle) -> NodeFacts {
+fn node_facts(
+    options: &AgentOptions,
+    fixed: &Fixed,
+    (addresses, node): (LiveAddresses, NodeHandle),
+) -> NodeFacts {
     let config = &options.config.config;
     NodeFacts {
         name: options.node_name.clone(),
-        ips: fixed.addresses.clone(),
+        ips: addresses,
         allocatable: fixed.allocatable.clone(),
         memory_capacity: fixed.machine.memory,
         labels: Arc::new(node),

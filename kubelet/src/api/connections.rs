@@ -130,10 +130,12 @@ impl tower::Service<Request<KubeBody>> for Requests {
 
     fn call(&mut self, mut request: Request<KubeBody>) -> Self::Future {
         let completed = self.0.complete(&mut request);
-        let connection = self.0.pick();
-        let requests = self.0.requests.clone();
+        let connections = self.0.clone();
         Box::pin(async move {
             completed?;
+            connections.endpoint.identity.there().await;
+            let connection = connections.pick();
+            let requests = &connections.requests;
             let method = request.method().to_string();
             let host = request.uri().authority().map(ToString::to_string);
             let response = connection.request(request).await;

@@ -180,7 +180,11 @@ impl Endpoint {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(TrustNobody(provider))),
         };
-        Ok(builder.with_client_cert_resolver(self.identity.clone()))
+        let mut config = builder.with_client_cert_resolver(self.identity.clone());
+        // A session taken up again is that of the certificate it began with: after a rotation the
+        // server would go on seeing the old one, and refuse it once it has ended.
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(config)
     }
 }
 

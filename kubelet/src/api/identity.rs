@@ -5,7 +5,8 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Why a certificate and key are of no use.
 #[derive(Debug, thiserror::Error)]
@@ -30,17 +31,41 @@ pub enum IdentityError {
 /// A client certificate with its key; empty for anonymous and token clients.
 #[derive(Debug, Default)]
 pub struct Identity {
-    current: RwLock<Option<Arc<CertifiedKey>>>,
+    current: watch::Sender<Option<Arc<CertifiedKey>>>,
+    /// There is none yet, and requests are of no use before there is.
+    awaited: bool,
 }
 
 impl Identity {
+    /// One that is still asked for.
+    #[must_use]
+    pub fn awaited() -> Identity {
+        Identity {
+            awaited: true,
+            ..Identity::default()
+        }
+    }
+
+    /// Whether it is asked for and not there.
+    pub fn is_missing(&self) -> bool {
+        self.awaited && self.current.borrow().is_none()
+    }
+
+    /// Returns when requests can be made with it.
+    pub async fn there(&self) {
+        if self.is_missing() {
+            // The sender is ours: it can't be gone.
+            let _ = self.current.subscribe().wait_for(Option::is_some).await;
+        }
+    }
+
     /// Presents this chain from the next handshake on.
     ///
     /// # Errors
     /// When one of the two is not PEM or the key can't sign.
     pub fn set(&self, chain: &[u8], key: &[u8], origin: &str) -> Result<(), IdentityError> {
         let key = certified_key(chain, key, origin)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(key));
+        self.current.send_replace(Some(Arc::new(key)));
         Ok(())
     }
 
@@ -55,7 +80,7 @@ impl Identity {
 
     /// The leaf in DER form.
     pub fn leaf(&self) -> Option<CertificateDer<'static>> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.borrow();
         current.as_ref()?.cert.first().cloned()
     }
 }
@@ -98,16 +123,10 @@ pub fn certified_key(
 
 impl ResolvesClientCert for Identity {
     fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.current.borrow().clone()
     }
 
     fn has_certs(&self) -> bool {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        self.current.borrow().is_some()
     }
 }

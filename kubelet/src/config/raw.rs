@@ -92,6 +92,9 @@ pub struct KubeletConfiguration {
     pub serialize_image_pulls: Option<bool>,
     #[serde(rename = "serverTLSBootstrap")]
     pub server_tls_bootstrap: Option<bool>,
+    pub shutdown_grace_period: Option<String>,
+    pub shutdown_grace_period_by_pod_priority: Option<Vec<ShutdownGracePeriodByPodPriority>>,
+    pub shutdown_grace_period_critical_pods: Option<String>,
     #[serde(rename = "singleProcessOOMKill")]
     pub single_process_oom_kill: Option<bool>,
     pub static_pod_path: Option<String>,
@@ -167,6 +170,17 @@ pub struct CrashLoopBackOff {
     pub max_container_restart_period: Option<String>,
 }
 
+/// How long pods of a priority and above have when the machine goes down.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ShutdownGracePeriodByPodPriority {
+    #[serde(default)]
+    pub priority: i32,
+    #[serde(default)]
+    pub shutdown_grace_period_seconds: i64,
+}
+
 /// Fields of v1beta1 that this node reads and does not act on: in Kubernetes
 /// 1.37 they exist (staging/src/k8s.io/kubelet/config/v1beta1/types.go).
 pub const NOT_ACTED_ON: &[&str] = &[
@@ -206,9 +220,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "reservedMemory",
     "runOnce",
     "showHiddenMetricsForVersion",
-    "shutdownGracePeriod",
-    "shutdownGracePeriodByPodPriority",
-    "shutdownGracePeriodCriticalPods",
     "staticPodURL",
     "staticPodURLHeader",
     "streamingConnectionIdleTimeout",

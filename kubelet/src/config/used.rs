@@ -5,6 +5,7 @@ use super::eviction::{self, Threshold};
 use super::image_gc::ImageGc;
 use super::managers::{self, Managers};
 use super::raw::KubeletConfiguration;
+use super::shutdown::{self, ShutdownGrace};
 use crate::defaults;
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::Taint;
@@ -98,6 +99,8 @@ pub struct Config {
     pub image_gc: ImageGc,
     pub local_storage_isolation: bool,
     pub allocatable: NodeAllocatable,
+    /// The lowest priority first; empty: the machine's shutdown does not wait.
+    pub shutdown: Vec<ShutdownGrace>,
     pub managers: Managers,
     /// As it was written, for `/configz`.
     pub raw: KubeletConfiguration,
@@ -321,6 +324,7 @@ impl Config {
             local_storage_isolation: raw.local_storage_capacity_isolation.unwrap_or(true),
             managers: Managers::of(m, &raw, reserved_millis),
             allocatable,
+            shutdown: shutdown::graces(m, &raw),
             raw,
         };
         (config, warnings)

@@ -21,7 +21,7 @@ pub use rank::{EVICTED, critical};
 use k8s_openapi::api::core::v1::ObjectReference;
 
 /// The Node as events are about it: by name, as the kubelet has always done.
-fn node(name: &str) -> ObjectReference {
+pub(crate) fn node(name: &str) -> ObjectReference {
     ObjectReference {
         kind: Some("Node".to_owned()),
         name: Some(name.to_owned()),

@@ -54,12 +54,16 @@ pub enum Purpose {
     /// Talking to the API server.
     Client,
     /// Serving :10250; approved by a person or an approver of the cluster.
-    Serving {
-        /// Names of the node.
-        dns: Vec<String>,
-        /// Its addresses.
-        ips: Vec<IpAddr>,
-    },
+    Serving(Names),
+}
+
+/// What a serving certificate is good for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Names of the node.
+    pub dns: Vec<String>,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
 }
 
 /// A request not yet made.
@@ -102,13 +106,18 @@ impl Request {
         })
     }
 
-    /// The same key has the same name, so that a restart finds its request.
+    /// The same key, for the same names, has the same name: a restart finds its request.
     pub fn name(&self) -> String {
-        let digest = ring::digest::digest(&ring::digest::SHA256, self.key.public_key_raw());
-        let prefix = match self.purpose {
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        digest.update(self.key.public_key_raw());
+        let prefix = match &self.purpose {
             Purpose::Client => "node-csr-",
-            Purpose::Serving { .. } => "node-serving-csr-",
+            Purpose::Serving(names) => {
+                digest.update(format!("{names:?}").as_bytes());
+                "node-serving-csr-"
+            }
         };
+        let digest = digest.finish();
         let hex = digest.as_ref().iter().map(|b| format!("{b:02x}"));
         prefix.to_owned() + &hex.collect::<String>()
     }
@@ -127,7 +136,7 @@ impl Request {
             format!("system:node:{}", self.node_name),
         );
         params.distinguished_name = name;
-        if let Purpose::Serving { dns, ips } = &self.purpose {
+        if let Purpose::Serving(Names { dns, ips }) = &self.purpose {
             for name in dns {
                 let name = name.as_str().try_into().map_err(CsrError::Key)?;
                 params.subject_alt_names.push(SanType::DnsName(name));
@@ -142,7 +151,7 @@ impl Request {
     fn object(&self) -> Result<CertificateSigningRequest, CsrError> {
         let (signer, usage) = match self.purpose {
             Purpose::Client => ("kubernetes.io/kube-apiserver-client-kubelet", "client auth"),
-            Purpose::Serving { .. } => ("kubernetes.io/kubelet-serving", "server auth"),
+            Purpose::Serving(_) => ("kubernetes.io/kubelet-serving", "server auth"),
         };
         Ok(CertificateSigningRequest {
             metadata: ObjectMeta {
@@ -218,7 +227,7 @@ async fn signed(
                     "still waiting for {name} ({}, usages: digital signature and {}); \
                      if nobody approves it: kubectl certificate approve {name}",
                     request.subject(),
-                    match request.purpose { Purpose::Client => "client auth", Purpose::Serving { .. } => "server auth" },
+                    match request.purpose { Purpose::Client => "client auth", Purpose::Serving(_) => "server auth" },
                 ));
             }
         }
@@ -296,10 +305,10 @@ mod tests {
 
     #[test]
     fn serving_request_names_the_node_and_its_addresses() {
-        let (der, _) = parsed(Purpose::Serving {
+        let (der, _) = parsed(Purpose::Serving(Names {
             dns: vec!["n1".into()],
             ips: vec!["10.0.0.1".parse().unwrap()],
-        });
+        }));
         let (_, csr) = X509CertificationRequest::from_der(&der).unwrap();
         let names = csr.requested_extensions().unwrap().find_map(|e| match e {
             ParsedExtension::SubjectAlternativeName(names) => Some(names.general_names.len()),
@@ -309,11 +318,21 @@ mod tests {
     }
 
     #[test]
-    fn name_follows_the_key() {
+    fn name_follows_the_key_and_what_it_is_for() {
         let key = new_key().unwrap();
         let name = |key: &str| Request::new("n1", Purpose::Client, key).unwrap().name();
         assert_eq!(name(&key), name(&key));
         assert_ne!(name(&key), name(&new_key().unwrap()));
+        let serving = |ip: &str| {
+            let ips = vec![ip.parse().unwrap()];
+            let names = Names {
+                dns: Vec::new(),
+                ips,
+            };
+            let request = Request::new("n1", Purpose::Serving(names), &key);
+            request.unwrap().name()
+        };
+        assert_ne!(serving("10.0.0.1"), serving("10.0.0.2"));
     }
 
     #[test]

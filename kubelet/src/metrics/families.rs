@@ -55,6 +55,16 @@ impl Metrics {
             self.images_removed.clone(),
         );
         registry.register(
+            "kubelet_graceful_shutdown_start_time_seconds",
+            "When the last orderly shutdown began, seconds since 1970",
+            self.shutdown_start.clone(),
+        );
+        registry.register(
+            "kubelet_graceful_shutdown_end_time_seconds",
+            "When the last orderly shutdown ended, seconds since 1970",
+            self.shutdown_end.clone(),
+        );
+        registry.register(
             "rest_client_requests",
             "Number of HTTP requests, by status code, method, and host",
             self.requests.clone(),

@@ -20,6 +20,7 @@ use labels::{
 };
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub struct Metrics {
     probe_duration: Family<ProbeKind, Histogram, fn() -> Histogram>,
     evictions: Family<Signal, Counter>,
     images_removed: Family<Reason, Counter>,
+    shutdown_start: Gauge,
+    shutdown_end: Gauge,
     requests: Family<Request, Counter>,
     resources: resources::Resources,
 }
@@ -83,6 +86,8 @@ impl Metrics {
             probe_duration: Family::new_with_constructor(families::duration),
             evictions: Family::default(),
             images_removed: Family::default(),
+            shutdown_start: Gauge::default(),
+            shutdown_end: Gauge::default(),
             requests,
             resources: resources::Resources::default(),
         }
@@ -98,6 +103,13 @@ impl Metrics {
     pub fn image_removed(&self, reason: &'static str) {
         let label = Reason { reason };
         self.images_removed.get_or_create(&label).inc();
+    }
+
+    /// When the last orderly shutdown of the machine began and ended.
+    pub fn shutdown_times(&self, start: Option<Timestamp>, end: Option<Timestamp>) {
+        let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_second);
+        self.shutdown_start.set(seconds(start));
+        self.shutdown_end.set(seconds(end));
     }
 
     /// A container's start, and the error that it ended with.

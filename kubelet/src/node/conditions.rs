@@ -19,6 +19,8 @@ pub struct Seen {
     pub imagefs: Option<Disk>,
     /// CRI Status, or why there is none.
     pub runtime: Option<Result<v1::RuntimeStatus, String>>,
+    /// Whether the machine is about to go down.
+    pub going_down: bool,
 }
 
 /// The four conditions. Those of `known` that say the same keep their
@@ -73,7 +75,7 @@ pub fn decide(
             "kubelet has sufficient PID available",
         ],
     );
-    let not_ready = why_not_ready(seen.runtime.as_ref());
+    let not_ready = why_not_ready(seen);
     let (ready_reason, ready_message) = match &not_ready {
         None => ("KubeletReady", "kubelet is posting ready status"),
         Some(why) => ("KubeletNotReady", why.as_str()),
@@ -108,7 +110,14 @@ fn condition(known: &[NodeCondition], now: jiff::Timestamp, fields: [&str; 4]) -
 }
 
 /// `None` when pods can run.
-fn why_not_ready(runtime: Option<&Result<v1::RuntimeStatus, String>>) -> Option<String> {
+fn why_not_ready(seen: &Seen) -> Option<String> {
+    let down = seen.going_down.then(|| "node is shutting down".to_owned());
+    let reasons = [unusable(seen.runtime.as_ref()), down];
+    let reasons: Vec<_> = reasons.into_iter().flatten().collect();
+    (!reasons.is_empty()).then(|| reasons.join(", "))
+}
+
+fn unusable(runtime: Option<&Result<v1::RuntimeStatus, String>>) -> Option<String> {
     let status = match runtime {
         None => {
             return Some("container runtime status check may not have completed yet".to_owned());
@@ -138,7 +147,7 @@ fn why_not_ready(runtime: Option<&Result<v1::RuntimeStatus, String>>) -> Option<
 /// Whether the runtime could still be starting: a node that was Ready is not
 /// called otherwise for that in the agent's first moments.
 pub fn is_settling(since_start: Duration, seen: &Seen) -> bool {
-    since_start < crate::defaults::SETTLING && why_not_ready(seen.runtime.as_ref()).is_some()
+    since_start < crate::defaults::SETTLING && unusable(seen.runtime.as_ref()).is_some()
 }
 
 #[cfg(test)]
@@ -179,6 +188,16 @@ mod tests {
             not.message.as_deref(),
             Some("container runtime network not ready: NetworkReady=false reason:R message:m")
         );
+    }
+
+    #[test]
+    fn node_that_is_about_to_go_down_is_not_ready() {
+        let mut seen = runtime(true);
+        seen.going_down = true;
+        let not = ready(&seen, &[], 1);
+        assert_eq!(not.status, "False");
+        assert_eq!(not.message.as_deref(), Some("node is shutting down"));
+        assert!(!is_settling(Duration::ZERO, &seen));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! status that somebody overwrote is corrected. A status is computed every ten
 //! seconds and sent only when it differs, or every five minutes.
 
+use super::address::Addresses;
 use super::conditions::{self, Seen};
 use super::pressure::{Pressure, Shortage};
 use super::register::{Registration, register};
@@ -54,6 +55,10 @@ pub struct Beside {
     pub devices: Arc<Devices>,
     /// Volumes that are attached.
     pub attachments: Arc<Attachments>,
+    /// What the host is reached at.
+    pub addresses: Addresses,
+    /// Whether the machine is about to go down.
+    pub going_down: watch::Receiver<bool>,
 }
 
 /// The Node as the API server has it, for others on this node.
@@ -62,6 +67,7 @@ pub struct NodeHandle {
     node: watch::Receiver<Option<Arc<Node>>>,
     ready: watch::Receiver<bool>,
     shortages: watch::Receiver<Vec<Shortage>>,
+    going_down: watch::Receiver<bool>,
 }
 
 impl NodeHandle {
@@ -74,6 +80,11 @@ impl NodeHandle {
     pub async fn known(&mut self) -> Option<Arc<Node>> {
         let known = self.node.wait_for(Option::is_some).await;
         known.ok().and_then(|node| node.clone())
+    }
+
+    /// The Node whenever it changes.
+    pub fn nodes(&self) -> watch::Receiver<Option<Arc<Node>>> {
+        self.node.clone()
     }
 
     /// What is short, by each measurement anew.
@@ -102,6 +113,10 @@ impl NodeLabels for NodeHandle {
             .map(|c| c.type_)
             .filter(|t| t.ends_with("Pressure"))
             .collect()
+    }
+
+    fn going_down(&self) -> bool {
+        *self.going_down.borrow()
     }
 }
 
@@ -134,6 +149,7 @@ impl Keeper {
             node: node_seen,
             ready: ready_seen,
             shortages: shortages_seen,
+            going_down: options.beside.going_down.clone(),
         };
         let keeper = Keeper {
             options,
@@ -177,12 +193,14 @@ impl Keeper {
         let mut listed = None;
         let mut devices = self.options.beside.devices.changes();
         let mut in_use = self.options.beside.attachments.changes();
+        let mut going_down = self.options.beside.going_down.clone();
         let mut wait = Duration::ZERO;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = self.report().await,
                 Ok(()) = devices.changed() => wait = self.report().await,
                 Ok(()) = in_use.changed() => wait = self.report().await,
+                Ok(()) = going_down.changed() => wait = self.report().await,
                 Some(event) = nodes.next() => if self.follow(event, &mut listed).await {
                     wait = self.report().await;
                 },
@@ -380,6 +398,7 @@ impl Keeper {
         self.shortages.send_replace(short);
         let now = jiff::Timestamp::now();
         let conditions = conditions::decide(&seen, &self.pressure, known, now);
+        self.options.fixed.addresses = self.options.beside.addresses.look();
         let mut status = status::build(&self.options.fixed, &says, conditions);
         let beside = &self.options.beside;
         status::add_resources(&mut status, beside.devices.capacity());
@@ -427,6 +446,7 @@ impl Keeper {
             nodefs: disk::of(&self.options.root_dir),
             imagefs: mountpoint.and_then(|m| disk::of(m.as_ref())),
             runtime: Some(runtime),
+            going_down: *self.options.beside.going_down.borrow(),
         }
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::net::IpAddr;
 
-/// What does not change while the agent runs.
+/// What does not change while the agent runs; but for the addresses, which may.
 #[derive(Debug, Clone)]
 pub struct Fixed {
     pub name: String,

@@ -272,7 +272,7 @@ fn start(
 fn node(options: &PlayOptions) -> NodeFacts {
     NodeFacts {
         name: host::name(),
-        ips: vec![host::address()],
+        ips: vec![host::address()].into(),
         allocatable: host::allocatable(),
         memory_capacity: host::memory(),
         labels: Arc::new(std::collections::BTreeMap::<String, String>::new()),

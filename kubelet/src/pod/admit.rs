@@ -40,6 +40,10 @@ pub enum Answer {
 /// Whether the node takes it.
 #[must_use]
 pub fn ask(pod: &Pod, others: &[Known], node: &NodeFacts, options: &Options) -> Answer {
+    if node.labels.going_down() {
+        let message = "Pod was rejected as the node is shutting down.";
+        return Answer::Refuse(rejected("NodeShutdown", message.to_owned()));
+    }
     let active = active(pod, others);
     let short = lacking(pod, &active, node, options);
     if let Some(verdict) = pressure(pod, &node.labels.pressures()) {

@@ -217,6 +217,11 @@ impl Engine {
         };
         let subject = super::subject::Subject::new(pod, self.deps().events.clone());
         subject.warning(&verdict.reason, &verdict.message);
+        self.end(uid, verdict);
+    }
+
+    /// Ends a pod for good, without an event.
+    pub fn end(&self, uid: &str, verdict: Verdict) {
         if let Some(worker) = self.workers().get(uid) {
             let _ = worker.send(Mail::End(verdict));
         }

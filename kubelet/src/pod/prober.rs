@@ -188,7 +188,7 @@ fn target(
 ) -> Target {
     let deps = executor.deps();
     let pod_ip = match host_network(&want.pod) {
-        true => deps.node.ips.first().map(ToString::to_string),
+        true => deps.node.ips.now().first().map(ToString::to_string),
         false => seen.sandbox().and_then(|s| s.ips.first().cloned()),
     };
     Target {

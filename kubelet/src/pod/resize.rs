@@ -372,8 +372,7 @@ mod tests {
     fn refused_resize_of_the_pods_own_resources_is_no_more_granted_to_the_next_agent() {
         let mut asks = pod("1", "NotRequired");
         let spec = asks.spec.as_mut().unwrap();
-        let list = json!({ "requests": { "cpu": "7" } });
-        spec.resources = serde_json::from_value(list).unwrap();
+        spec.resources = serde_json::from_value(json!({ "requests": { "cpu": "7" } })).unwrap();
         spec.overhead = Some([("cpu".to_owned(), Quantity("100m".into()))].into());
         assert_eq!(
             remembered(&asks)[""],

@@ -4,6 +4,7 @@ use super::image::provider::Providers;
 use crate::allocation::Allocations;
 use crate::event::Recorder;
 use crate::metrics::Metrics;
+use crate::node::address::LiveAddresses;
 use crate::objects::Objects;
 use crate::source::Source;
 use crate::status::StatusSink;
@@ -11,7 +12,6 @@ use crate::volume::Volumes;
 use cri_proto::Cri;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct NodeFacts {
     /// Name of the Node.
     pub name: String,
     /// Addresses of type InternalIP, the primary one first.
-    pub ips: Vec<IpAddr>,
+    pub ips: LiveAddresses,
     /// `status.allocatable`: cpu, memory, pods, ephemeral-storage, hugepages-*.
     pub allocatable: BTreeMap<String, Quantity>,
     /// Memory of the machine in bytes: the base of oom_score_adj.
@@ -70,6 +70,11 @@ pub trait NodeLabels: std::fmt::Debug + Send + Sync + 'static {
     /// Conditions such as `MemoryPressure` that hold now.
     fn pressures(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether the machine is about to go down.
+    fn going_down(&self) -> bool {
+        false
     }
 }
 

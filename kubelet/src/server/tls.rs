@@ -1,6 +1,7 @@
 //! TLS of :10250: what is presented, and whose certificates are looked at.
 
 use crate::api::{IdentityError, certified_key};
+use crate::join::csr::Names;
 use crate::join::files::write_atomically;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use rustls::DistinguishedName as Subject;
@@ -60,11 +61,12 @@ impl Serving {
     /// When they can be neither used nor made.
     pub fn self_signed(dir: &Path, name: &str, ips: &[IpAddr]) -> Result<Serving, ServingError> {
         let (cert, key) = (dir.join("kubelet.crt"), dir.join("kubelet.key"));
+        let names = Names {
+            dns: vec![name.to_owned()],
+            ips: ips.to_vec(),
+        };
         if let Ok(existing) = load(&cert, &key)
-            && existing
-                .cert
-                .first()
-                .is_some_and(|der| covers(der, name, ips))
+            && existing.cert.first().is_some_and(|der| covers(der, &names))
         {
             return Ok(Serving {
                 current: RwLock::new(Arc::new(existing)),
@@ -130,8 +132,8 @@ fn make(name: &str, ips: &[IpAddr]) -> Result<(String, String), rcgen::Error> {
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
-/// Whether a certificate is valid now for a name and all addresses.
-fn covers(der: &[u8], name: &str, ips: &[IpAddr]) -> bool {
+/// Whether a certificate is valid now for all names and addresses.
+pub(crate) fn covers(der: &[u8], wanted: &Names) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         return false;
     };
@@ -139,9 +141,11 @@ fn covers(der: &[u8], name: &str, ips: &[IpAddr]) -> bool {
         return false;
     };
     let names = &names.value.general_names;
-    let has_name = names
-        .iter()
-        .any(|n| matches!(n, GeneralName::DNSName(d) if *d == name));
+    let has_name = |name: &String| {
+        names
+            .iter()
+            .any(|n| matches!(n, GeneralName::DNSName(d) if *d == name))
+    };
     let octets = |ip: &IpAddr| match ip {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -151,7 +155,9 @@ fn covers(der: &[u8], name: &str, ips: &[IpAddr]) -> bool {
             .iter()
             .any(|n| matches!(n, GeneralName::IPAddress(b) if *b == octets(ip)))
     };
-    certificate.validity().is_valid() && has_name && ips.iter().all(has)
+    certificate.validity().is_valid()
+        && wanted.dns.iter().all(has_name)
+        && wanted.ips.iter().all(has)
 }
 
 /// TLS for the server: HTTP/1.1 (streams need it) and HTTP/2.
@@ -229,8 +235,13 @@ mod tests {
         let ip: IpAddr = "10.0.0.1".parse().unwrap();
         let (pem, _) = make("n1", &[ip]).unwrap();
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-        assert!(covers(&der, "n1", &[ip]));
-        assert!(!covers(&der, "n2", &[ip]));
-        assert!(!covers(&der, "n1", &[ip, "10.0.0.2".parse().unwrap()]));
+        let names = |name: &str, ips: &[IpAddr]| Names {
+            dns: vec![name.to_owned()],
+            ips: ips.to_vec(),
+        };
+        assert!(covers(&der, &names("n1", &[ip])));
+        assert!(!covers(&der, &names("n2", &[ip])));
+        let other = "10.0.0.2".parse().unwrap();
+        assert!(!covers(&der, &names("n1", &[ip, other])));
     }
 }

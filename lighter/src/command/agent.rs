@@ -5,6 +5,7 @@ use crate::cli::AgentArgs;
 use crate::control::{self, Control};
 use crate::exit::{CONFIG, USAGE, coded};
 use crate::signals;
+use crate::systemd;
 use crate::waterfall::Starts;
 use anyhow::Context;
 use cri_proto::Cri;
@@ -106,10 +107,9 @@ async fn built_in(
     kubelet.map_err(Into::into)
 }
 
-/// Tells systemd, when it is there, that the node runs.
-fn ready(_: &kubelet::agent::Running) {
-    // Nobody may be told, and then nothing is lost.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+fn ready(running: &kubelet::agent::Running) {
+    systemd::ready();
+    systemd::keep_alive(running);
 }
 
 fn options(args: &AgentArgs, loaded: kubelet::config::Loaded) -> anyhow::Result<AgentOptions> {

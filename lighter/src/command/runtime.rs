@@ -3,7 +3,7 @@
 use crate::cli::{RuntimeArgs, RuntimeOptions};
 use crate::control::{self, Control};
 use crate::waterfall::Starts;
-use crate::{config, signals};
+use crate::{config, signals, systemd};
 use anyhow::Context;
 use cri_proto::Cri;
 use std::path::PathBuf;
@@ -43,8 +43,7 @@ pub async fn run(args: RuntimeArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
     let images = Some(runtime.images().clone());
     let control = control::serve(&control_socket, Control { starts, images })?;
     tracing::info!(socket = %socket.display(), "serving CRI v1");
-    // Nobody may be told, and then nothing is lost.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    systemd::ready();
     let down = signals::shutdown()?;
     let cri: Arc<dyn Cri> = runtime.clone();
     cri_proto::serve(cri, listener, down.cancelled_owned()).await?;

@@ -9,7 +9,7 @@ pub(crate) fn node() -> NodeFacts {
     let allocatable = [("cpu", "2"), ("memory", "4Gi"), ("pods", "110")];
     NodeFacts {
         name: "n1".into(),
-        ips: vec![std::net::IpAddr::from([192, 168, 0, 1])],
+        ips: vec![std::net::IpAddr::from([192, 168, 0, 1])].into(),
         allocatable: allocatable
             .map(|(k, v)| (k.to_owned(), Quantity(v.to_owned())))
             .into(),

@@ -49,8 +49,49 @@ struct ClaimLabels {
 #[derive(Default, Clone)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
-    ttl: Gauge<f64, AtomicU64>,
+    certificates: Certificates,
     work: Work,
+}
+
+/// Those that the cluster issues.
+#[derive(Default, Clone)]
+pub struct Certificates {
+    /// Seconds until the client certificate ends.
+    pub client_ttl: Gauge<f64, AtomicU64>,
+    /// The same of the serving certificate.
+    pub server_ttl: Gauge<f64, AtomicU64>,
+    /// Renewals of the client certificate that failed.
+    pub client_errors: Counter,
+    /// The same of the serving certificate.
+    pub server_errors: Counter,
+}
+
+impl Certificates {
+    /// kubernetes v1.37 pkg/kubelet/certificate: its counters of errors lack the `_total` that
+    /// ours are given.
+    fn register(&self, registry: &mut Registry) {
+        let (client, server) = (self.client_ttl.clone(), self.server_ttl.clone());
+        registry.register(
+            "kubelet_certificate_manager_client_ttl_seconds",
+            "Seconds until the client certificate expires",
+            client,
+        );
+        registry.register(
+            "kubelet_certificate_manager_server_ttl_seconds",
+            "Seconds until the serving certificate expires",
+            server,
+        );
+        registry.register(
+            "kubelet_certificate_manager_client_expiration_renew_errors",
+            "Renewals of the client certificate that failed",
+            self.client_errors.clone(),
+        );
+        registry.register(
+            "kubelet_server_expiration_renew_errors",
+            "Renewals of the serving certificate that failed",
+            self.server_errors.clone(),
+        );
+    }
 }
 
 impl Metrics {
@@ -87,9 +128,9 @@ impl Metrics {
         self.requests.get_or_create(&labels).inc();
     }
 
-    /// How long the client certificate is still good for, in seconds.
-    pub fn client_certificate_ttl(&self, seconds: f64) {
-        self.ttl.set(seconds);
+    /// What is counted of certificates.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// As Prometheus reads it.
@@ -105,11 +146,7 @@ impl Metrics {
             "Number of HTTP requests",
             self.requests.clone(),
         );
-        registry.register(
-            "kubelet_certificate_manager_client_ttl_seconds",
-            "Seconds until the client certificate expires",
-            self.ttl.clone(),
-        );
+        self.certificates.register(&mut registry);
         self.node(&mut registry, node_name);
         self.work.register(&mut registry);
         pods::register(&mut registry, pods);
