@@ -23,7 +23,7 @@ status: bed ## What is up
 kubectl: bed ## kubectl in the cluster of make run (ARGS="get pods -A")
 	@$(BED) kubectl --name $(CLUSTER) -- $(ARGS)
 
-bench: ## Lighter beside kubelet + containerd + runc, in one run: table and JSON (PART=node|cri|density)
+bench: ## Lighter beside kubelet + containerd + runc, in one run: table and JSON (PART=node|cri|density|requests)
 	@cargo build --workspace --bins --profile $(PROFILE)
 	@$(BED) bench --lighter $(LIGHTER) $(if $(PART),--part $(PART))
 
