@@ -132,7 +132,7 @@ pub fn parts(
         config.event_burst,
     );
     let allocations = giving::allocations(options, &metrics)?;
-    let csi = Csi::new(clients.writes(), name, &options.root_dir);
+    let csi = Csi::new(clients.writes(), clients.watches(), name, &options.root_dir);
     let (going_down, is_going_down) = watch::channel(false);
     let beside = Beside {
         devices: allocations.devices.clone(),

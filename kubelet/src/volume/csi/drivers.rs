@@ -120,7 +120,8 @@ impl Drivers {
         let patch = json!({"metadata": {"annotations": { NODE_IDS: text }, "labels": labels}});
         let nodes: Api<Node> = Api::all(self.client.clone());
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        let patched = nodes.patch(&self.node, &params, &patch);
+        // By way of its status, as the stock kubelet does: the rest of a node may be closed to it.
+        let patched = nodes.patch_status(&self.node, &params, &patch);
         patched.await.map(drop).map_err(|e| one_line(&e))
     }
 

@@ -55,12 +55,18 @@ impl std::fmt::Debug for Csi {
 
 impl Csi {
     /// `root` is usually /var/lib/kubelet. What is mounted there already counts as in use.
-    pub fn new(client: kube::Client, node_name: &str, root: &Path) -> Arc<Csi> {
+    /// `watches` is a client for those.
+    pub fn new(
+        client: kube::Client,
+        watches: kube::Client,
+        node_name: &str,
+        root: &Path,
+    ) -> Arc<Csi> {
         let paths = Paths::new(root);
         let attachments = Attachments::new(record::in_use(&paths));
         Arc::new(Csi {
             drivers: Drivers::new(client.clone(), node_name),
-            api: Api::new(client, node_name),
+            api: Api::new(client, watches, node_name),
             attachments: Arc::new(attachments),
             locks: Mutex::default(),
             done: Mutex::default(),

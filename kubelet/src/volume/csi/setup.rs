@@ -59,7 +59,7 @@ pub(super) struct Call<'a> {
     pub place: Place,
     pub driver: Driver,
     pub can: Capabilities,
-    pub about: Option<CSIDriver>,
+    pub about: Option<Arc<CSIDriver>>,
     publish_context: HashMap<String, String>,
 }
 
@@ -79,14 +79,14 @@ impl Csi {
         };
         self.drivers.get(name).ok_or_else(no_driver)?;
         let about = self.api.driver(name).await?;
-        if !volume.is_allowed(about.as_ref()) {
+        if !volume.is_allowed(about.as_deref()) {
             return Err(VolumeReason::Lifecycle {
                 driver: name.clone(),
                 mode: volume.lifecycle(),
             });
         }
         let attached = attachments::name(name, &volume.handle);
-        if !volume.is_attached(about.as_ref()) {
+        if !volume.is_attached(about.as_deref()) {
             self.attachments.release(Some(&attached), job.uid());
             return Ok(());
         }
@@ -169,7 +169,7 @@ impl Csi {
                 driver: name.clone(),
             })?;
         let about = self.api.driver(name).await?;
-        let publish_context = match volume.is_attached(about.as_ref()) {
+        let publish_context = match volume.is_attached(about.as_deref()) {
             true => {
                 let attachment = paths::attachment(&volume.handle, name, &self.api.node);
                 let found = self.api.attachment(&attachment).await?;
@@ -251,7 +251,7 @@ impl Call<'_> {
     }
 
     async fn publish(&self) -> Result<(), VolumeReason> {
-        let mut context = self.volume.context(&self.job.pod, self.about.as_ref());
+        let mut context = self.volume.context(&self.job.pod, self.about.as_deref());
         if let Some(tokens) = self.tokens().await? {
             context.insert(TOKENS.to_owned(), tokens);
         }
@@ -312,7 +312,7 @@ impl Call<'_> {
     }
 
     async fn own(&self) -> Result<(), VolumeReason> {
-        let takes = self.volume.takes_group(self.about.as_ref(), &self.can);
+        let takes = self.volume.takes_group(self.about.as_deref(), &self.can);
         let Some(ownership) = self.job.ownership.filter(|_| takes) else {
             return Ok(());
         };
