@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// A strategic merge patch of `status`; `None` when nothing differs but, at
-/// most, heartbeat times. With `heartbeat` the conditions are sent regardless.
+/// most, heartbeat times; with `heartbeat` those count as well.
 ///
 /// Resources and conditions that others added are not mentioned, and so stay.
 pub fn status(known: &NodeStatus, wanted: &NodeStatus, heartbeat: bool) -> Option<Value> {
@@ -128,8 +128,13 @@ fn conditions(
     };
     let known: Vec<_> = known.conditions.iter().flatten().collect();
     let wanted: Vec<_> = wanted.conditions.iter().flatten().collect();
-    let changed = wanted.iter().any(|w| !known.iter().any(|k| same(k, w)));
-    if changed || heartbeat {
+    // Times are whole seconds: a heartbeat within the last one's second would change nothing.
+    let time = |c: &NodeCondition| c.last_heartbeat_time.as_ref().map(|t| t.0.as_second());
+    let said = |w: &&NodeCondition| {
+        let mut like = known.iter().filter(|k| same(k, w));
+        like.any(|k| !heartbeat || time(k) == time(w))
+    };
+    if !wanted.iter().all(said) {
         patch.insert("conditions".to_owned(), json!(wanted));
     }
 }

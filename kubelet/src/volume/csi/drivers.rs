@@ -172,8 +172,10 @@ impl Drivers {
         let forgotten = match nodes.get(&self.node).await {
             Ok(node) => {
                 let mut ids = node_ids(&node);
-                ids.remove(name);
-                self.patch_node(&ids, json!({})).await
+                match ids.remove(name) {
+                    Some(_) => self.patch_node(&ids, json!({})).await,
+                    None => Ok(()),
+                }
             }
             Err(e) => Err(reason(&e)),
         };
