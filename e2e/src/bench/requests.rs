@@ -49,14 +49,8 @@ fn figures(kind: Kind, requests: &[audit::Request]) -> Figures {
     Figures {
         kind,
         requests: audit::count(requests),
-        denied: denied
-            .iter()
-            .map(|r| format!("{} {}: {}", r.kind(), r.object, r.reason))
-            .collect(),
-        idle: idle
-            .iter()
-            .map(|r| format!("{} {}", r.kind(), r.object))
-            .collect(),
+        denied: denied.iter().map(ToString::to_string).collect(),
+        idle: idle.iter().map(ToString::to_string).collect(),
     }
 }
 

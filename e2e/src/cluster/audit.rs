@@ -4,7 +4,7 @@ use crate::machine::Machine;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
+use std::{fmt, fs};
 
 const POLICY_FILE: &str = "/etc/kubernetes/audit.yaml";
 const LOG: &str = "/var/log/audit.log";
@@ -37,7 +37,7 @@ pub struct Request {
     pub code: u64,
     /// The object's resourceVersion afterwards, where answers are kept.
     pub version: Option<String>,
-    /// Why it was denied, if it was.
+    /// Why it was denied, if it was; empty else.
     pub reason: String,
 }
 
@@ -49,6 +49,16 @@ impl Request {
 
     pub fn of_node(&self) -> bool {
         self.user.starts_with("system:node:") || self.user.starts_with("system:bootstrap:")
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind(), self.object)?;
+        match self.reason.as_str() {
+            "" => Ok(()),
+            reason => write!(f, ": {reason}"),
+        }
     }
 }
 

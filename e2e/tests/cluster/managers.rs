@@ -198,28 +198,16 @@ fn resize_is_refused(t: &Space) -> Result<()> {
     let list = json!({ "cpu": "900m", "memory": "64Mi" });
     let main = json!({ "name": "main", "resources": { "requests": list, "limits": list } });
     let patch = json!({ "spec": { "containers": [main] } }).to_string();
-    t.kubectl(&[
-        "patch",
-        "pod",
-        "own",
-        "--subresource=resize",
-        "--patch",
-        &patch,
-    ])?;
+    let resize = |patch: &str| {
+        let what = ["patch", "pod", "own", "--subresource=resize", "--patch"];
+        t.kubectl(&[&what[..], &[patch]].concat()).map(drop)
+    };
+    resize(&patch)?;
     t.wait("own", "an infeasible resize", |p| {
         let said = p["status"]["conditions"].to_string();
         said.contains("Infeasible") && said.contains("alongside CPU Manager policy")
     })?;
-    let patch = patch.replace("900m", "1");
-    t.kubectl(&[
-        "patch",
-        "pod",
-        "own",
-        "--subresource=resize",
-        "--patch",
-        &patch,
-    ])
-    .map(drop)
+    resize(&patch.replace("900m", "1"))
 }
 
 fn cpus_outlive_the_kubelet(t: &Space) -> Result<()> {

@@ -32,12 +32,12 @@ fn requests_are_of_a_stock_kubelets_kinds_and_none_is_for_nothing(space: &Space)
     }
     let denied: Vec<String> = audit::denied(&requests)
         .iter()
-        .map(|r| format!("{} {}: {}", r.kind(), r.object, r.reason))
+        .map(ToString::to_string)
         .collect();
     ensure!(denied.is_empty(), "denied: {denied:#?}");
     let idle: Vec<String> = audit::idle(&requests)
         .iter()
-        .map(|r| format!("{} {}", r.kind(), r.object))
+        .map(ToString::to_string)
         .collect();
     ensure!(idle.is_empty(), "changed nothing: {idle:#?}");
     Ok(())

@@ -52,6 +52,11 @@ impl LiveAddresses {
     pub fn now(&self) -> Vec<IpAddr> {
         self.0.borrow().clone()
     }
+
+    /// The same as the API writes them.
+    pub fn texts(&self) -> Vec<String> {
+        self.0.borrow().iter().map(ToString::to_string).collect()
+    }
 }
 
 /// Addresses that never change.

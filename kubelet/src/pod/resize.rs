@@ -22,8 +22,8 @@ pub type Granted = BTreeMap<String, ResourceRequirements>;
 
 type List = BTreeMap<String, Quantity>;
 
-/// What can be resized.
-const KINDS: [&str; 2] = ["cpu", "memory"];
+/// What can be resized: what a cgroup of a pod is given.
+pub const KINDS: [&str; 2] = ["cpu", "memory"];
 
 /// Why a resize is not granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

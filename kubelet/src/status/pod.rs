@@ -225,13 +225,7 @@ fn all_succeeded(look: &Look<'_>, spec: &PodSpec) -> Terminal {
 }
 
 fn addresses(look: &Look<'_>, status: &mut PodStatus) {
-    let host: Vec<String> = look
-        .node
-        .ips
-        .now()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let host: Vec<String> = look.node.ips.texts();
     let own = match host_network(look.pod()) {
         true if look.seen.sandbox().is_some() => host.clone(),
         true => Vec::new(),

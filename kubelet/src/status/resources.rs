@@ -4,12 +4,13 @@
 //! `resources` is the same until the pod runs, then what its cgroup was given.
 
 use super::pod::Look;
-use crate::pod::resize;
+use crate::pod::resize::{self, KINDS};
 use crate::pod::spec::resources::{has_limit, whole};
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
 
-/// What a cgroup of a pod is given.
-const KINDS: [&str; 2] = ["cpu", "memory"];
+type List = BTreeMap<String, Quantity>;
 
 /// Fills in both; `status` has its phase.
 pub(super) fn fill(look: &Look<'_>, spec: &PodSpec, status: &mut PodStatus) {
@@ -37,24 +38,23 @@ fn running(
 }
 
 /// Of `all`, what the pod asks for itself and what its cgroup knows of.
-fn given_to_cgroup(spec: &PodSpec, mut all: ResourceRequirements) -> ResourceRequirements {
+fn given_to_cgroup(spec: &PodSpec, all: ResourceRequirements) -> ResourceRequirements {
     let own = spec.resources.as_ref();
-    let (requests, limits) = (
-        own.and_then(|o| o.requests.as_ref()),
-        own.and_then(|o| o.limits.as_ref()),
-    );
-    if let Some(list) = &mut all.requests {
-        list.retain(|kind, _| {
-            KINDS.contains(&kind.as_str()) || requests.is_some_and(|own| own.contains_key(kind))
-        });
+    let requests = own.and_then(|o| o.requests.as_ref());
+    let limits = own.and_then(|o| o.limits.as_ref());
+    let known = |kind: &str| KINDS.contains(&kind);
+    ResourceRequirements {
+        requests: kept(all.requests, requests, known),
+        limits: kept(all.limits, limits, |kind| {
+            known(kind) && has_limit(spec, kind)
+        }),
+        claims: all.claims,
     }
-    if let Some(list) = &mut all.limits {
-        list.retain(|kind, _| {
-            let given = KINDS.contains(&kind.as_str()) && has_limit(spec, kind);
-            given || limits.is_some_and(|own| own.contains_key(kind))
-        });
-    }
-    all.requests = all.requests.filter(|list| !list.is_empty());
-    all.limits = all.limits.filter(|list| !list.is_empty());
-    all
+}
+
+/// What the pod names itself, and what else is `given`.
+fn kept(all: Option<List>, own: Option<&List>, given: impl Fn(&str) -> bool) -> Option<List> {
+    let mut list = all?;
+    list.retain(|kind, _| given(kind) || own.is_some_and(|own| own.contains_key(kind)));
+    Some(list).filter(|list| !list.is_empty())
 }

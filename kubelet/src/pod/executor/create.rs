@@ -128,14 +128,7 @@ impl Executor {
     fn facts(&self, context: &Context, userns: Option<&v1::UserNamespace>) -> PodFacts {
         PodFacts {
             pod_ips: context.ips(&self.deps),
-            host_ips: self
-                .deps
-                .node
-                .ips
-                .now()
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            host_ips: self.deps.node.ips.texts(),
             uid_mappings: userns.map(|u| u.uids.clone()).unwrap_or_default(),
             gid_mappings: userns.map(|u| u.gids.clone()).unwrap_or_default(),
             recursive_read_only: self.deps.options.recursive_read_only,

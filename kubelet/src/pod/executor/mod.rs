@@ -53,13 +53,7 @@ impl Context {
     /// Addresses of the pod; the host's with hostNetwork.
     fn ips(&self, deps: &Deps) -> Vec<String> {
         if spec::host_network(&self.pod) {
-            return deps
-                .node
-                .ips
-                .now()
-                .iter()
-                .map(ToString::to_string)
-                .collect();
+            return deps.node.ips.texts();
         }
         self.seen
             .sandbox()

@@ -306,13 +306,7 @@ fn text(bytes: &[u8]) -> String {
 fn field_value(context: &EnvContext<'_>, field: &ObjectFieldSelector) -> Result<String, EnvError> {
     let pod = context.pod;
     let spec = pod.spec.as_ref();
-    let host_ips: Vec<String> = context
-        .node
-        .ips
-        .now()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let host_ips: Vec<String> = context.node.ips.texts();
     let first = |list: &[String]| list.first().cloned().unwrap_or_default();
     let service_account = spec.and_then(|s| s.service_account_name.clone());
     Ok(match field.field_path.as_str() {
