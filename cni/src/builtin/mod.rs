@@ -164,7 +164,9 @@ impl BridgeNetwork {
         let rtnl = Rtnl::here()?;
         if let Some(bridge) = rtnl.link(&self.config.bridge)? {
             let ports = rtnl.ports_of(bridge.index)?;
-            for stale in pod::stale(&ports, &ids) {
+            let reserved = self.store.reservations()?;
+            let owners: Vec<String> = reserved.into_iter().map(|(_, owner, _)| owner).collect();
+            for stale in pod::stale(&ports, &owners, &ids) {
                 rtnl.del_link(stale)?;
             }
             let elements = pods

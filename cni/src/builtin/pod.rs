@@ -44,13 +44,15 @@ pub fn host_interface(sandbox_id: &str) -> String {
     format!("{PREFIX}{:012x}", hash >> 16)
 }
 
-/// Which of a bridge's ports are ours but of none of these sandboxes.
-pub fn stale<'a>(ports: &'a [String], sandboxes: &[&str]) -> Vec<&'a str> {
-    let live: Vec<String> = sandboxes.iter().map(|id| host_interface(id)).collect();
-    let ours = ports.iter().filter(|p| p.starts_with(PREFIX));
-    ours.filter(|p| !live.contains(p))
-        .map(String::as_str)
-        .collect()
+/// Which of a bridge's ports are of these `owners` of addresses but of none of these sandboxes.
+///
+/// A wire's owner has an address before the wire is made and until it is gone. So one whose owner
+/// has none here is another runtime's, which shares the bridge.
+pub fn stale<'a>(ports: &'a [String], owners: &[String], sandboxes: &[&str]) -> Vec<&'a str> {
+    let ended = owners.iter().filter(|id| !sandboxes.contains(&id.as_str()));
+    let wires: Vec<String> = ended.map(|id| host_interface(id)).collect();
+    let ours = ports.iter().filter(|p| wires.contains(p));
+    ours.map(String::as_str).collect()
 }
 
 impl Wiring<'_> {
@@ -189,6 +191,11 @@ mod tests {
     #[test]
     fn stale_ports_are_ours_without_a_sandbox() {
         let ports = [host_interface("a"), host_interface("b"), "vnet0".to_owned()];
-        assert_eq!(stale(&ports, &["a"]), [ports[1].as_str()]);
+        let owners = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(stale(&ports, &owners, &["a"]), [ports[1].as_str()]);
+        assert!(
+            stale(&ports, &owners[..1], &["a"]).is_empty(),
+            "another runtime's"
+        );
     }
 }

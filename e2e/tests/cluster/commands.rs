@@ -8,7 +8,7 @@ use std::time::Duration;
 
 crate::tests!(
     play_names_the_file_it_cannot_read: our_kubelet: our_runtime,
-    a_full_image_store_is_told_and_works_again_with_space: alone: our_runtime,
+    a_full_image_store_is_told_and_works_again_with_space: our_runtime,
     ps_logs_and_exec_show_the_nodes_containers: our_runtime,
     waterfall_shows_where_a_pods_start_went: our_kubelet: our_runtime,
     imported_image_is_run_without_a_restart_of_the_agent: our_runtime,
