@@ -72,10 +72,11 @@ async fn versions(stand: &Stand, old: &Pod) -> Result<()> {
         is_of(monitor(stand, &pod)?, &stamp).context("the monitor of a new pod")?;
         pods.exec(&pod, &["true"]).await?;
         pods.tear_down(&pod).await?;
-        // The oldest pod takes execs and containers of every version.
+        // The oldest pod takes execs and containers of every version, set up by its code.
         pods.exec(old, &["true"]).await.context("in the old pod")?;
         let extra = pods.add("old", &old.sandbox, &name).await?;
         pods.start_container(&extra).await?;
+        is_of(monitor(stand, old)?, &stamp).context("the old pod's monitor")?;
         pods.exec_in(&extra, &["true"]).await?;
         pods.stop_container(&extra).await?;
         pods.remove_container(&extra).await?;

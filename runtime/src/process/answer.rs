@@ -76,6 +76,10 @@ pub fn failed(sandbox: &str, container: &str, failed: Failed) -> ProcessError {
             sandbox,
             source: io::ErrorKind::Unsupported.into(),
         },
+        Why::Busy => ProcessError::Protocol {
+            sandbox,
+            source: io::ErrorKind::ResourceBusy.into(),
+        },
         Why::Step => step(sandbox, container, failed),
     }
 }

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::sync::mpsc;
 
@@ -18,9 +18,8 @@ use super::link::{Link, Unasked};
 use super::wire::{self, Body, Hello};
 use super::{
     AdoptError, EngineConfig, Event, Exit, NetworkNamespace, PidMode, ProcessError, SPAWNER,
-    Sandbox, SandboxSpec, answer, sandbox,
+    Sandbox, SandboxSpec, answer, own, sandbox,
 };
-use crate::sys;
 
 /// Makes and finds sandboxes. One for each state folder: the caller sees to it
 /// that there is no second agent on it.
@@ -264,12 +263,10 @@ impl Engine {
     }
 }
 
-/// Starts the spawner from a read-only clone of our own executable: whoever gets
-/// hold of it through a stage cannot open it for writing (CVE-2019-5736), and its
-/// text is shared with ours.
+/// Starts the spawner from our own executable.
 fn start_own(stdin: OwnedFd) -> io::Result<tokio::process::Child> {
     use std::os::fd::AsRawFd;
-    let clone = read_only_self();
+    let clone = own::program();
     let path = match &clone {
         Ok(file) => format!("/proc/self/fd/{}", file.as_raw_fd()),
         Err(error) => {
@@ -285,18 +282,6 @@ fn start_own(stdin: OwnedFd) -> io::Result<tokio::process::Child> {
         .stderr(Stdio::null())
         .current_dir("/")
         .spawn()
-}
-
-fn read_only_self() -> io::Result<OwnedFd> {
-    use rustix::mount::{MountAttrFlags, OpenTreeFlags};
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let file = rustix::mount::open_tree(CWD, c"/proc/self/exe", flags)?;
-    let attr = sys::MountAttr {
-        set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
-        ..sys::MountAttr::default()
-    };
-    sys::set_mount_attr(&file, attr)?;
-    Ok(file)
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {

@@ -17,8 +17,10 @@ mod kit;
 mod link;
 mod monitor;
 mod netns;
+mod own;
 mod plan;
 mod prepare;
+mod renewal;
 mod sandbox;
 mod spawner;
 mod stage;
@@ -232,13 +234,19 @@ pub type PodPort = SocketAddr;
 /// `argv[0]` of the spawner and, since they are forked from it, of the monitors.
 pub const SPAWNER: &str = "lighter-spawner";
 
+/// `argv[0]` of a monitor that went on as a newer program.
+const MONITOR: &std::ffi::CStr = c"lighter-monitor";
+
 /// To be called first in `main`, before any thread: when this process was
-/// started as the engine's spawner (`argv[0]` is [`SPAWNER`]) or to hold a scope
-/// open, it becomes that and never returns.
+/// started as the engine's spawner (`argv[0]` is [`SPAWNER`]), as a monitor that is to go
+/// on, or to hold a scope open, it becomes that and never returns.
 pub fn dispatch() {
     let name = std::env::args_os().next().unwrap_or_default();
     if name == SPAWNER {
         spawner::main();
+    }
+    if name.as_encoded_bytes() == MONITOR.to_bytes() {
+        monitor::resume();
     }
     if name == crate::cgroup::HOLDER {
         crate::cgroup::hold();

@@ -12,6 +12,7 @@ use super::answer::{self, failed, mark_waterfall};
 use super::connection::{Connection, Execution, Record};
 use super::link::Answer;
 use super::netns::PodNetns;
+use super::renewal::{self, Renewal};
 use super::wire::{self, Body, Done, Named};
 use super::{ContainerSpec, Event, ExecSpec, Exit, ProcessError, Streams, prepare};
 
@@ -29,6 +30,7 @@ pub struct Sandbox {
     userns: Option<Arc<OwnedFd>>,
     ipc: bool,
     connection: Connection,
+    renewal: Renewal,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -69,6 +71,7 @@ impl Sandbox {
         let [monitor, netns] = fds.required;
         let monitor_pid = answer::pid_of(&monitor).map_err(|source| protocol(&id, source))?;
         connection.learn(&state.containers);
+        let renewal = Renewal::of(monitor_pid, &state);
         Ok(Arc::new(Self {
             dir: connection.dir.clone(),
             monitor,
@@ -80,6 +83,7 @@ impl Sandbox {
             userns: fds.userns.map(Arc::new),
             ipc: state.ipc,
             connection,
+            renewal,
             events,
             id,
         }))
@@ -98,6 +102,15 @@ impl Sandbox {
     /// The pod's network namespace.
     pub fn netns(&self) -> Arc<dyn cni::Netns> {
         Arc::clone(&self.netns) as Arc<dyn cni::Netns>
+    }
+
+    /// Has the monitor go on as this agent's program, with all that it holds. Containers and
+    /// execs do so first where the monitor is an earlier agent's.
+    ///
+    /// # Errors
+    /// When it can't, or not now: it is what it was then.
+    pub async fn renew(&self) -> Result<(), ProcessError> {
+        renewal::renew(&self.id, &self.connection.link).await
     }
 
     /// Connects to the pod's own 127.0.0.1, then ::1.
@@ -142,6 +155,7 @@ impl Sandbox {
     /// As there.
     #[tracing::instrument(name = "stage", level = "debug", skip_all, fields(sandbox = %self.id))]
     pub async fn create_prepared(&self, container: PreparedContainer) -> Result<i32, ProcessError> {
+        self.renewal.settle(&self.id, &self.connection.link).await?;
         mark_waterfall(&container.marks);
         let prepare::Prepared { request, fds, .. } = container.prepared;
         let id = request.container.clone();
@@ -200,6 +214,7 @@ impl Sandbox {
     /// [`ProcessError::NotRunning`], [`ProcessError::Command`], or the step.
     #[tracing::instrument(level = "debug", skip_all, fields(sandbox = %self.id, container = %container))]
     pub async fn exec(&self, container: &str, spec: ExecSpec) -> Result<Exec, ProcessError> {
+        self.renewal.settle(&self.id, &self.connection.link).await?;
         let key = (container.to_owned(), spec.id.clone());
         let tty = spec.process.terminal().unwrap_or(false);
         let prepared = prepare::exec(container, spec)?;

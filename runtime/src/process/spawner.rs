@@ -54,7 +54,7 @@ fn run() -> rustix::io::Result<()> {
 
 /// Leaves everything of the agent behind.
 fn settle(cgroups: &[OwnedFd]) -> Result<(), Failure> {
-    let mut keep = vec![0];
+    let mut keep = vec![0, 1, 2];
     keep.extend(cgroups.iter().map(AsRawFd::as_raw_fd));
     sys::close_all_but(&mut keep).at(Step::CloseDescriptors)?;
     for cgroup in cgroups {
@@ -73,7 +73,16 @@ fn settle(cgroups: &[OwnedFd]) -> Result<(), Failure> {
     // EPERM is a host where we lack CAP_SYS_RESOURCE: a worse place, not a wall.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    kit::empty_mount_namespace()
+    kit::empty_mount_namespace()?;
+    own_standard().at(Step::Streams)
+}
+
+/// A /dev/null of ours instead of the host's: what comes later takes no number below 3, and
+/// monitors have all three to give to the program that they may become.
+fn own_standard() -> rustix::io::Result<()> {
+    let null = kit::null()?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)
 }
 
 fn serve(agent: BorrowedFd<'_>) -> rustix::io::Result<()> {

@@ -52,6 +52,7 @@ pub enum Step {
     Epoll = 42,
     OpenSocket = 43,
     Session = 44,
+    Renew = 45,
 }
 
 impl fmt::Display for Step {
@@ -102,6 +103,7 @@ impl fmt::Display for Step {
             Self::Epoll => "watch a descriptor",
             Self::OpenSocket => "open a socket",
             Self::Session => "start a session",
+            Self::Renew => "go on as another program",
         })
     }
 }

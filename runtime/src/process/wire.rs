@@ -9,7 +9,10 @@ use prost::{Enumeration, Message, Oneof};
 use super::step::{Failure, Step};
 
 /// Raised when a verb is added that older monitors do not know.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// From which on a monitor knows [`Body::Renew`].
+pub const RENEWS: u32 = 2;
 
 /// One packet on a monitor's socket, either way.
 #[derive(Clone, PartialEq, Message)]
@@ -19,7 +22,7 @@ pub struct Frame {
     pub seq: u64,
     #[prost(
         oneof = "Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 32, 33, 34, 35"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 33, 34, 35"
     )]
     pub body: Option<Body>,
 }
@@ -60,6 +63,9 @@ pub enum Body {
     /// a NETLINK_ROUTE socket opened inside.
     #[prost(message, tag = "14")]
     Namespace(Empty),
+    /// To go on as the program that comes with it.
+    #[prost(message, tag = "15")]
+    Renew(Empty),
 
     #[prost(message, tag = "32")]
     Failed(Failed),
@@ -280,6 +286,8 @@ pub enum Why {
     NotRunning = 2,
     Exists = 3,
     Unknown = 4,
+    /// Not now.
+    Busy = 5,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -19,8 +19,8 @@ pub use fork::{Child, Forked, fork, fork_into};
 pub use mount::{MountAttr, set_mount_attr, unmount_detach};
 pub use packet::{Packet, receive, send};
 pub use process::{
-    close_all_but, execve, execve_fd, exit_now, join_namespaces, load_seccomp, loopback_up,
-    new_session_keyring, send_signal, trim_heap, unshare,
+    close_all_but, execve, execve_fd, exit_now, inherited, join_namespaces, load_seccomp,
+    loopback_up, new_session_keyring, send_signal, trim_heap, unshare,
 };
 pub use ring::{Completion, Ring};
 pub use signal::{block_all, ignore, reset_all, signalfd, unblock_all};

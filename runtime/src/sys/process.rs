@@ -1,7 +1,7 @@
 //! What a process does to itself.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, Result};
 
@@ -121,6 +121,24 @@ pub fn load_seccomp(bytes: &[u8]) -> Result<()> {
         )
     })
     .map(drop)
+}
+
+/// Takes a descriptor by the number that the program before us in this process has handed
+/// on. It is closed at the next execve(2). A number is to be taken once.
+///
+/// # Errors
+/// EBADF when it is not open, or one of the standard streams.
+pub fn inherited(fd: RawFd) -> Result<OwnedFd> {
+    if fd <= libc::STDERR_FILENO {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: fcntl takes integers, and answers EBADF for what is not open.
+    checked(i64::from(unsafe {
+        libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC)
+    }))?;
+    // SAFETY: it is open, and by contract nobody else in this process owns it: the program
+    // that did is no more, and what it handed on is taken once.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Replaces this process by a program; comes back only with an error.

@@ -116,6 +116,11 @@ impl Ring {
         let _ = self.ring.submit();
     }
 
+    /// Whether all is done that was asked.
+    pub fn is_idle(&self) -> bool {
+        self.work.is_empty()
+    }
+
     /// Takes what is done.
     pub fn completed(&mut self) -> Vec<Completion> {
         let done: Vec<_> = self

@@ -30,6 +30,11 @@ async fn exit_and_exec_are_not_held_up_when_the_logs_file_system_is_frozen() {
     assert_eq!(bed.exit("short").await.code, 3);
     let (exit, ..) = bed.exec(&sandbox, "long", "exit 4", None).await;
     assert_eq!(exit.code, 4);
+    // What is being written would be lost to the monitor's next program, so it stays what it is.
+    let busy = sandbox.renew().await.expect_err("writes are under way");
+    assert!(super::bed::chain(&busy).contains("busy"), "{busy}");
+    let (exit, ..) = bed.exec(&sandbox, "long", "exit 5", None).await;
+    assert_eq!(exit.code, 5);
     sandbox.signal("long", 9).await.expect("kill");
     assert_eq!(bed.exit("long").await.code, 137);
     disk.thaw();

@@ -18,7 +18,7 @@ use super::bed::{Bed, Container};
 fn requests() -> Vec<Vec<u8>> {
     let named = || field(1, b"c");
     let plan = field(1, &field(1, b"/bin/true"));
-    let bodies: [(u32, Vec<u8>); 9] = [
+    let bodies: [(u32, Vec<u8>); 10] = [
         (3, [named(), field(2, &plan)].concat()),
         (4, named()),
         (5, [named(), vec![16, 0]].concat()),
@@ -28,6 +28,8 @@ fn requests() -> Vec<Vec<u8>> {
         (9, named()),
         (10, named()),
         (11, vec![8, 2, 16, 1, 24, 6]),
+        // Renewal, with what is no program.
+        (15, vec![]),
     ];
     bodies
         .iter()

@@ -1,9 +1,9 @@
 //! Deaths of agent, spawner and monitor.
 
-use runtime::process::{AdoptError, Event, ProcessError};
+use runtime::process::{AdoptError, ContainerPid, Event, PidMode, ProcessError, SandboxSpec};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::bed::{Bed, Container};
+use super::bed::{Bed, Container, process, read_until};
 
 fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).expect("pid"), Signal::KILL).expect("kill");
@@ -132,5 +132,96 @@ async fn connection_reaches_a_port_inside_the_pod() {
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     let netlink = sandbox.netns().netlink_socket(0).await;
     assert!(netlink.is_ok());
+    sandbox.shutdown().await.expect("shutdown");
+}
+
+/// `argv[0]` of a process.
+fn name(pid: i32) -> String {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("cmdline");
+    line.split('\0').next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+#[ignore = "needs root: namespaces and mounts"]
+async fn monitor_keeps_all_it_has_when_it_goes_on_as_another_program() {
+    let mut bed = Bed::new("renew").await;
+    let spec = SandboxSpec {
+        pid: PidMode::Pod,
+        ..Bed::spec("s1")
+    };
+    let sandbox = bed.sandbox_of(spec).await;
+    let script = "printf 'half a '; read x; echo line; echo $x; sleep 0.3; exit 4";
+    let mut talks = Container::sh(script);
+    talks.io.stdin = true;
+    let talks = bed.run(&sandbox, "talks", talks).await;
+    let mut terminal = Container::sh("read x; stty size; echo got $x; read x; exit 6");
+    (terminal.io.tty, terminal.io.stdin) = (true, true);
+    terminal.process().set_terminal(Some(true));
+    bed.run(&sandbox, "terminal", terminal).await;
+    let mut shares = Container::sh("echo shares; exit 5");
+    shares.pid = ContainerPid::Pod;
+    bed.create(&sandbox, "created", shares).await;
+    bed.run(&sandbox, "ended", Container::sh("exit 2")).await;
+    assert_eq!(bed.exit("ended").await.code, 2);
+    let attached = sandbox.attach("talks", true).await.expect("attach");
+    let spec = bed.exec_spec(process(&["/bin/sh", "-c", "read x; exit $x"]), true);
+    let mut exec = sandbox.exec("talks", spec).await.expect("exec");
+    let monitor = sandbox.monitor_pid();
+    assert_eq!(name(monitor), runtime::process::SPAWNER);
+
+    for _ in 0..3 {
+        sandbox.renew().await.expect("renew");
+        assert_eq!(name(monitor), "lighter-monitor");
+    }
+
+    // What ran runs on, with its streams and its log.
+    assert_eq!(sandbox.container_pid("talks"), Some(talks));
+    let stdin = attached.stdin.as_ref().expect("stdin");
+    rustix::io::write(stdin, b"word\n").expect("write");
+    let stdout = attached.stdout.as_ref().expect("stdout");
+    assert!(read_until(stdout, "word\n").await.contains("line\n"));
+    let stdin = exec.streams.stdin.take().expect("stdin");
+    rustix::io::write(&stdin, b"7\n").expect("write");
+    assert_eq!(exec.wait().await.code, 7);
+    assert_eq!(bed.exit("talks").await.code, 4);
+    let log = bed.log("talks");
+    assert!(log.contains(" stdout F half a line\n"), "{log}");
+    // The terminal is the same, its size as it is told.
+    sandbox
+        .resize("terminal", None, 91, 17)
+        .await
+        .expect("size");
+    let streams = sandbox.attach("terminal", true).await.expect("attach");
+    let stdin = streams.stdin.as_ref().expect("stdin");
+    rustix::io::write(stdin, b"this\n").expect("write");
+    let stdout = streams.stdout.as_ref().expect("stdout");
+    let told = read_until(stdout, "got this").await;
+    assert!(told.contains("17 91"), "{told}");
+    rustix::io::write(stdin, b"\n").expect("write");
+    assert_eq!(bed.exit("terminal").await.code, 6);
+    // A stage that waited becomes its container, new ones are made.
+    sandbox.start_container("created").await.expect("start");
+    assert_eq!(bed.exit("created").await.code, 5);
+    assert!(bed.log("created").contains("stdout F shares"));
+    let made = bed
+        .output(&sandbox, "made", Container::sh("hostname"))
+        .await;
+    assert_eq!(made, "pod-host\n");
+    assert_eq!(bed.engine().exits("s1").len(), 5);
+    sandbox.remove_container("ended").await.expect("remove");
+    // Another agent finds it where it was.
+    drop(sandbox);
+    bed.open().await;
+    let sandbox = bed.engine().adopt("s1").await.expect("adopt");
+    assert_eq!(sandbox.monitor_pid(), monitor);
+    // What had ended is told to it again.
+    for _ in 0..4 {
+        bed.event().await;
+    }
+    let fds = std::fs::read_dir(format!("/proc/{monitor}/fd")).expect("fds");
+    let fds = fds.count();
+    sandbox.renew().await.expect("renew");
+    let after = std::fs::read_dir(format!("/proc/{monitor}/fd")).expect("fds");
+    assert_eq!(after.count(), fds);
     sandbox.shutdown().await.expect("shutdown");
 }

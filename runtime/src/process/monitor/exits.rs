@@ -94,6 +94,7 @@ impl Monitor {
             .containers
             .values()
             .filter_map(|c| c.telling_until)
+            .chain(self.renewal.as_ref().map(|renewal| renewal.until))
             .min()?;
         let nanos = until.saturating_sub(monotonic());
         Some(Timespec {

@@ -19,6 +19,16 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// Goes on with what was read of a line so far.
+    pub fn begun(partial: Vec<u8>) -> Self {
+        Self { partial }
+    }
+
+    /// What waits for the end of its line.
+    pub fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
     /// Appends the entries that `data` completes to `log`; what is no whole line
     /// waits, unless it is as long as an entry may be.
     pub fn push(&mut self, stream: Stream, data: &[u8], now: i64, log: &mut Vec<u8>) {

@@ -5,7 +5,8 @@ use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use crate::sys::{Completion, Ring};
+use super::kept::{KeptLog, KeptRotation, Open};
+use crate::sys::{self, Completion, Ring};
 
 /// Unwritten bytes at which a container has to wait for its own log.
 const PENDING_MAX: usize = 64 * 1024;
@@ -36,8 +37,9 @@ impl Rotation {
     }
 }
 
+/// One log file.
 #[derive(Debug)]
-struct Log {
+pub struct Log {
     file: Rc<OwnedFd>,
     pending: Vec<u8>,
     in_flight: bool,
@@ -49,6 +51,50 @@ struct Log {
 }
 
 impl Log {
+    fn keep<'a>(&'a self, key: u32, open: &mut Open<'a>) -> KeptLog {
+        let rotation = self.rotation.as_ref().map(|rotation| KeptRotation {
+            dir: open.keep(&rotation.dir),
+            name: rotation.name.clone(),
+            max_size: rotation.max_size,
+            max_files: rotation.max_files,
+            rotated: rotation
+                .rotated
+                .iter()
+                .map(|r| r.to_bytes().to_vec())
+                .collect(),
+        });
+        KeptLog {
+            key,
+            file: open.keep(&self.file),
+            pending: self.pending.clone(),
+            size: self.size,
+            lost: self.lost,
+            closing: self.closing,
+            rotation,
+        }
+    }
+
+    /// As the program before left it.
+    pub fn taken_over(kept: &KeptLog) -> rustix::io::Result<Self> {
+        let rotation = |kept: &KeptRotation| {
+            let dir = sys::inherited(kept.dir)?;
+            let (name, most) = (kept.name.clone(), kept.max_files);
+            let mut rotation = Rotation::new(dir, name, kept.max_size, most);
+            let names = kept.rotated.iter().cloned();
+            rotation.rotated = names.filter_map(|name| CString::new(name).ok()).collect();
+            Ok(rotation)
+        };
+        Ok(Self {
+            file: Rc::new(sys::inherited(kept.file)?),
+            pending: kept.pending.clone(),
+            in_flight: false,
+            size: kept.size,
+            lost: kept.lost,
+            rotation: kept.rotation.as_ref().map(rotation).transpose()?,
+            closing: kept.closing,
+        })
+    }
+
     /// Bytes that the file may still grow by.
     fn room(&self) -> u64 {
         let most = self.rotation.as_ref().map(|r| r.max_size);
@@ -80,6 +126,8 @@ pub struct Logs {
     /// None where io_uring is forbidden; writes then wait for the disk.
     ring: Option<Ring>,
     logs: BTreeMap<u32, Log>,
+    /// Nothing new is to be written for now.
+    held: bool,
 }
 
 /// What a completion was of.
@@ -90,10 +138,38 @@ const UNLINK: u64 = 3;
 
 impl Logs {
     pub fn new() -> Self {
+        Self::of(BTreeMap::new())
+    }
+
+    /// Goes on with these.
+    pub fn of(logs: BTreeMap<u32, Log>) -> Self {
         Self {
             ring: Ring::new().ok(),
-            logs: BTreeMap::new(),
+            logs,
+            held: false,
         }
+    }
+
+    /// Holds writes back, or lets them go.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+        if !held {
+            for key in self.logs.keys().copied().collect::<Vec<_>>() {
+                self.flush(key);
+                self.sweep(key);
+            }
+        }
+    }
+
+    /// Whether the kernel has nothing of ours to do.
+    pub fn are_settled(&self) -> bool {
+        self.ring.as_ref().is_none_or(Ring::is_idle)
+    }
+
+    /// For the program that goes on with them, once they are settled.
+    pub fn keep<'a>(&'a self, open: &mut Open<'a>) -> Vec<KeptLog> {
+        let logs = self.logs.iter();
+        logs.map(|(key, log)| log.keep(*key, open)).collect()
     }
 
     /// To be watched for reading.
@@ -163,7 +239,7 @@ impl Logs {
             return;
         };
         let rotating = log.rotation.as_ref().is_some_and(|r| r.busy);
-        if log.in_flight || rotating || log.pending.is_empty() {
+        if self.held || log.in_flight || rotating || log.pending.is_empty() {
             return;
         }
         let mut data = std::mem::take(&mut log.pending);

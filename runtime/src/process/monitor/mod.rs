@@ -6,9 +6,11 @@
 
 mod container;
 mod exits;
+mod kept;
 mod line;
 mod log;
 mod pod_init;
+mod renew;
 mod setup;
 mod stages;
 mod streams;
@@ -29,8 +31,11 @@ use crate::sys;
 use container::Container;
 use exits::Execution;
 use log::Logs;
+use renew::Renewal;
 use stages::Pending;
 use streams::Client;
+
+pub use renew::resume;
 
 /// What a monitor is born with.
 pub struct Given {
@@ -128,6 +133,8 @@ struct Monitor {
     leaving: Option<u64>,
     /// Heap pages may be free since it was last given back.
     untidy: bool,
+    /// It is to go on as another program.
+    renewal: Option<Renewal>,
 }
 
 /// How long a monitor is idle before it gives free memory back: the next request
@@ -169,6 +176,7 @@ fn start(spec: &Spawn, given: Given) -> Result<Monitor, (Failure, OwnedFd)> {
                 next_key: 1,
                 leaving: None,
                 untidy: true,
+                renewal: None,
             };
             monitor.watch_basics();
             monitor.connect(connection);
@@ -184,10 +192,13 @@ fn prepare(
     spec: &Spawn,
     (listener, dir): (&OwnedFd, &OwnedFd),
     netns: Option<OwnedFd>,
-    keep: &mut [i32],
+    keep: &mut Vec<i32>,
 ) -> Result<Prepared, Failure> {
     let mut marks = vec![mark("monitor forked")];
+    keep.extend([0, 1, 2]);
     sys::close_all_but(keep).at(Step::CloseDescriptors)?;
+    // The spawner's connection was there.
+    rustix::stdio::dup2_stdin(rustix::stdio::stdout()).at(Step::CloseDescriptors)?;
     rustix::process::setsid().at(Step::Session)?;
     let name = format!("lighter-{}", spec.id.get(..7).unwrap_or("monitor"));
     let name = std::ffi::CString::new(name).unwrap_or_default();
@@ -287,6 +298,7 @@ impl Monitor {
                 }
             }
             self.settle_exits();
+            self.settle_renewal();
             if self.has_left() {
                 return Ok(());
             }

@@ -20,6 +20,7 @@ use super::super::wire::{self, Body, Done, Failed, Frame, PidOf, Why};
 use super::super::{answer, kit, seqpacket_pair};
 use super::container::{Container, Output};
 use super::exits::Execution;
+use super::kept::{KeptStage, Open};
 use super::line::{Lines, Stream};
 use super::log::Rotation;
 use super::verbs::failure;
@@ -38,6 +39,43 @@ pub struct Pending {
     started: bool,
     master: Option<OwnedFd>,
     marks: Vec<wire::Mark>,
+}
+
+impl Pending {
+    /// A stage of another program's that has set up its container.
+    pub fn waiting(channel: OwnedFd, container: u32) -> Self {
+        Self {
+            channel,
+            seq: None,
+            what: What::Container(container),
+            ready: true,
+            started: false,
+            master: None,
+            marks: Vec::new(),
+        }
+    }
+
+    /// The container that is set up and waits for the word to start.
+    pub fn awaits_start(&self) -> Option<u32> {
+        match self.what {
+            What::Container(key) if self.ready && !self.started && self.seq.is_none() => Some(key),
+            _ => None,
+        }
+    }
+
+    /// For the program that goes on with it.
+    pub fn keep<'a>(&'a self, key: u32, open: &mut Open<'a>) -> Option<KeptStage> {
+        let container = self.awaits_start()?;
+        Some(KeptStage {
+            key,
+            channel: open.keep(&self.channel),
+            container,
+        })
+    }
+
+    pub fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
 }
 
 enum What {

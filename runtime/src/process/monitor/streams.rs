@@ -26,8 +26,8 @@ const CLIENT_LAG: usize = 1024 * 1024;
 /// The write end of somebody's attached stream.
 pub struct Client {
     pub container: u32,
-    stream: Stream,
-    fd: OwnedFd,
+    pub stream: Stream,
+    pub fd: OwnedFd,
 }
 
 /// How a reading ended.

@@ -27,6 +27,7 @@ impl Monitor {
             Some(Body::Remove(named)) => self.remove(seq, &named.container),
             Some(Body::Socket(socket)) => self.socket(seq, &socket),
             Some(Body::Shutdown(_)) => self.leave(seq),
+            Some(Body::Renew(_)) => self.renew(seq, fds),
             _ => self.fail(seq, Why::Unknown),
         }
     }
