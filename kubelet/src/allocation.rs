@@ -1,4 +1,4 @@
-//! What pods are given that others can't have at the same time: devices and CPUs.
+//! What pods are given that others can't have at the same time: devices, CPUs, memory.
 //!
 //! Decided once, before anything of a pod is made, and for all its containers;
 //! taken back when nothing of it runs any more.
@@ -10,9 +10,10 @@ pub use refused::Refused;
 
 use crate::cpu::Cpus;
 use crate::device::{Devices, Given, Wanted};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::pod::spec;
-use crate::topology::NodeMask;
+use crate::topology::Hint;
 use crate::topology::policy::{Aligner, Alignment, Scope};
 use cri_proto::v1::LinuxContainerResources;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
@@ -27,6 +28,8 @@ pub struct Allocations {
     pub devices: Arc<Devices>,
     /// For containers alone.
     pub cpus: Arc<Cpus>,
+    /// Of NUMA nodes.
+    pub memory: Arc<Memory>,
     aligner: Aligner,
     metrics: Metrics,
     /// Pods are served one after the other.
@@ -38,6 +41,7 @@ pub struct Allocations {
 pub struct Givers {
     pub devices: Arc<Devices>,
     pub cpus: Arc<Cpus>,
+    pub memory: Arc<Memory>,
     pub aligner: Aligner,
     pub metrics: Metrics,
 }
@@ -48,6 +52,7 @@ impl Allocations {
         Arc::new(Allocations {
             devices: givers.devices,
             cpus: givers.cpus,
+            memory: givers.memory,
             aligner: givers.aligner,
             metrics: givers.metrics,
             order: tokio::sync::Mutex::default(),
@@ -59,6 +64,7 @@ impl Allocations {
         Allocations::new(Givers {
             devices: Devices::none(),
             cpus: Cpus::none(),
+            memory: Memory::none(),
             aligner: Aligner::default(),
             metrics: Metrics::default(),
         })
@@ -67,7 +73,7 @@ impl Allocations {
     /// Whether a pod wants any of it.
     pub fn concerns(&self, pod: &Pod) -> bool {
         let devices = || containers(pod).any(|c| !self.devices.asked(c).is_empty());
-        self.cpus.concerns(pod) || devices()
+        self.cpus.concerns(pod) || self.memory.concerns(pod) || devices()
     }
 
     /// Gives a pod of which nothing runs what it wants. What was given before is
@@ -98,14 +104,15 @@ impl Allocations {
             let wanted = Wanted {
                 pod: spec::uid(pod),
                 container,
-                affinity,
+                affinity: affinity.nodes,
             };
             let done = self.devices.allocate(&wanted, &reusable.devices).await;
             done.map_err(|e| Refused::unexpected(&e))?;
-            let done = self
-                .cpus
-                .allocate((pod, container), affinity, &reusable.cpus);
+            let own = (pod, container);
+            let done = self.cpus.allocate(own, affinity.nodes, &reusable.cpus);
             done.map_err(Refused::cpu)?;
+            let done = self.memory.allocate(own, affinity, &reusable.memory);
+            done.map_err(|e| Refused::unexpected(&e))?;
             self.reuse(pod, container, &mut reusable);
         }
         if whole.is_some() {
@@ -126,14 +133,13 @@ impl Allocations {
         pod: &Pod,
         container: &Container,
         reusable: &Reusable,
-    ) -> Result<Option<NodeMask>, Refused> {
-        if self.aligner.policy.alignment == Alignment::None {
-            return Ok(None);
-        }
+    ) -> Result<Hint, Refused> {
         let mut hints = self
             .devices
             .hints(spec::uid(pod), container, &reusable.devices);
-        hints.push(self.cpus.hints((pod, container), &reusable.cpus));
+        let own = (pod, container);
+        hints.push(self.cpus.hints(own, &reusable.cpus));
+        hints.push(self.memory.hints(own, &reusable.memory));
         let place = self.aligner.place(hints);
         let guaranteed = self.guaranteed();
         self.metrics
@@ -141,12 +147,10 @@ impl Allocations {
         place.ok_or_else(Refused::topology)
     }
 
-    fn place_of_pod(&self, pod: &Pod) -> Result<Option<NodeMask>, Refused> {
-        if self.aligner.policy.alignment == Alignment::None {
-            return Ok(None);
-        }
+    fn place_of_pod(&self, pod: &Pod) -> Result<Hint, Refused> {
         let mut hints = self.devices.hints_of_pod(pod);
         hints.push(self.cpus.hints_of_pod(pod));
+        hints.push(self.memory.hints_of_pod(pod));
         let place = self.aligner.place(hints);
         if place.is_none() {
             self.metrics
@@ -164,6 +168,7 @@ impl Allocations {
         }
         let cpus = self.cpus.of(uid, &container.name).unwrap_or_default();
         reusable.cpus(passes_on, &cpus);
+        reusable.memory(passes_on, &self.memory.of(uid, &container.name));
     }
 
     /// What a container needs for what it was given, made ready.
@@ -182,6 +187,9 @@ impl Allocations {
         if let Some(cpus) = self.cpus.place(uid, container) {
             resources.cpuset_cpus = cpus.to_string();
         }
+        if let Some(nodes) = self.memory.place(uid, container) {
+            resources.cpuset_mems = nodes.to_string();
+        }
         if self.cpus.of(uid, container).is_some() {
             resources.cpu_quota = UNLIMITED;
         }
@@ -198,19 +206,23 @@ impl Allocations {
     /// and policy.
     pub fn fixed_kinds(&self) -> Vec<(&'static str, &'static str, &'static str)> {
         let cpu = self.cpus.are_given().then_some(("cpu", "CPU", "static"));
-        cpu.into_iter().collect()
+        let memory = self.memory.is_given();
+        let memory = memory.then_some(("memory", "Memory", "Static"));
+        cpu.into_iter().chain(memory).collect()
     }
 
     /// Nothing of a pod runs any more.
     pub fn release(&self, uid: &str) {
         self.devices.release(|pod| pod != uid);
         self.cpus.release(|pod| pod != uid);
+        self.memory.release(|pod| pod != uid);
     }
 
     /// No other pods than these are on the node.
     pub fn keep_only(&self, uids: &BTreeSet<String>) {
         self.devices.release(|pod| uids.contains(pod));
         self.cpus.release(|pod| uids.contains(pod));
+        self.memory.release(|pod| uids.contains(pod));
     }
 
     /// Says in a pod's status how its devices are.

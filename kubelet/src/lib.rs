@@ -8,7 +8,7 @@
 //! - [`volume`]: every volume kind, prepared on the host and kept up to date.
 //! - [`node`]: the Node object, its Lease and conditions.
 //! - [`allocation`]: what a pod is given that others can't have: of [`device`] plugins, and
-//!   [`cpu`]s; where, says [`topology`].
+//!   [`cpu`]s and [`memory`]; where, says [`topology`].
 //! - [`pod_resources`]: tells monitoring agents who was given what.
 //! - [`eviction`]: who has to go when the node runs short.
 //! - [`shutdown`]: the machine goes down, and pods end in order before it does.
@@ -36,6 +36,7 @@ pub mod event;
 pub mod eviction;
 pub mod join;
 pub mod log_rotation;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod objects;

@@ -1,4 +1,4 @@
-//! The managers of CPUs and topology: each test starts the kubelet with other settings.
+//! The managers of CPUs, memory and topology: each test starts the kubelet with other settings.
 
 use crate::devices::Plugin;
 use crate::eviction::{CONFIG, restart_with};
@@ -14,9 +14,11 @@ use std::time::Duration;
 
 crate::tests!(
     whole_cpus_of_a_guaranteed_pod_are_its_own_and_nobody_elses: alone,
+    memory_of_a_guaranteed_pod_is_taken_from_a_numa_node: alone,
     a_pod_whose_devices_are_on_two_numa_nodes_is_refused_by_a_strict_policy: alone,
 );
 
+const MEMORY_STATE: &str = "/var/lib/kubelet/memory_manager_state";
 const CPU_STATE: &str = "/var/lib/kubelet/cpu_manager_state";
 
 /// The kubelet's settings and state as they were, when the test is over.
@@ -47,7 +49,7 @@ impl<'a> Settings<'a> {
     }
 
     fn forget(&self) -> Result<()> {
-        let state = [CPU_STATE, "/var/lib/kubelet/memory_manager_state"];
+        let state = [CPU_STATE, MEMORY_STATE];
         self.t
             .node()
             .run("rm", &[&["-f"][..], &state].concat())
@@ -253,6 +255,54 @@ fn settings_that_do_not_fit_are_refused(t: &Space, settings: &Settings) -> Resul
     restart_with(t, &good)?;
     wait_allocatable(t, "1500m")?;
     wait_cpus(t, "own", "1")
+}
+
+/// Beside what evictionHard keeps: the bed's 100Mi.
+const KEPT: &str = "memoryManagerPolicy: Static\nkubeReserved: {memory: 100Mi}\n";
+
+fn memory_of_a_guaranteed_pod_is_taken_from_a_numa_node(t: &Space) -> Result<()> {
+    with_settings(t, |t, settings| {
+        let reserved = |mi: u64| {
+            format!("{KEPT}reservedMemory: [{{numaNode: 0, limits: {{memory: {mi}Mi}}}}]\n")
+        };
+        // Not what the node keeps from pods in all.
+        settings.add(&reserved(7))?;
+        progress::wait_for("the kubelet's end", Duration::from_secs(30), || {
+            Ok((!agent_lives(t)?).then_some(()))
+        })?;
+        settings.add(&reserved(200))?;
+        wait_allocatable(t, "2")?;
+        t.run(&with_main(pod("own", FOREVER), guaranteed("100m")))?;
+        t.run(&pod("other", FOREVER))?;
+        pinned_memory(t)?;
+        kill_agent(t)?;
+        let state = fs::read_to_string(t.node().path(MEMORY_STATE))?;
+        let state: Value = serde_json::from_str(&state)?;
+        same(&state["policyName"], &json!("Static"))?;
+        let uid = t.pod("own")?["metadata"]["uid"].clone();
+        let block = json!({ "numaAffinity": [0], "type": "memory", "size": 64 << 20 });
+        let entry = &state["entries"][uid.as_str().unwrap_or_default()];
+        same(entry, &json!({ "main": [block] }))?;
+        start_agent(t)?;
+        wait_allocatable(t, "2")?;
+        let seen = || Ok(told(t, "own", "main").is_ok().then_some(()));
+        progress::wait_for("the pod", Duration::from_secs(30), seen)?;
+        pinned_memory(t)?;
+        let pinned = metric(t, "kubelet_memory_manager_pinning_errors_total")?;
+        same(pinned, 0.0)
+    })
+}
+
+fn pinned_memory(t: &Space) -> Result<()> {
+    let block = json!({
+        "memory_type": "memory", "size": 64 << 20, "topology": { "nodes": [{}] }
+    });
+    same(&told(t, "own", "main")?["memory"], &json!([block]))?;
+    same(&told(t, "other", "main")?["memory"], &Value::Null)?;
+    let all = ask(t, &["allocatable"])?["memory"].to_string();
+    has(&all, "\"memory_type\":\"memory\"")?;
+    let allowed = t.sh("own", "grep Mems_allowed_list /proc/self/status")?;
+    same(allowed.split_whitespace().nth(1), Some("0"))
 }
 
 fn a_pod_whose_devices_are_on_two_numa_nodes_is_refused_by_a_strict_policy(

@@ -3,6 +3,7 @@
 use crate::api::EndpointError;
 use crate::cpu::CpuStartError;
 use crate::join::csr::CsrError;
+use crate::memory::MemoryStartError;
 use crate::server::ServerError;
 use crate::server::tls::ServingError;
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ pub enum AgentError {
     },
     #[error(transparent)]
     Cpus(#[from] CpuStartError),
+    #[error(transparent)]
+    Memory(#[from] MemoryStartError),
     #[error(
         "topologyManagerPolicy: this machine has {nodes} NUMA nodes, and no more than {most} are \
          tried; to go on, set topologyManagerPolicyOptions max-allowable-numa-nodes"

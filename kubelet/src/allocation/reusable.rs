@@ -1,7 +1,9 @@
 //! What init containers had and those after them may have. Pure.
 
+use crate::memory::policy::Reusable as ReusableMemory;
+use crate::memory::table::Blocks;
 use crate::pod::lifecycle::restartable_init;
-use crate::topology::CpuSet;
+use crate::topology::{CpuSet, NodeMask};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +13,8 @@ pub struct Reusable {
     /// By resource.
     pub devices: BTreeMap<String, BTreeSet<String>>,
     pub cpus: CpuSet,
+    /// Bytes by nodes and type.
+    pub memory: ReusableMemory,
 }
 
 /// Whether a container ends before the others begin.
@@ -38,5 +42,17 @@ impl Reusable {
             true => self.cpus.or(cpus),
             false => self.cpus.without(cpus),
         };
+    }
+
+    /// The same with memory: that of one init container after the other.
+    pub fn memory(&mut self, passes_on: bool, blocks: &Blocks) {
+        for block in blocks {
+            let nodes = NodeMask::of(block.nodes.iter().copied());
+            let slot = self.memory.entry((nodes, block.kind.clone())).or_default();
+            *slot = match passes_on {
+                true => (*slot).max(block.size),
+                false => slot.saturating_sub(block.size),
+            };
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The managers of CPUs, memory and topology.
 
 use super::raw::KubeletConfiguration;
-use super::used::Mistakes;
+use super::used::{Mistakes, amount};
 use crate::cpu::CpuPolicy;
 use crate::cpu::options::{Maturity, StaticOptions, boolean};
 use crate::defaults;
+use crate::memory::MemoryPolicy;
+use crate::memory::table::Sizes;
 use crate::topology::CpuSet;
 use crate::topology::policy::{Alignment, MAX_NUMA_NODES, Scope, TopologyPolicy};
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ pub struct Managers {
     pub cpu: CpuPolicy,
     pub cpu_reconcile_period: Duration,
     pub topology: TopologyPolicy,
+    pub memory: MemoryPolicy,
 }
 
 impl Managers {
@@ -37,6 +40,9 @@ impl Managers {
                 defaults::CPU_MANAGER_RECONCILE_PERIOD,
             ),
             topology,
+            memory: MemoryPolicy {
+                reserved: reserved_memory(m, raw),
+            },
         }
     }
 }
@@ -89,6 +95,36 @@ fn exclusive(m: &mut Mistakes, raw: &KubeletConfiguration) -> Option<StaticOptio
             None
         }
     }
+}
+
+/// What the system keeps of each NUMA node; `None` with policy None.
+fn reserved_memory(m: &mut Mistakes, raw: &KubeletConfiguration) -> Option<BTreeMap<u32, Sizes>> {
+    let names = [("None", false), ("Static", true)];
+    let given = raw.memory_manager_policy.as_deref();
+    let on = named(m, "memoryManagerPolicy", given, &names).unwrap_or(false);
+    let mut all: BTreeMap<u32, Sizes> = BTreeMap::new();
+    for one in raw.reserved_memory.iter().flatten() {
+        let node = all.entry(one.numa_node.unwrap_or(0)).or_default();
+        for (kind, text) in one.limits.iter().flatten() {
+            if kind != "memory" && !kind.starts_with("hugepages-") {
+                m.0.push(format!("reservedMemory: {kind:?} is no type of memory"));
+            }
+            let size = amount(m, "reservedMemory", text).units();
+            let size = m.number("reservedMemory", Some(size), 0_u64);
+            if node.insert(kind.clone(), size).is_some() {
+                m.0.push(format!(
+                    "reservedMemory: {kind} of a NUMA node is given twice"
+                ));
+            }
+        }
+    }
+    if on && all.is_empty() {
+        m.0.push("reservedMemory: memoryManagerPolicy Static needs it".to_owned());
+    }
+    if !on && !all.is_empty() {
+        m.0.push("reservedMemory: only memoryManagerPolicy Static has any".to_owned());
+    }
+    on.then_some(all)
 }
 
 /// The gates of `featureGates` that these options hang on.

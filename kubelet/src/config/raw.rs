@@ -66,6 +66,7 @@ pub struct KubeletConfiguration {
     pub local_storage_capacity_isolation: Option<bool>,
     pub max_parallel_image_pulls: Option<i32>,
     pub max_pods: Option<i32>,
+    pub memory_manager_policy: Option<String>,
     pub merge_default_eviction_settings: Option<bool>,
     pub node_lease_duration_seconds: Option<i32>,
     pub node_status_max_images: Option<i32>,
@@ -83,6 +84,7 @@ pub struct KubeletConfiguration {
     pub registry_burst: Option<i32>,
     #[serde(rename = "registryPullQPS")]
     pub registry_pull_qps: Option<i32>,
+    pub reserved_memory: Option<Vec<MemoryReservation>>,
     #[serde(rename = "reservedSystemCPUs")]
     pub reserved_system_cpus: Option<String>,
     pub resolv_conf: Option<String>,
@@ -181,6 +183,15 @@ pub struct ShutdownGracePeriodByPodPriority {
     pub shutdown_grace_period_seconds: i64,
 }
 
+/// What the system keeps of a NUMA node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct MemoryReservation {
+    pub numa_node: Option<u32>,
+    pub limits: Option<BTreeMap<String, String>>,
+}
+
 /// Fields of v1beta1 that this node reads and does not act on: in Kubernetes
 /// 1.37 they exist (staging/src/k8s.io/kubelet/config/v1beta1/types.go).
 pub const NOT_ACTED_ON: &[&str] = &[
@@ -207,7 +218,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "logging",
     "makeIPTablesUtilChains",
     "maxOpenFiles",
-    "memoryManagerPolicy",
     "memoryReservationPolicy",
     "memorySwap",
     "memoryThrottlingFactor",
@@ -217,7 +227,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "protectKernelDefaults",
     "qosReserved",
     "readOnlyPort",
-    "reservedMemory",
     "runOnce",
     "showHiddenMetricsForVersion",
     "staticPodURL",

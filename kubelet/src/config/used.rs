@@ -460,7 +460,7 @@ fn log_size(m: &mut Mistakes, raw: &KubeletConfiguration) -> u64 {
     m.number("containerLogMaxSize", Some(value), 0)
 }
 
-fn amount(m: &mut Mistakes, field: &str, text: &str) -> Amount {
+pub(super) fn amount(m: &mut Mistakes, field: &str, text: &str) -> Amount {
     let parsed = Amount::parse(text).ok_or_else(|| format!("{text:?} is not a quantity"));
     m.keep(field, parsed).unwrap_or_default()
 }

@@ -79,6 +79,8 @@ pub struct Resources {
     cpu_per_numa: Family<NumaNode, Gauge>,
     aligned: Family<Alignment, Gauge>,
     unaligned: Family<Alignment, Gauge>,
+    memory_requests: Counter,
+    memory_errors: Counter,
     topology_requests: Counter,
     topology_errors: Counter,
     topology_duration: Histogram,
@@ -98,6 +100,8 @@ impl Default for Resources {
             cpu_per_numa: Family::default(),
             aligned: Family::default(),
             unaligned: Family::default(),
+            memory_requests: Counter::default(),
+            memory_errors: Counter::default(),
             topology_requests: Counter::default(),
             topology_errors: Counter::default(),
             topology_duration: Histogram::new(exponential_buckets(0.05, 2.0, 15)),
@@ -135,6 +139,14 @@ impl Metrics {
             self.resources.cpu_errors.inc();
         }
         self.aligned("container", "physical_cpu", full, given);
+    }
+
+    /// A container asked for memory of NUMA nodes.
+    pub fn memory_pinned(&self, given: bool) {
+        self.resources.memory_requests.inc();
+        if !given {
+            self.resources.memory_errors.inc();
+        }
     }
 
     /// How many CPUs are shared, and how many somebody has for himself, by NUMA node.
@@ -194,6 +206,16 @@ impl Metrics {
                 "kubelet_cpu_manager_pinning_errors",
                 "Containers that did not get CPUs for themselves",
                 &all.cpu_errors,
+            ),
+            (
+                "kubelet_memory_manager_pinning_requests",
+                "Containers that asked for memory of NUMA nodes",
+                &all.memory_requests,
+            ),
+            (
+                "kubelet_memory_manager_pinning_errors",
+                "Containers that did not get memory of NUMA nodes",
+                &all.memory_errors,
             ),
         ] {
             registry.register(name, help, counter.clone());

@@ -97,7 +97,8 @@ pub fn meminfo_bytes(meminfo: &str, field: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-fn hugepages(dir: &Path) -> BTreeMap<u64, u64> {
+/// Pages by size in bytes, of the machine or a NUMA node.
+pub fn hugepages(dir: &Path) -> BTreeMap<u64, u64> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;

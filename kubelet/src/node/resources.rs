@@ -55,7 +55,8 @@ pub fn allocatable(capacity: &Resources, config: &Config) -> Resources {
     capacity.iter().map(one).collect()
 }
 
-fn eviction_reserve(config: &Config, signal: Signal, capacity: i64) -> i64 {
+/// What eviction keeps free of a signal's resource, in bytes.
+pub fn eviction_reserve(config: &Config, signal: Signal, capacity: i64) -> i64 {
     let threshold = config.eviction_hard.iter().find(|t| t.signal == signal);
     let amount = threshold.map_or(0, |t| t.value.amount(positive(capacity)));
     i64::try_from(amount).unwrap_or(i64::MAX)
@@ -73,7 +74,7 @@ fn milli(n: i64) -> Quantity {
 }
 
 /// kubernetes v1.37 pkg/apis/core/v1/helper `HugePageResourceName`.
-fn hugepage_name(size: u64) -> String {
+pub fn hugepage_name(size: u64) -> String {
     format!("hugepages-{}", bytes(size).0)
 }
 

@@ -100,6 +100,7 @@ impl PodResources {
             name: container.name.clone(),
             devices: devices.look(|all| view::devices(all, uid, &container.name)),
             cpu_ids: cpus,
+            memory: view::memory(&self.allocations.memory.of(uid, &container.name)),
             ..api::ContainerResources::default()
         }
     }
@@ -147,7 +148,7 @@ impl PodResourcesLister for PodResources {
         Ok(Response::new(api::AllocatableResourcesResponse {
             devices: self.allocations.devices.look(view::all_devices),
             cpu_ids: cpus,
-            ..api::AllocatableResourcesResponse::default()
+            memory: view::memory(&self.allocations.memory.allocatable()),
         }))
     }
 

@@ -1,6 +1,7 @@
 //! What is told of a pod. Pure.
 
 use crate::device::inventory::{Allocation, Inventory};
+use crate::memory::table::{Block, Blocks};
 use crate::pod::Known;
 use crate::pod::lifecycle::restartable_init;
 use crate::pod::spec;
@@ -74,6 +75,16 @@ fn told(resource: &str, id: &str, nodes: NodeMask) -> Vec<api::ContainerDevices>
         return vec![one(None)];
     }
     nodes.nodes().map(|n| one(Some(topology([n])))).collect()
+}
+
+/// Memory of NUMA nodes.
+pub fn memory(blocks: &Blocks) -> Vec<api::ContainerMemory> {
+    let one = |block: &Block| api::ContainerMemory {
+        memory_type: block.kind.clone(),
+        size: block.size,
+        topology: Some(topology(block.nodes.iter().copied())),
+    };
+    blocks.iter().map(one).collect()
 }
 
 /// These NUMA nodes.

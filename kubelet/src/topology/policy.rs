@@ -75,7 +75,7 @@ pub struct Aligner {
 
 impl Aligner {
     /// The place for all of it, if the policy lets the container run there.
-    pub fn place(&self, hints: Vec<Hints>) -> Option<Option<NodeMask>> {
+    pub fn place(&self, hints: Vec<Hints>) -> Option<Hint> {
         let lists = hints.into_iter().map(|one| match one {
             None => vec![ANYWHERE],
             Some(none) if none.is_empty() => vec![NOWHERE],
@@ -83,20 +83,17 @@ impl Aligner {
         });
         let lists: Vec<Vec<Hint>> = lists.collect();
         match self.policy.alignment {
-            Alignment::None => Some(None),
-            Alignment::BestEffort => Some(self.best(&lists).nodes),
-            Alignment::Restricted => {
-                let best = self.best(&lists);
-                best.preferred.then_some(best.nodes)
-            }
+            Alignment::None => Some(NOWHERE),
+            Alignment::BestEffort => Some(self.best(&lists)),
+            Alignment::Restricted => Some(self.best(&lists)).filter(|best| best.preferred),
             Alignment::SingleNumaNode => {
                 let single = |h: &Hint| h.preferred && h.nodes.is_none_or(|n| n.count() == 1);
                 let lists = lists
                     .into_iter()
                     .map(|l| l.into_iter().filter(single).collect());
-                let best = self.best(&lists.collect::<Vec<_>>());
-                let somewhere = best.nodes.filter(|n| *n != self.numa.nodes());
-                best.preferred.then_some(somewhere)
+                let mut best = self.best(&lists.collect::<Vec<_>>());
+                best.nodes = best.nodes.filter(|n| *n != self.numa.nodes());
+                Some(best).filter(|best| best.preferred)
             }
         }
     }
@@ -203,8 +200,8 @@ mod tests {
     fn place(aligner: &Aligner, hints: &[Hints]) -> String {
         match aligner.place(hints.to_vec()) {
             None => "refused".to_owned(),
-            Some(None) => "anywhere".to_owned(),
-            Some(Some(nodes)) => nodes.to_string(),
+            Some(Hint { nodes: None, .. }) => "anywhere".to_owned(),
+            Some(Hint { nodes, .. }) => nodes.unwrap_or_default().to_string(),
         }
     }
 
