@@ -1,5 +1,6 @@
 //! Lighter's runtime and containerd with runc, over their CRI sockets, through the same work.
 
+pub mod floor;
 mod logs;
 pub mod pace;
 pub mod report;
@@ -38,6 +39,10 @@ pub struct Figures {
     pub log_cpu: f64,
     pub empty: Sample,
     pub full: Sample,
+    /// Where the time of the median pod's start went, if the runtime can tell.
+    pub waterfall: Option<String>,
+    /// What the kernel alone takes.
+    pub floor: Option<floor::Floor>,
 }
 
 pub fn bench(bed: &Bed, options: &Options) -> Result<Vec<Figures>> {
@@ -64,13 +69,13 @@ fn one(bed: &Bed, options: &Options, kind: Kind) -> Result<Figures> {
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let figures = runtime.block_on(measure(&stand, options));
+    let figures = runtime.block_on(measure(bed, &stand, options));
     drop(runtime);
     stand.down()?;
     figures.with_context(|| format!("bench of {kind} over CRI"))
 }
 
-async fn measure(stand: &Stand, options: &Options) -> Result<Figures> {
+async fn measure(bed: &Bed, stand: &Stand, options: &Options) -> Result<Figures> {
     let pods = Pods::connect(stand).await?;
     pods.make_cgroup(stand)?;
     pods.pull(catalog::BUSYBOX_IMAGE.names[0]).await?;
@@ -90,8 +95,14 @@ async fn measure(stand: &Stand, options: &Options) -> Result<Figures> {
         log_cpu: 0.0,
         full: empty.clone(),
         empty,
+        waterfall: None,
+        floor: None,
     };
     one_by_one(stand, &pods, options.rounds, &mut figures).await?;
+    if stand.kind == Kind::Lighter {
+        figures.waterfall = waterfall(stand, &figures.start)?;
+        figures.floor = Some(floor::measure(bed, stand)?);
+    }
     at_once(stand, &pods, &mut figures).await?;
     for _ in 0..PULLS {
         let begun = Instant::now();
@@ -124,6 +135,17 @@ async fn one_by_one(
         figures.teardown.push(millis(begun));
     }
     Ok(())
+}
+
+/// Of the pod whose start took longer than half of the others.
+fn waterfall(stand: &Stand, start: &[f64]) -> Result<Option<String>> {
+    let mut order: Vec<usize> = (0..start.len()).collect();
+    order.sort_by(|a, b| start[*a].total_cmp(&start[*b]));
+    let Some(median) = order.get(order.len() / 2) else {
+        return Ok(None);
+    };
+    let pod = format!("one-{median}");
+    stand.machine.run("lighter", &["waterfall", &pod]).map(Some)
 }
 
 async fn at_once(stand: &Stand, pods: &Pods, figures: &mut Figures) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The figures as a table for a person and as JSON for a machine.
 
-use super::Figures;
+use super::{Figures, floor};
 use crate::bench::table::{self, Row, mib, percentile};
 use serde_json::{Value, json};
 
@@ -39,7 +39,21 @@ const ROWS: [Row<Figures>; 15] = [
 pub fn table(all: &[Figures]) -> String {
     let crowd = all.first().map_or(0, |f| f.crowd);
     let sides: Vec<_> = all.iter().map(|f| (f.kind, f)).collect();
-    table::draw(&format!("over CRI ({crowd} at once)"), &ROWS, &sides)
+    let mut text = table::draw(&format!("over CRI ({crowd} at once)"), &ROWS, &sides);
+    for figures in all {
+        if let Some(waterfall) = &figures.waterfall {
+            text += &format!("\nthe start of the median pod, milliseconds: {waterfall}");
+        }
+        if let Some(floor) = &figures.floor {
+            let ours = [
+                ("start", figures.start.as_slice()),
+                ("exec", &figures.exec_sync),
+                ("teardown", &figures.teardown),
+            ];
+            text += &floor::draw(floor, &ours);
+        }
+    }
+    text
 }
 
 pub fn json(all: &[Figures]) -> Value {
