@@ -149,6 +149,11 @@ pub fn mark_waterfall(marks: &[Mark]) {
     }
 }
 
+/// Something of the span of this thread is done, now: see [`mark_waterfall`].
+pub fn moment(what: &str) {
+    mark_waterfall(&[mark(what)]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

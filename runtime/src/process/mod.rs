@@ -27,6 +27,7 @@ mod stage;
 mod step;
 mod wire;
 
+pub use answer::moment;
 pub use engine::Engine;
 pub use error::{AdoptError, ProcessError};
 pub use netns::NetworkNamespace;

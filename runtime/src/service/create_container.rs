@@ -235,15 +235,18 @@ fn prepare(
     let mut rules = device_rules(security.privileged, devices.rules);
     rules.extend(cdi::apply(&mut plan.spec, &cdi)?);
     let filter = core.seccomp.get(&plan.seccomp, &plan.capabilities)?;
+    process::moment("spec made");
     make_dir(&request.dir)?;
     make_dir(&request.layer)?;
     hold(core, &request)?;
     let record = record(sandbox, &request, asked, &plan, cgroup.clone());
     write(&request.dir, &plan.spec, &record)?;
+    process::moment("records written");
     core.cgroups.create(&cgroup)?;
     core.cgroups
         .apply_new(&cgroup, &Limits::from(&record.resources))?;
     core.cgroups.set_devices(&cgroup, &rules)?;
+    process::moment("cgroups made");
     let engine = engine.prepare(ContainerSpec {
         id: request.id.clone(),
         oci: plan.spec.clone(),
@@ -257,6 +260,7 @@ fn prepare(
         cgroups: core.cgroups.doors(&cgroup)?,
         seccomp: filter.to_vec(),
     });
+    process::moment("mounts made");
     let Request { dir, layer, .. } = request;
     let container = Container::new(dir, layer, sandbox.clone(), plan.spec, record);
     Ok(Prepared {
