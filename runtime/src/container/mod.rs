@@ -4,6 +4,7 @@
 mod accounts;
 mod devices;
 mod layers;
+mod mountpoints;
 mod record;
 mod status;
 mod usage;
@@ -11,6 +12,7 @@ mod usage;
 pub use accounts::{AccountsCache, AccountsError};
 pub use devices::{DeviceError, Devices, host_devices, requested_devices};
 pub use layers::{LookupError, lookup_dirs, open_in_layers};
+pub use mountpoints::Mountpoints;
 pub use record::{Record, State};
 
 use crate::process::Exit;

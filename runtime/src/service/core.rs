@@ -10,7 +10,7 @@ use super::sampler::Sampler;
 use super::selinux::Levels;
 use crate::Config;
 use crate::cgroup::Cgroups;
-use crate::container::{AccountsCache, Container};
+use crate::container::{AccountsCache, Container, Mountpoints};
 use crate::image::Store;
 use crate::process::Engine;
 use crate::sandbox::{Index, Sandbox};
@@ -36,6 +36,7 @@ pub(crate) struct Core {
     pub pod_cgroups: PodCgroups,
     pub images: Arc<Store>,
     pub engine: Engine,
+    pub mountpoints: Mountpoints,
     pub network: Arc<Network>,
     pub ahead: Ahead,
     pub host: HostSecurity,

@@ -251,7 +251,11 @@ fn prepare(
         id: request.id.clone(),
         oci: plan.spec.clone(),
         rootfs: Rootfs {
-            layers: request.image.layers.clone(),
+            layers: [
+                core.mountpoints.below(&plan.spec),
+                request.image.layers.clone(),
+            ]
+            .concat(),
             writable: request.layer.clone(),
             read_only: security.readonly_rootfs,
         },

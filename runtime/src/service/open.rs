@@ -6,6 +6,7 @@ use super::core::Core;
 use super::{events, host, runtime_info, streams};
 use crate::Config;
 use crate::cgroup::{CgroupError, Cgroups};
+use crate::container::Mountpoints;
 use crate::image::{self, Store};
 use crate::lock::{LockError, PidLock};
 use crate::process::{Engine, EngineConfig, ProcessError};
@@ -49,6 +50,9 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
         private_dir(&dir)?;
     }
     spread(&config.root.join("containers"));
+    let path = config.root.join("mountpoints");
+    let mountpoints = Mountpoints::open(path.clone());
+    let mountpoints = mountpoints.map_err(|source| OpenError::Make { path, source })?;
     let cgroups = Cgroups::open(&config.cgroup_root, config.cgroup_driver)?;
     let images = Store::open(config.images())?;
     let network = network(&config)?;
@@ -62,6 +66,7 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
         pod_cgroups: Default::default(),
         images,
         engine,
+        mountpoints,
         network,
         ahead: Default::default(),
         host: host::security(),

@@ -65,8 +65,8 @@ fn one(bed: &Bed, options: &Options, kind: Kind) -> Result<Figures> {
     let stand = step(&format!("{kind}: runtime and registry up"), || {
         Stand::up(bed, &site)
     })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    // One thread: what a request waits for is the runtime, not a thread of ours to wake.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let figures = runtime.block_on(measure(bed, &stand, options));

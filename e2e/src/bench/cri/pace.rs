@@ -39,8 +39,7 @@ struct Side {
 
 /// Answers a table: both builds and the median of the ratios pod by pod.
 pub fn compare(bed: &Bed, options: &Options, other: &Path) -> Result<String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let first = Side::up(bed, &runtime, "pace-1", options.lighter.as_deref())?;
