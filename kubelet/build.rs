@@ -1,10 +1,13 @@
 //! Compiles what plugins on the node are spoken to with, without a system protoc.
 
-/// Below `proto/`; each has a package of its own.
+/// Below `proto/`.
 const FILES: &[&str] = &[
     "csi.proto",
     "deviceplugin.proto",
     "dra.proto",
+    "dra_health.proto",
+    "dra_health_v1alpha1.proto",
+    "dra_v1beta1.proto",
     "pluginregistration.proto",
     "podresources.proto",
     "podresources_v1alpha1.proto",

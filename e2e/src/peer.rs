@@ -88,6 +88,12 @@ pub const CSI_DRIVER: Peer = Peer {
     package: "./csidriver",
     ..K8S
 };
+/// A DRA driver of ours.
+pub const DRA_DRIVER: Peer = Peer {
+    name: "dra-driver",
+    package: "./dradriver",
+    ..K8S
+};
 /// Asks the pod resources API.
 pub const POD_RESOURCES: Peer = Peer {
     name: "pod-resources",
@@ -192,7 +198,7 @@ pub const STOCK_NODE: [Peer; 8] = [
 ];
 
 /// Everything `bed build --all` makes.
-pub const OTHERS: [Peer; 15] = [
+pub const OTHERS: [Peer; 16] = [
     KUBE,
     KUBE_PROXY,
     COREDNS,
@@ -208,6 +214,7 @@ pub const OTHERS: [Peer; 15] = [
     DEVICE_PLUGIN,
     CSI_DRIVER,
     POD_RESOURCES,
+    DRA_DRIVER,
 ];
 
 /// The path of the peer's program, built if this content was never built before.

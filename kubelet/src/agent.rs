@@ -136,6 +136,14 @@ pub async fn run(
     tasks.spawn(told.serve(options.root_dir.clone(), shutdown.clone()));
     tasks.spawn(parts.pinned.run(shutdown.clone()));
     tasks.spawn(parts.plugins.run(shutdown.clone()));
+    let drivers = parts.drivers;
+    let token = shutdown.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = drivers.wipe() => {}
+        }
+    });
     tasks.spawn(parts.keeper.run(shutdown.clone()));
     tasks.spawn(parts.evictor.run(parts.node.shortages(), shutdown.clone()));
     tasks.spawn(parts.images.run(shutdown.clone()));

@@ -10,6 +10,7 @@ pub use refused::Refused;
 
 use crate::cpu::Cpus;
 use crate::device::{Devices, Given, Wanted};
+use crate::dra::Dra;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::pod::spec;
@@ -30,6 +31,8 @@ pub struct Allocations {
     pub cpus: Arc<Cpus>,
     /// Of NUMA nodes.
     pub memory: Arc<Memory>,
+    /// Of drivers that the scheduler allocates.
+    pub dra: Arc<Dra>,
     aligner: Aligner,
     metrics: Metrics,
     /// Pods are served one after the other.
@@ -42,6 +45,7 @@ pub struct Givers {
     pub devices: Arc<Devices>,
     pub cpus: Arc<Cpus>,
     pub memory: Arc<Memory>,
+    pub dra: Arc<Dra>,
     pub aligner: Aligner,
     pub metrics: Metrics,
 }
@@ -53,6 +57,7 @@ impl Allocations {
             devices: givers.devices,
             cpus: givers.cpus,
             memory: givers.memory,
+            dra: givers.dra,
             aligner: givers.aligner,
             metrics: givers.metrics,
             order: tokio::sync::Mutex::default(),
@@ -65,6 +70,7 @@ impl Allocations {
             devices: Devices::none(),
             cpus: Cpus::none(),
             memory: Memory::none(),
+            dra: Dra::none(),
             aligner: Aligner::default(),
             metrics: Metrics::default(),
         })
@@ -174,9 +180,15 @@ impl Allocations {
     /// What a container needs for what it was given, made ready.
     ///
     /// # Errors
-    /// When a device plugin that wants to be asked first says no.
-    pub async fn given(&self, pod: &Pod, container: &str) -> Result<Given, tonic::Status> {
-        self.devices.given(spec::uid(pod), container).await
+    /// When a device plugin that wants to be asked first says no, or a claim was not made ready.
+    pub async fn given(&self, pod: &Pod, container: &Container) -> Result<Given, tonic::Status> {
+        let uid = spec::uid(pod);
+        let mut given = self.devices.given(uid, &container.name).await?;
+        let claimed = self.dra.cdi(pod, container);
+        for name in claimed.map_err(tonic::Status::internal)? {
+            given.add_cdi(&name);
+        }
+        Ok(given)
     }
 
     /// Where a container runs; one that has its CPUs for itself is not throttled.
@@ -223,19 +235,24 @@ impl Allocations {
         self.devices.release(|pod| uids.contains(pod));
         self.cpus.release(|pod| uids.contains(pod));
         self.memory.release(|pod| uids.contains(pod));
+        tokio::spawn(self.dra.clone().keep_only(uids.clone()));
     }
 
     /// Says in a pod's status how its devices are.
-    pub fn annotate(&self, uid: &str, status: &mut PodStatus) {
+    pub fn annotate(&self, pod: &Pod, status: &mut PodStatus) {
         let app = status.container_statuses.iter_mut().flatten();
         let init = status.init_container_statuses.iter_mut().flatten();
         for container in app.chain(init) {
-            self.annotate_container(uid, container);
+            self.annotate_container(pod, container);
         }
     }
 
-    fn annotate_container(&self, uid: &str, status: &mut ContainerStatus) {
-        let health = self.devices.health(uid, &status.name);
+    fn annotate_container(&self, pod: &Pod, status: &mut ContainerStatus) {
+        let mut health = self.devices.health(spec::uid(pod), &status.name);
+        let app = pod.spec.iter().flat_map(|s| &s.containers);
+        for container in app.filter(|c| c.name == status.name) {
+            health.extend(self.dra.health(pod, container));
+        }
         if !health.is_empty() {
             status.allocated_resources_status = Some(health);
         }

@@ -9,6 +9,7 @@
 //! - [`node`]: the Node object, its Lease and conditions.
 //! - [`allocation`]: what a pod is given that others can't have: of [`device`] plugins, and
 //!   [`cpu`]s and [`memory`]; where, says [`topology`].
+//! - [`dra`]: what it claims from drivers of dynamic resources.
 //! - [`pod_resources`]: tells monitoring agents who was given what.
 //! - [`eviction`]: who has to go when the node runs short.
 //! - [`shutdown`]: the machine goes down, and pods end in order before it does.
@@ -32,6 +33,7 @@ pub mod config;
 pub mod cpu;
 pub mod defaults;
 pub mod device;
+pub mod dra;
 pub mod event;
 pub mod eviction;
 pub mod join;

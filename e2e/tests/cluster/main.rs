@@ -12,6 +12,7 @@ mod commands;
 mod containers;
 mod csi;
 mod devices;
+mod dra;
 mod eviction;
 mod kit;
 mod kubelet_flags;
@@ -56,6 +57,7 @@ fn all() -> Vec<Test> {
         devices::TESTS,
         pod_resources::TESTS,
         managers::TESTS,
+        dra::TESTS,
         resize::TESTS,
         storage::TESTS,
         csi::TESTS,

@@ -11,6 +11,7 @@ crate::tests!(series_have_the_names_and_labels_that_dashboards_expect);
 
 /// Name and labels of series; `le` of histograms left out.
 const KUBELET: &[(&str, &str)] = &[
+    ("dra_resource_claims_in_use", "driver_name"),
     ("kubelet_active_pods", "static"),
     ("kubelet_cgroup_version", ""),
     ("kubelet_desired_pods", "static"),
@@ -23,6 +24,8 @@ const KUBELET: &[(&str, &str)] = &[
         "image_size_in_bytes",
     ),
     ("kubelet_managed_ephemeral_containers", ""),
+    ("kubelet_memory_manager_pinning_errors_total", ""),
+    ("kubelet_memory_manager_pinning_requests_total", ""),
     ("kubelet_mirror_pods", ""),
     ("kubelet_node_name", "node"),
     ("kubelet_pod_start_duration_seconds_count", ""),

@@ -6,6 +6,7 @@ use crate::allocation::Allocations;
 use crate::api::{Clients, EventRecorder};
 use crate::config::Config;
 use crate::cpu;
+use crate::dra::{self, Drivers, Slices};
 use crate::event::Recorder;
 use crate::eviction::{Evictor, EvictorOptions, Images};
 use crate::metrics::Metrics;
@@ -46,6 +47,7 @@ pub struct Parts {
     pub pod_resources: PodResources,
     pub pinned: cpu::Follower,
     pub plugins: plugin::Watcher,
+    pub drivers: Arc<Drivers>,
     pub api_pods: ApiPods,
     pub static_pods: Option<StaticPods>,
     pub server: Arc<State>,
@@ -131,7 +133,8 @@ pub fn parts(
         config.event_record_qps,
         config.event_burst,
     );
-    let allocations = giving::allocations(options, &metrics)?;
+    let drivers = Drivers::new(Slices::new(clients.writes(), name), metrics.clone());
+    let allocations = giving::allocations(options, &metrics, (clients.writes(), drivers.clone()))?;
     let csi = Csi::new(clients.writes(), clients.watches(), name, &options.root_dir);
     let (going_down, is_going_down) = watch::channel(false);
     let beside = Beside {
@@ -214,7 +217,14 @@ pub fn parts(
         },
         pod_resources: PodResources::new(engine.clone(), allocations.clone(), metrics.clone()),
         allocations,
-        plugins: plugin::Watcher::new(&options.root_dir, vec![Arc::new(csi.registrar())]),
+        plugins: plugin::Watcher::new(
+            &options.root_dir,
+            vec![
+                Arc::new(csi.registrar()),
+                Arc::new(dra::Registrar(drivers.clone())),
+            ],
+        ),
+        drivers,
         server: server_state(
             options,
             clients,

@@ -1,6 +1,7 @@
 //! Why an agent does not start: one line each, with the way on.
 
 use crate::api::EndpointError;
+use crate::checkpoint::CheckpointError;
 use crate::cpu::CpuStartError;
 use crate::join::csr::CsrError;
 use crate::memory::MemoryStartError;
@@ -36,6 +37,9 @@ pub enum AgentError {
     Cpus(#[from] CpuStartError),
     #[error(transparent)]
     Memory(#[from] MemoryStartError),
+    /// What pods claim is not known.
+    #[error(transparent)]
+    Claims(#[from] CheckpointError),
     #[error(
         "topologyManagerPolicy: this machine has {nodes} NUMA nodes, and no more than {most} are \
          tried; to go on, set topologyManagerPolicyOptions max-allowable-numa-nodes"

@@ -5,6 +5,7 @@ use crate::allocation::{Allocations, Givers};
 use crate::config::{Config, Signal};
 use crate::cpu::Cpus;
 use crate::device::Devices;
+use crate::dra::{Dra, Drivers};
 use crate::memory::Memory;
 use crate::memory::table::Sizes;
 use crate::metrics::Metrics;
@@ -25,6 +26,7 @@ const SYS: &str = "/sys/devices/system";
 pub fn allocations(
     options: &AgentOptions,
     metrics: &Metrics,
+    (client, drivers): (kube::Client, Arc<Drivers>),
 ) -> Result<Arc<Allocations>, AgentError> {
     let config = &options.config.config;
     let managers = &config.managers;
@@ -44,6 +46,7 @@ pub fn allocations(
             (root, sys),
             metrics.clone(),
         )?,
+        dra: Dra::new(root, client, drivers, metrics.clone())?,
         aligner: Aligner { policy, numa },
         metrics: metrics.clone(),
     }))

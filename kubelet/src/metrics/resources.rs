@@ -8,7 +8,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::{
+    Histogram, exponential_buckets, exponential_buckets_range,
+};
 use prometheus_client::registry::Registry;
 use std::time::Duration;
 
@@ -69,9 +71,35 @@ struct Alignment {
     boundary: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DraOperation {
+    operation_name: &'static str,
+    is_error: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DraCall {
+    driver_name: String,
+    method_name: String,
+    grpc_status_code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DriverName {
+    driver_name: String,
+}
+
+/// kubernetes v1.37 pkg/kubelet/metrics/metrics.go `DRADurationBuckets`.
+fn dra_duration() -> Histogram {
+    Histogram::new(exponential_buckets_range(0.1, 40.0, 15))
+}
+
 /// All of it.
 #[derive(Clone)]
 pub struct Resources {
+    dra_operations: Family<DraOperation, Histogram, fn() -> Histogram>,
+    dra_calls: Family<DraCall, Histogram, fn() -> Histogram>,
+    dra_in_use: Family<DriverName, Gauge>,
     cpu_requests: Counter,
     cpu_errors: Counter,
     cpu_shared_millis: Gauge,
@@ -93,6 +121,9 @@ pub struct Resources {
 impl Default for Resources {
     fn default() -> Self {
         Resources {
+            dra_operations: Family::new_with_constructor(dra_duration),
+            dra_calls: Family::new_with_constructor(dra_duration),
+            dra_in_use: Family::default(),
             cpu_requests: Counter::default(),
             cpu_errors: Counter::default(),
             cpu_shared_millis: Gauge::default(),
@@ -194,6 +225,64 @@ impl Metrics {
         all.topology_duration.observe(took.as_secs_f64() * 1000.0);
     }
 
+    /// All claims of a pod were made ready, or taken back, or it failed.
+    pub fn dra_worked(&self, operation_name: &'static str, failed: bool, took: Duration) {
+        let label = DraOperation {
+            operation_name,
+            is_error: if failed { "true" } else { "false" },
+        };
+        let histogram = self.resources.dra_operations.get_or_create(&label);
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// A driver answered.
+    pub fn dra_called(&self, driver: &str, method_name: String, code: tonic::Code, took: Duration) {
+        // As Go's library writes them.
+        let grpc_status_code = match code {
+            tonic::Code::Ok => "OK".to_owned(),
+            tonic::Code::Cancelled => "Canceled".to_owned(),
+            other => format!("{other:?}"),
+        };
+        let label = DraCall {
+            driver_name: driver.to_owned(),
+            method_name,
+            grpc_status_code,
+        };
+        let histogram = self.resources.dra_calls.get_or_create(&label);
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// How many claims are in use, in all and of each driver.
+    pub fn dra_in_use<'a>(&self, total: i64, drivers: impl Iterator<Item = (&'a str, i64)>) {
+        let family = &self.resources.dra_in_use;
+        family.clear();
+        for (driver, count) in [("<any>", total)].into_iter().chain(drivers) {
+            let label = DriverName {
+                driver_name: driver.to_owned(),
+            };
+            family.get_or_create(&label).set(count);
+        }
+    }
+
+    fn register_dra(&self, registry: &mut Registry) {
+        let all = &self.resources;
+        registry.register(
+            "dra_operations_duration_seconds",
+            "Duration of making all claims of a pod ready, or taking them back",
+            all.dra_operations.clone(),
+        );
+        registry.register(
+            "dra_grpc_operations_duration_seconds",
+            "Duration of calls of DRA drivers",
+            all.dra_calls.clone(),
+        );
+        registry.register(
+            "dra_resource_claims_in_use",
+            "ResourceClaims in use, by driver and in all",
+            all.dra_in_use.clone(),
+        );
+    }
+
     fn register_cpus(&self, registry: &mut Registry) {
         let all = &self.resources;
         for (name, help, counter) in [
@@ -268,6 +357,7 @@ impl Metrics {
 
     pub(super) fn register_resources(&self, registry: &mut Registry) {
         self.register_cpus(registry);
+        self.register_dra(registry);
         self.register_topology(registry);
         let all = &self.resources;
         registry.register(

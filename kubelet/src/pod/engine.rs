@@ -90,6 +90,7 @@ impl Engine {
             () = self.relist() => {}
             () = self.follow_objects() => {}
             () = self.follow_devices() => {}
+            () = self.follow_claims() => {}
         }
         self.workers().clear();
     }
@@ -408,6 +409,24 @@ impl Engine {
         loop {
             let pods = match unwell.recv().await {
                 Ok(pods) => pods,
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => std::future::pending().await,
+            };
+            let workers = self.workers();
+            for worker in pods.iter().filter_map(|uid| workers.get(uid)) {
+                let _ = worker.send(Mail::Nudge);
+            }
+        }
+    }
+
+    /// The same of devices that pods claim.
+    async fn follow_claims(&self) {
+        use tokio::sync::broadcast::error::RecvError;
+        let dra = &self.deps().allocations.dra;
+        let mut changes = dra.changes();
+        loop {
+            let pods = match changes.recv().await {
+                Ok(changed) => dra.pods_with(&changed),
                 Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => std::future::pending().await,
             };

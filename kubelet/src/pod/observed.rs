@@ -152,6 +152,8 @@ pub struct Observed {
     pub pending: Option<Pending>,
     /// It wants devices and has not got them yet.
     pub unallocated: bool,
+    /// It claims resources that drivers have not made ready for its next sandbox yet.
+    pub unprepared: bool,
     /// Volumes are mounted and kept up to date.
     pub volumes: bool,
     /// Images by container name.

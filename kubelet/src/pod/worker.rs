@@ -17,6 +17,7 @@ use super::replacing::Replacing;
 use super::resize::{self, Granted};
 use super::spec::{self, uid};
 use super::subject::Subject;
+use crate::dra;
 use crate::event::EventType;
 use crate::volume::PodVolumes;
 use jiff::Timestamp;
@@ -133,6 +134,7 @@ impl Worker {
                 .deps()
                 .allocations
                 .concerns(&worker.want.pod);
+        worker.seen.unprepared = dra::claim::any(&worker.want.pod);
         worker.adopt_readiness();
         let pod = &worker.want.pod;
         let (namespace, name) = (spec::namespace(pod), spec::name(pod));
@@ -441,6 +443,7 @@ impl Worker {
             Report::Sandbox(sandbox) => {
                 self.born.insert(sandbox.id.clone(), Instant::now());
                 self.seen.see_sandbox(sandbox);
+                self.seen.unprepared = dra::claim::any(&self.want.pod);
             }
             Report::Image(container, image) => drop(self.seen.images.insert(container, image)),
             Report::Container(container) => {
@@ -461,6 +464,7 @@ impl Worker {
         }
         match effect {
             Effect::Allocate => self.seen.unallocated = false,
+            Effect::PrepareResources => self.seen.unprepared = false,
             Effect::StopSandbox { id } => drop(self.seen.stopped.insert(id.clone())),
             Effect::RemoveContainer { id } => self.seen.forget_container(id),
             Effect::RemoveSandbox { id } => self.seen.forget_sandbox(id),

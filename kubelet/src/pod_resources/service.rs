@@ -101,7 +101,7 @@ impl PodResources {
             devices: devices.look(|all| view::devices(all, uid, &container.name)),
             cpu_ids: cpus,
             memory: view::memory(&self.allocations.memory.of(uid, &container.name)),
-            ..api::ContainerResources::default()
+            dynamic_resources: view::claims(self.allocations.dra.of(pod, container)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is told of a pod. Pure.
 
 use crate::device::inventory::{Allocation, Inventory};
+use crate::dra::prepared::{Claim, Device};
 use crate::memory::table::{Block, Blocks};
 use crate::pod::Known;
 use crate::pod::lifecycle::restartable_init;
@@ -85,6 +86,33 @@ pub fn memory(blocks: &Blocks) -> Vec<api::ContainerMemory> {
         topology: Some(topology(block.nodes.iter().copied())),
     };
     blocks.iter().map(one).collect()
+}
+
+/// Claims that were made ready.
+pub fn claims(claims: Vec<Claim>) -> Vec<api::DynamicResource> {
+    let one = |claim: Claim| {
+        let devices = claim.drivers.into_iter().flat_map(|(driver, state)| {
+            let devices = state.devices.into_iter();
+            devices.map(move |device| claimed(driver.clone(), device))
+        });
+        api::DynamicResource {
+            claim_name: claim.name,
+            claim_namespace: claim.namespace,
+            claim_resources: devices.collect(),
+        }
+    };
+    claims.into_iter().map(one).collect()
+}
+
+fn claimed(driver_name: String, device: Device) -> api::ClaimResource {
+    let cdi = device.cdi_device_ids.into_iter();
+    api::ClaimResource {
+        cdi_devices: cdi.map(|name| api::CdiDevice { name }).collect(),
+        driver_name,
+        pool_name: device.pool_name,
+        device_name: device.device_name,
+        share_id: device.share_id,
+    }
 }
 
 /// These NUMA nodes.

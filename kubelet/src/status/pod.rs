@@ -98,9 +98,16 @@ pub fn build(look: &Look<'_>) -> PodStatus {
     status.conditions = Some(conditions::build(look, &spec, &facts));
     resources::fill(look, &spec, &mut status);
     status.init_container_statuses = some(init);
-    status.container_statuses = some(app);
-    status.ephemeral_container_statuses = some(ephemeral);
+    status.container_statuses = some(by_name(app));
+    status.ephemeral_container_statuses = some(by_name(ephemeral));
     status
+}
+
+/// kubernetes v1.37 pkg/kubelet/kubelet_pods.go `convertToAPIContainerStatuses`: init containers
+/// alone are told in the order of the spec.
+fn by_name(mut list: Statuses) -> Statuses {
+    list.sort_by(|a, b| a.name.cmp(&b.name));
+    list
 }
 
 fn some(list: Vec<ContainerStatus>) -> Option<Vec<ContainerStatus>> {

@@ -149,6 +149,19 @@ fn one() -> Value {
 }
 
 #[test]
+fn containers_are_told_by_name_and_init_containers_in_the_order_of_the_spec() {
+    let two = json!([{"name": "b", "image": "i"}, {"name": "a", "image": "i"}]);
+    let status = Case::new(json!({"containers": two, "initContainers": [
+        {"name": "y", "image": "i"}, {"name": "x", "image": "i"}]}))
+    .status();
+    let names = |list: &Option<Vec<ContainerStatus>>| -> Vec<String> {
+        list.iter().flatten().map(|c| c.name.clone()).collect()
+    };
+    assert_eq!(names(&status.container_statuses), ["a", "b"]);
+    assert_eq!(names(&status.init_container_statuses), ["y", "x"]);
+}
+
+#[test]
 fn fresh_pod_is_pending_and_says_what_is_missing() {
     let status = Case::new(one()).status();
     assert_eq!(status.phase.as_deref(), Some("Pending"));

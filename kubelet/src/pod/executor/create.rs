@@ -84,7 +84,7 @@ impl Executor {
         attempt: u32,
     ) -> Result<v1::ContainerConfig, Failed> {
         let deps = &self.deps;
-        let given = deps.allocations.given(&context.pod, &wanted.name).await;
+        let given = deps.allocations.given(&context.pod, wanted).await;
         let given = given.map_err(|status| config_error(status.message()))?;
         let env = given.with_envs(self.environment(context, wanted).await?);
         let map: BTreeMap<String, String> = env.iter().cloned().collect();

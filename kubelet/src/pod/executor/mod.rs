@@ -180,6 +180,7 @@ impl Executor {
             | Effect::RemoveSandbox { .. } => Some(one),
             Effect::Abandon
             | Effect::Allocate
+            | Effect::PrepareResources
             | Effect::MountVolumes
             | Effect::EnsureImage { .. }
             | Effect::StartContainer { .. }
@@ -196,6 +197,7 @@ impl Executor {
                 Ok(Report::Done)
             }
             Effect::Allocate => self.allocate(context).await,
+            Effect::PrepareResources => self.prepare_resources(context).await,
             Effect::MountVolumes => self.mount(context).await,
             Effect::RunSandbox { attempt, because } => {
                 self.run_sandbox(context, *attempt, because.as_deref())
@@ -251,6 +253,17 @@ impl Executor {
         })
     }
 
+    /// What drivers don't make ready is asked for again later.
+    async fn prepare_resources(&self, context: &Context) -> Result<Report, Failed> {
+        let prepared = self.deps.allocations.dra.prepare(&context.pod).await;
+        prepared.map(|()| Report::Done).map_err(|why| {
+            let message = format!("Failed to prepare dynamic resources: {why}");
+            let subject = self.subject(&context.pod);
+            subject.warning("FailedPrepareDynamicResources", &message);
+            Failed::new("FailedPrepareDynamicResources", message)
+        })
+    }
+
     async fn mount(&self, context: &Context) -> Result<Report, Failed> {
         let subject = self.subject(&context.pod);
         let mount = self.deps.volumes.mount(&context.pod);
@@ -268,6 +281,10 @@ impl Executor {
     async fn unmount(&self, context: &Context) -> Result<Report, Failed> {
         let uid = spec::uid(&context.pod);
         self.deps.allocations.release(uid);
+        if let Err(why) = self.deps.allocations.dra.unprepare(uid).await {
+            tracing::warn!(pod = uid, why, "claims are not given back");
+            return Err(Failed::new("FailedUnprepareDynamicResources", why));
+        }
         match self.deps.volumes.unmount(uid).await {
             Ok(()) => {
                 self.deps.objects.unregister(uid);

@@ -206,9 +206,11 @@ pub(super) fn retry_at(work: &Work, failure: &Failure) -> Timestamp {
         Work::Image(_) => (defaults::IMAGE_BACKOFF, defaults::MAX_IMAGE_BACKOFF),
         Work::Start(_) => (defaults::CONTAINER_BACKOFF, defaults::MAX_CONTAINER_BACKOFF),
         Work::Volumes => (Duration::from_millis(500), Duration::from_secs(30)),
-        Work::Allocate | Work::Sandbox | Work::Create(_) | Work::Resize => {
-            (Duration::from_secs(1), Duration::from_secs(10))
-        }
+        Work::Allocate
+        | Work::PrepareResources
+        | Work::Sandbox
+        | Work::Create(_)
+        | Work::Resize => (Duration::from_secs(1), Duration::from_secs(10)),
         Work::Stop(..)
         | Work::StopSandbox(_)
         | Work::RemoveContainer(_)

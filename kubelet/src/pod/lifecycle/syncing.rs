@@ -40,10 +40,7 @@ pub(super) fn plan(plan: &mut Plan<'_>) {
 fn replace_sandbox(plan: &mut Plan<'_>) -> bool {
     let seen = plan.seen;
     let Some(dead) = seen.sandbox() else {
-        plan.request(Effect::RunSandbox {
-            attempt: 0,
-            because: None,
-        });
+        run_sandbox(plan, 0, None);
         return true;
     };
     let mut clear = true;
@@ -59,12 +56,18 @@ fn replace_sandbox(plan: &mut Plan<'_>) -> bool {
         });
     }
     if clear {
-        plan.request(Effect::RunSandbox {
-            attempt: dead.attempt + 1,
-            because: Some(what_happened(seen, &dead.id)),
-        });
+        let because = what_happened(seen, &dead.id);
+        run_sandbox(plan, dead.attempt + 1, Some(because));
     }
     clear
+}
+
+/// Drivers make ready what the pod claims before each.
+fn run_sandbox(plan: &mut Plan<'_>, attempt: u32, because: Option<String>) {
+    plan.request(match plan.seen.unprepared {
+        true => Effect::PrepareResources,
+        false => Effect::RunSandbox { attempt, because },
+    });
 }
 
 /// For the event: which sandbox, and what its containers said when it died.

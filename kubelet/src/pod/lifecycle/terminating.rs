@@ -82,7 +82,12 @@ fn sidecar_order(plan: &Plan<'_>) -> Vec<String> {
 /// Something may appear yet: what creates it is under way.
 fn arriving(plan: &Plan<'_>) -> bool {
     plan.seen.busy.iter().any(|work| match work {
-        Work::Allocate | Work::Sandbox | Work::Create(_) | Work::Start(_) | Work::Volumes => true,
+        Work::Allocate
+        | Work::PrepareResources
+        | Work::Sandbox
+        | Work::Create(_)
+        | Work::Start(_)
+        | Work::Volumes => true,
         Work::Image(_)
         | Work::Resize
         | Work::Stop(..)

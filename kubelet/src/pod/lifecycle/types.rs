@@ -106,6 +106,8 @@ pub struct WorkerState {
 pub enum Work {
     /// Give the pod its devices.
     Allocate,
+    /// Have what it claims made ready.
+    PrepareResources,
     /// Mount volumes.
     Volumes,
     /// Run a sandbox.
@@ -152,6 +154,8 @@ pub enum Effect {
     Abandon,
     /// Give the pod what others can't have at the same time.
     Allocate,
+    /// Have drivers make ready what the pod claims.
+    PrepareResources,
     MountVolumes,
     RunSandbox {
         attempt: u32,
@@ -208,6 +212,7 @@ impl fmt::Display for Effect {
         let (verb, container) = match self {
             Effect::Abandon => ("Abandon", ""),
             Effect::Allocate => ("Allocate", ""),
+            Effect::PrepareResources => ("PrepareResources", ""),
             Effect::MountVolumes => ("MountVolumes", ""),
             Effect::RunSandbox { .. } => ("RunSandbox", ""),
             Effect::EnsureImage { container, .. } => ("EnsureImage", container.as_str()),
@@ -236,6 +241,7 @@ impl Effect {
                 return None;
             }
             Effect::Allocate => Work::Allocate,
+            Effect::PrepareResources => Work::PrepareResources,
             Effect::MountVolumes => Work::Volumes,
             Effect::RunSandbox { .. } => Work::Sandbox,
             Effect::EnsureImage { container, .. } => Work::Image(container.clone()),

@@ -34,7 +34,7 @@ impl Worker {
                     now,
                 });
                 let allocations = &self.executor.deps().allocations;
-                allocations.annotate(uid(&self.want.pod), &mut status);
+                allocations.annotate(&self.want.pod, &mut status);
                 status
             }
         };

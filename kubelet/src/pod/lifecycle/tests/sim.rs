@@ -170,6 +170,7 @@ impl Sim {
         match effect {
             Effect::Abandon => "abandon".into(),
             Effect::Allocate => "allocate".into(),
+            Effect::PrepareResources => "prepare".into(),
             Effect::Resize => "resize".into(),
             Effect::MountVolumes => "mount".into(),
             Effect::RunSandbox { attempt, .. } => format!("sandbox#{attempt}"),
@@ -208,6 +209,7 @@ impl Sim {
                     .for_each(|f| f.reason = "ImagePullBackOff".into());
             }
             Effect::Allocate => self.seen.unallocated = false,
+            Effect::PrepareResources => self.seen.unprepared = false,
             Effect::Resize => {
                 let pod = self.want.pod.clone();
                 let cgroup = crate::pod::resize::for_cgroup(&pod, &self.seen);

@@ -9,6 +9,17 @@ fn pod_begins_volumes_sandbox_and_images_at_once() {
 }
 
 #[test]
+fn what_a_pod_claims_is_made_ready_before_its_sandbox_and_beside_volumes_and_images() {
+    let mut sim = Sim::new(json!({"containers": containers(&["a"])}));
+    sim.seen.unprepared = true;
+    assert_eq!(sim.says(), ["mount", "prepare", "image a#0"]);
+    sim.fails(Work::PrepareResources, "FailedPrepareDynamicResources");
+    assert_eq!(sim.rest(), ["mount", "image a#0"]);
+    let told = sim.pass(1).rest();
+    assert_eq!(told, ["prepare", "sandbox#0", "create a#0", "start a#0"]);
+}
+
+#[test]
 fn nothing_is_asked_for_twice_while_it_is_under_way() {
     let mut sim = Sim::new(json!({"containers": containers(&["a"])}));
     for effect in sim.decide() {
