@@ -94,6 +94,12 @@ pub const DRA_DRIVER: Peer = Peer {
     package: "./dradriver",
     ..K8S
 };
+/// What upstream's DRA specs run in their driver's pods.
+pub const SOCKET_PROXY: Peer = Peer {
+    name: "socket-proxy",
+    package: "./socketproxy",
+    ..K8S
+};
 /// Asks the pod resources API.
 pub const POD_RESOURCES: Peer = Peer {
     name: "pod-resources",
@@ -198,7 +204,7 @@ pub const STOCK_NODE: [Peer; 8] = [
 ];
 
 /// Everything `bed build --all` makes.
-pub const OTHERS: [Peer; 16] = [
+pub const OTHERS: [Peer; 17] = [
     KUBE,
     KUBE_PROXY,
     COREDNS,
@@ -215,6 +221,7 @@ pub const OTHERS: [Peer; 16] = [
     CSI_DRIVER,
     POD_RESOURCES,
     DRA_DRIVER,
+    SOCKET_PROXY,
 ];
 
 /// The path of the peer's program, built if this content was never built before.

@@ -31,6 +31,8 @@ pub enum Group {
     /// What else SIG Node tests: what is on by default and needs no cloud, no special hardware and
     /// no driver, without the serial, slow, flaky and disruptive ones.
     SigNode,
+    /// Dynamic resource allocation with a driver on each of two nodes: what is on by default.
+    Dra,
 }
 
 #[derive(Debug, clap::Args)]
@@ -72,6 +74,7 @@ impl Group {
             Group::Full => "full",
             Group::Storage => "storage",
             Group::SigNode => "sig-node",
+            Group::Dra => "dra",
         }
     }
 
@@ -83,6 +86,7 @@ impl Group {
                 r"\[sig-storage\] (?:PersistentVolumes-local|In-tree Volumes \[Driver: (?:local|hostPath|hostPathSymlink|emptydir)\])"
             }
             Group::SigNode => r"\[sig-node\]",
+            Group::Dra => r"\[sig-node\] \[DRA\]",
         }
     }
 
@@ -90,6 +94,9 @@ impl Group {
         match self {
             Group::Node | Group::Storage => Some(r"\[Serial\]|\[Slow\]|\[Disruptive\]"),
             Group::Full => None,
+            Group::Dra => Some(
+                r"\[Conformance\]|\[Serial\]|\[Slow\]|\[Flaky\]|\[Disruptive\]|\[Alpha\]|OffByDefault\]",
+            ),
             Group::SigNode => Some(concat!(
                 r"\[Conformance\]|\[NodeConformance\]|\[Serial\]|\[Slow\]|\[Flaky\]|\[Disruptive\]",
                 r"|\[Alpha\]|OffByDefault\]|\[Provider:|\[DRA\]|DynamicResourceAllocation",
@@ -102,7 +109,7 @@ impl Group {
     fn nodes(self) -> usize {
         match self {
             Group::Node | Group::Storage | Group::SigNode => 1,
-            Group::Full => 2,
+            Group::Full | Group::Dra => 2,
         }
     }
 
@@ -110,6 +117,7 @@ impl Group {
         match self {
             Group::Node | Group::Storage | Group::SigNode => images::NODE.to_vec(),
             Group::Full => [&images::NODE[..], &images::CLUSTER].concat(),
+            Group::Dra => [&images::NODE[..], &images::DRA].concat(),
         }
     }
 }

@@ -305,3 +305,19 @@ pub const NODE: [Image; 8] = [
 
 /// What the rest of Conformance asks for besides.
 pub const CLUSTER: [Image; 4] = [NAUTILUS, NEW_NGINX, ETCD, SAMPLE_API_SERVER];
+
+/// What a DRA driver's specs ask for besides: the driver is in e2e.test itself, reached through
+/// its pods.
+pub const DRA: [Image; 1] = [Image {
+    names: &["registry.k8s.io/sig-storage/hostpathplugin:v1.17.1"],
+    layers: &[
+        BASE,
+        BUSYBOX,
+        Layer::Entries(&[Entry::Program {
+            path: "hostpathplugin",
+            peer: peer::SOCKET_PROXY,
+        }]),
+    ],
+    cmd: &["sh"],
+    ..IMAGE
+}];

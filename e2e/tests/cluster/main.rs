@@ -8,6 +8,7 @@ mod bad_input;
 mod basics;
 mod bed;
 mod certificates;
+mod changing;
 mod commands;
 mod containers;
 mod csi;
@@ -58,6 +59,7 @@ fn all() -> Vec<Test> {
         pod_resources::TESTS,
         managers::TESTS,
         dra::TESTS,
+        changing::TESTS,
         resize::TESTS,
         storage::TESTS,
         csi::TESTS,

@@ -22,7 +22,7 @@ const MEMORY_STATE: &str = "/var/lib/kubelet/memory_manager_state";
 const CPU_STATE: &str = "/var/lib/kubelet/cpu_manager_state";
 
 /// The kubelet's settings and state as they were, when the test is over.
-struct Settings<'a> {
+pub struct Settings<'a> {
     t: &'a Space<'a>,
     before: String,
 }
@@ -35,7 +35,7 @@ impl<'a> Settings<'a> {
 
     /// Starts the kubelet with these added. State of other policies goes first, as the
     /// kubelet itself demands.
-    fn add(&self, lines: &str) -> Result<()> {
+    pub fn add(&self, lines: &str) -> Result<()> {
         self.stop()?;
         self.forget()?;
         restart_with(self.t, &format!("{}\n{lines}", self.before))
@@ -65,7 +65,7 @@ impl<'a> Settings<'a> {
 }
 
 /// Does what `test` does and puts the settings back, whatever has happened.
-fn with_settings(t: &Space, test: impl Fn(&Space, &Settings) -> Result<()>) -> Result<()> {
+pub fn with_settings(t: &Space, test: impl Fn(&Space, &Settings) -> Result<()>) -> Result<()> {
     let settings = Settings::of(t)?;
     let result = test(t, &settings);
     if result.is_err() {
@@ -84,7 +84,7 @@ fn kubelet_log(t: &Space) -> &'static str {
     }
 }
 
-fn wait_allocatable(t: &Space, cpu: &str) -> Result<()> {
+pub fn wait_allocatable(t: &Space, cpu: &str) -> Result<()> {
     let mut last = Value::Null;
     let what = format!("allocatable cpu {cpu}");
     progress::wait_for(&what, Duration::from_secs(60), || {
@@ -111,7 +111,7 @@ fn cpus_of(t: &Space, pod: &str, container: &str) -> Result<String> {
 }
 
 /// The stock kubelet looks every ten seconds.
-fn wait_cpus(t: &Space, pod: &str, cpus: &str) -> Result<()> {
+pub fn wait_cpus(t: &Space, pod: &str, cpus: &str) -> Result<()> {
     let mut last = String::new();
     let what = format!("{pod} on CPUs {cpus}");
     progress::wait_for(&what, Duration::from_secs(40), || {

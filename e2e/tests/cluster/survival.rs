@@ -4,7 +4,7 @@ use crate::kit::{Space, condition, pod, restarts, same, status};
 use anyhow::{Context, Result, ensure};
 use e2e::http::{self, Request};
 use e2e::machine::{Process, network};
-use e2e::node;
+use e2e::node::{self, Kind};
 use e2e::{cluster::Cluster, progress};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -233,7 +233,12 @@ pub fn agent_lives(t: &Space) -> Result<bool> {
 }
 
 pub fn kill_agent(t: &Space) -> Result<()> {
-    node::kill_kubelet(&reload(t)?, t.suite.kind(), t.node())
+    kill_kubelet(t, t.suite.kind())
+}
+
+/// The kubelet of a node of this kind.
+pub fn kill_kubelet(t: &Space, kind: Kind) -> Result<()> {
+    node::kill_kubelet(&reload(t)?, kind, t.node())
 }
 
 /// Keeps what a test replaces, and puts it back.
@@ -257,8 +262,12 @@ pub fn with_agent_down(t: &Space, test: impl FnOnce(&Space) -> Result<()>) -> Re
 }
 
 pub fn start_agent(t: &Space) -> Result<()> {
-    let mut cluster = reload(t)?;
-    node::start_kubelet(&mut cluster, t.suite.kind(), t.node())
+    start_kubelet(t, t.suite.kind())
+}
+
+/// That of a node of this kind.
+pub fn start_kubelet(t: &Space, kind: Kind) -> Result<()> {
+    node::start_kubelet(&mut reload(t)?, kind, t.node())
 }
 
 fn children(pid: i32) -> Vec<i32> {
