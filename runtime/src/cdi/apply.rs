@@ -39,11 +39,15 @@ fn process(spec: &mut Spec, edits: &Edits) -> (u32, u32) {
         return (0, 0);
     };
     let mut env = process.env().clone().unwrap_or_default();
+    // runc adds it after all others.
+    let home = env.pop_if(|last| last.starts_with("HOME="));
     for variable in &edits.env {
         let name = variable.split('=').next();
         env.retain(|known| known.split('=').next() != name);
         env.push(variable.clone());
     }
+    let has_home = env.iter().any(|v| v.starts_with("HOME="));
+    env.extend(home.filter(|_| !has_home));
     process.set_env(Some(env));
     let user = process.user_mut();
     let mut groups = user.additional_gids().clone().unwrap_or_default();
@@ -199,10 +203,10 @@ mod tests {
         let all = r#"{"env":["A=2"],"additionalGids":[0,44],
             "mounts":[{"hostPath":"/x","containerPath":"/data","options":["ro"]}]}"#;
         let process = spec.process_mut().as_mut().unwrap();
-        process.set_env(Some(vec!["A=1".to_owned(), "B=1".to_owned()]));
+        process.set_env(Some(["A=1", "B=1", "HOME=/"].map(String::from).to_vec()));
         apply(&mut spec, &[edits(all), edits(all)]).unwrap();
         let process = spec.process().as_ref().unwrap();
-        assert_eq!(process.env().as_deref().unwrap(), ["B=1", "A=2"]);
+        assert_eq!(process.env().as_deref().unwrap(), ["B=1", "A=2", "HOME=/"]);
         assert_eq!(process.user().additional_gids().as_deref().unwrap(), [44]);
         let mounts = spec.mounts().as_ref().unwrap();
         let ours: Vec<_> = mounts
