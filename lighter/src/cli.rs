@@ -68,8 +68,9 @@ pub enum Command {
     Exec(ExecArgs),
     /// Where the time of a pod's start went: of one pod, or a list of the last ones.
     Waterfall(WaterfallArgs),
-    /// What this machine lacks to be a node.
-    Check,
+    /// What this machine lacks to be a node, or what is wrong with the node that it is.
+    #[command(visible_alias = "check")]
+    Doctor(DoctorArgs),
 }
 
 #[derive(Debug, Args, Clone)]
@@ -299,6 +300,51 @@ pub struct WaterfallArgs {
     pub options: RuntimeOptions,
     /// NAME, NAMESPACE/NAME or uid.
     pub pod: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Report {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub options: RuntimeOptions,
+    /// For people or for scripts.
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: Report,
+    /// KubeletConfiguration.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/lib/kubelet/config.yaml"
+    )]
+    pub config: PathBuf,
+    /// Credentials of this node.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/kubernetes/kubelet.conf"
+    )]
+    pub kubeconfig: PathBuf,
+    /// Credentials to get the node's own with.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/kubernetes/bootstrap-kubelet.conf"
+    )]
+    pub bootstrap_kubeconfig: PathBuf,
+    /// Name of the Node [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    pub hostname_override: Option<String>,
+    /// Pods' directories, plugins and keys.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub root_dir: PathBuf,
+    /// The node's keys [default: pki in the root directory].
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod cli;
 mod command;
 mod config;
 mod control;
+mod doctor;
 mod exit;
 mod logs;
 mod signals;

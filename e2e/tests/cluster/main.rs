@@ -13,6 +13,7 @@ mod commands;
 mod containers;
 mod csi;
 mod devices;
+mod doctor;
 mod dra;
 mod eviction;
 mod kit;
@@ -65,6 +66,7 @@ fn all() -> Vec<Test> {
         csi::TESTS,
         metrics::TESTS,
         certificates::TESTS,
+        doctor::TESTS,
         shutdown::TESTS,
         commands::TESTS,
         bed::TESTS,

@@ -9,12 +9,14 @@ mod connections;
 mod endpoint;
 mod follow;
 mod identity;
+mod probe;
 pub(crate) mod recorder;
 
 pub use connections::Connections;
 pub use endpoint::{Endpoint, EndpointError, TokenSource, Trust};
 pub use follow::from_etcd;
 pub use identity::{Identity, IdentityError, certified_key};
+pub use probe::{Probe, Standing, now, probe, validity_of_file};
 pub use recorder::EventRecorder;
 
 use crate::metrics;

@@ -1,7 +1,7 @@
 //! What each command does: options in, calls to the crates, an exit code out.
 
 mod agent;
-mod check;
+mod doctor;
 mod exec;
 mod image;
 mod join;
@@ -36,7 +36,7 @@ pub async fn run(cli: Cli, starts: Arc<Starts>) -> anyhow::Result<u8> {
         Command::Logs(args) => look::logs(&args).await,
         Command::Exec(args) => exec::run(args).await,
         Command::Waterfall(args) => waterfall::run(&args).await,
-        Command::Check => check::run(),
+        Command::Doctor(args) => doctor::run(args).await,
     }
 }
 
