@@ -4,7 +4,7 @@ use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
 use crate::v1::*;
 use crate::verbs::verbs;
-use crate::{Cri, EventStream};
+use crate::{Cri, EventStream, traced};
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use std::path::{Path, PathBuf};
@@ -71,10 +71,10 @@ macro_rules! client {
         #[async_trait::async_trait]
         impl Cri for Client {
             $(async fn $rv(&self, request: $rq) -> Result<$rs, Status> {
-                Ok(self.runtime.clone().$rv(request).await?.into_inner())
+                Ok(self.runtime.clone().$rv(traced::request(request)).await?.into_inner())
             })*
             $(async fn $iv(&self, request: $iq) -> Result<$is, Status> {
-                Ok(self.image.clone().$iv(request).await?.into_inner())
+                Ok(self.image.clone().$iv(traced::request(request)).await?.into_inner())
             })*
 
             async fn get_container_events(&self) -> Result<EventStream, Status> {

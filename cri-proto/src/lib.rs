@@ -7,6 +7,7 @@
 //!   other kubelets.
 //! - [`connect`]: a runtime behind a socket as the same trait.
 //! - [`observed`]: any of them, with somebody who counts its calls.
+//! - [`traced`]: any of them, with calls that belong to traces.
 //!
 //! No decision is taken here. Whoever implements [`Cri`] sees the same calls
 //! from all three sides.
@@ -26,11 +27,13 @@ mod client;
 mod deadline;
 mod observed;
 mod server;
+mod traced;
 mod verbs;
 
 pub use client::{ConnectError, connect};
 pub use observed::{CallObserver, Ended, observed};
 pub use server::{ServeError, bind, serve};
+pub use traced::{CallTracer, traced};
 pub use verbs::{Cri, EventStream};
 
 pub use tonic::{Code, Status};

@@ -148,6 +148,9 @@ pub async fn run(
     tasks.spawn(parts.evictor.run(parts.node.shortages(), shutdown.clone()));
     tasks.spawn(parts.images.run(shutdown.clone()));
     tasks.spawn(parts.graceful.run(shutdown.clone()));
+    if let Some(exporter) = parts.exporter {
+        tasks.spawn(exporter.run(shutdown.clone()));
+    }
     tasks.spawn(parts.mirrors.clone().run(shutdown.clone()));
     if let Some(sources) = parts.static_pods {
         tasks.spawn(sources.run(updates.clone(), shutdown.clone()));

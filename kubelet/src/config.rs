@@ -11,6 +11,7 @@ mod layers;
 mod managers;
 mod raw;
 mod shutdown;
+mod traces;
 mod used;
 
 pub use eviction::{Signal, Threshold, ThresholdValue};
@@ -19,6 +20,7 @@ pub use layers::{ConfigError, Loaded, load, load_under, parse};
 pub use managers::Managers;
 pub use raw::*;
 pub use shutdown::ShutdownGrace;
+pub use traces::{Collector, Tracing};
 pub use used::{AuthorizationMode, Config, NodeAllocatable};
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 //! - [`join`]: from a bootstrap token to a client certificate.
 //! - [`server`]: the kubelet API on port 10250.
 //! - [`metrics`]: what all of them count.
+//! - [`trace`]: what of it is told to an OpenTelemetry collector.
 //! - [`play`]: the same engine with no API server.
 //! - [`plugin`]: plugins that announce themselves in `plugins_registry`.
 //! - [`checkpoint`]: the stock kubelet's state files.
@@ -54,4 +55,5 @@ pub mod socket;
 pub mod source;
 pub mod status;
 pub mod topology;
+pub mod trace;
 pub mod volume;

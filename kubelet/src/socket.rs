@@ -51,9 +51,7 @@ pub async fn connect_told(
     let (end, ended) = oneshot::channel();
     // The channel may connect again by itself: that is another connection.
     let mut end = Some(end);
-    // Go's servers look at the authority, and refuse an encoded path.
-    Endpoint::from_static("http://localhost")
-        .connect_timeout(CONNECT_TIMEOUT)
+    endpoint()
         .connect_with_connector(tower::service_fn(move |_| {
             let (to, end) = (to.clone(), end.take());
             async move {
@@ -67,6 +65,23 @@ pub async fn connect_told(
             path: path.to_owned(),
             source,
         })
+}
+
+/// Connects when it is first used, and again whenever that was lost; a call takes at most `timeout`.
+pub fn lazy(path: &Path, timeout: Duration) -> Channel {
+    let to = path.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let to = to.clone();
+        async move { UnixStream::connect(to).await.map(TokioIo::new) }
+    });
+    endpoint()
+        .timeout(timeout)
+        .connect_with_connector_lazy(connector)
+}
+
+/// Go's servers look at the authority, and refuse an encoded path.
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT)
 }
 
 /// Whoever drops it drops the other end of what tells of it.

@@ -32,6 +32,7 @@ mod shutdown;
 mod storage;
 mod streams;
 mod survival;
+mod traces;
 mod volumes;
 
 use anyhow::Result;
@@ -65,6 +66,7 @@ fn all() -> Vec<Test> {
         storage::TESTS,
         csi::TESTS,
         metrics::TESTS,
+        traces::TESTS,
         certificates::TESTS,
         doctor::TESTS,
         shutdown::TESTS,

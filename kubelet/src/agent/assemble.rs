@@ -25,6 +25,7 @@ use crate::server::{self, State};
 use crate::shutdown::{Shutdown, ShutdownOptions};
 use crate::source::{ApiPods, Mirrors, Source, StaticPods};
 use crate::status::ApiStatus;
+use crate::trace::{Exporter, Tracer};
 use crate::volume::csi::Csi;
 use crate::volume::dns::DnsSettings;
 use crate::volume::{Volumes, VolumesConfig};
@@ -43,6 +44,7 @@ pub struct Parts {
     pub evictor: Evictor,
     pub images: Arc<Images>,
     pub graceful: Shutdown,
+    pub exporter: Option<Exporter>,
     pub allocations: Arc<Allocations>,
     pub pod_resources: PodResources,
     pub pinned: cpu::Follower,
@@ -126,7 +128,12 @@ pub fn parts(
     let fixed = facts.fixed.clone();
     let addresses = facts.addresses.live();
     let metrics = Metrics::new(clients.requests());
-    let cri = &cri_proto::observed(cri.clone(), Arc::new(metrics.clone()));
+    let (tracer, exporter) = Tracer::new(config.tracing.as_ref(), name);
+    let cri = match exporter {
+        Some(_) => cri_proto::traced(cri.clone(), Arc::new(tracer.clone())),
+        None => cri.clone(),
+    };
+    let cri = &cri_proto::observed(cri, Arc::new(metrics.clone()));
     let events: Arc<dyn Recorder> = EventRecorder::new(
         clients.writes(),
         name,
@@ -165,6 +172,7 @@ pub fn parts(
         node: node_facts(options, &fixed, (addresses.clone(), node.clone())),
         options: Options {
             credential_providers: options.credential_providers.clone(),
+            tracer,
             ..engine_options(config, facts.cgroup_driver)
         },
         metrics: metrics.clone(),
@@ -215,6 +223,7 @@ pub fn parts(
             cpus: allocations.cpus.clone(),
             period: config.managers.cpu_reconcile_period,
         },
+        exporter,
         pod_resources: PodResources::new(engine.clone(), allocations.clone(), metrics.clone()),
         allocations,
         plugins: plugin::Watcher::new(

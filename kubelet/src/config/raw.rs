@@ -107,6 +107,7 @@ pub struct KubeletConfiguration {
     pub topology_manager_policy: Option<String>,
     pub topology_manager_policy_options: Option<BTreeMap<String, String>>,
     pub topology_manager_scope: Option<String>,
+    pub tracing: Option<TracingConfiguration>,
     /// Fields that Kubernetes knows and this node does not act on.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -192,6 +193,15 @@ pub struct MemoryReservation {
     pub limits: Option<BTreeMap<String, String>>,
 }
 
+/// Where traces go.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct TracingConfiguration {
+    pub endpoint: Option<String>,
+    pub sampling_rate_per_million: Option<i32>,
+}
+
 /// Fields of v1beta1 that this node reads and does not act on: in Kubernetes
 /// 1.37 they exist (staging/src/k8s.io/kubelet/config/v1beta1/types.go).
 pub const NOT_ACTED_ON: &[&str] = &[
@@ -237,7 +247,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "tlsCipherSuites",
     "tlsCurvePreferences",
     "tlsMinVersion",
-    "tracing",
     "userNamespaces",
     "volumePluginDir",
     "volumeStatsAggPeriod",

@@ -6,6 +6,7 @@ use super::image_gc::ImageGc;
 use super::managers::{self, Managers};
 use super::raw::KubeletConfiguration;
 use super::shutdown::{self, ShutdownGrace};
+use super::traces::{self, Tracing};
 use crate::defaults;
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::Taint;
@@ -99,6 +100,8 @@ pub struct Config {
     pub image_gc: ImageGc,
     pub local_storage_isolation: bool,
     pub allocatable: NodeAllocatable,
+    /// A collector of traces.
+    pub tracing: Option<Tracing>,
     /// The lowest priority first; empty: the machine's shutdown does not wait.
     pub shutdown: Vec<ShutdownGrace>,
     pub managers: Managers,
@@ -324,6 +327,7 @@ impl Config {
             local_storage_isolation: raw.local_storage_capacity_isolation.unwrap_or(true),
             managers: Managers::of(m, &raw, reserved_millis),
             allocatable,
+            tracing: traces::of(m, &raw),
             shutdown: shutdown::graces(m, &raw),
             raw,
         };

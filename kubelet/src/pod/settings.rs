@@ -8,6 +8,7 @@ use crate::node::address::LiveAddresses;
 use crate::objects::Objects;
 use crate::source::Source;
 use crate::status::StatusSink;
+use crate::trace::Tracer;
 use crate::volume::Volumes;
 use cri_proto::Cri;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -129,6 +130,8 @@ pub struct Options {
     /// First host id and number of ids for `hostUsers: false`
     /// (65536 for each pod).
     pub user_namespaces: IdRange,
+    /// Who is told of work on pods.
+    pub tracer: Tracer,
     /// `runtimeRequestTimeout`.
     pub runtime_request_timeout: Duration,
     /// The runtime handler offers `recursiveReadOnlyMounts`.
@@ -170,6 +173,7 @@ impl Default for Options {
             max_pods: d::MAX_PODS,
             admit: true,
             user_namespaces: d::USER_NAMESPACE_IDS,
+            tracer: Tracer::default(),
             runtime_request_timeout: d::RUNTIME_REQUEST_TIMEOUT,
             recursive_read_only: true,
             cgroup_v2: std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),

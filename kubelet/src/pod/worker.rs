@@ -250,9 +250,12 @@ impl Worker {
         let executor = self.executor.clone();
         let context = self.context();
         let span = tracing::debug_span!("effect", what = %effect);
+        let tracer = executor.deps().options.tracer.clone();
+        let pod = self.want.pod.clone();
         let run = async move {
             let start = Instant::now();
-            let result = executor.run(&effect, &context).await;
+            let work = executor.run(&effect, &context);
+            let result = tracer.sync_pod(&pod, &effect, work).await;
             (effect, result, start.elapsed())
         };
         self.tasks.spawn(run.instrument(span));
