@@ -17,6 +17,7 @@ mod doctor;
 mod dra;
 mod eviction;
 mod kit;
+mod kubeadm;
 mod kubelet_flags;
 mod lifecycle;
 mod logind;
@@ -57,6 +58,7 @@ fn all() -> Vec<Test> {
         eviction::TESTS,
         pod_api::TESTS,
         kubelet_flags::TESTS,
+        kubeadm::TESTS,
         devices::TESTS,
         pod_resources::TESTS,
         managers::TESTS,

@@ -4,14 +4,14 @@
 mod flags;
 mod table;
 
-use super::agent;
-use crate::cli::{AgentArgs, RuntimeOptions};
+use super::{agent, runtime};
+use crate::cli::{AgentArgs, RuntimeArgs, RuntimeOptions};
 use crate::exit::{CONFIG, USAGE, coded};
 use crate::waterfall::Starts;
 use flags::Given;
 use kubelet::config::Loaded;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use table::{Kind, TABLE, Use};
 
@@ -57,8 +57,31 @@ pub async fn run(args: Vec<String>, starts: Arc<Starts>) -> anyhow::Result<u8> {
     for (name, why) in &given.without {
         tracing::warn!("--{name} has no effect: {why}");
     }
+    if let Some(file) = text(&given, "config").filter(|file| !Path::new(file).exists()) {
+        tracing::info!(file, "no configuration yet: serving only the CRI socket");
+        return runtime::run(standby(&given), starts).await;
+    }
     let loaded = load(&given)?;
     agent::start(agent_args(&given)?, loaded, starts).await
+}
+
+/// kubeadm asks the runtime before it writes the configuration, then stops the service and starts
+/// it again. The runtime is this program, so it is there without one.
+fn standby(given: &Given) -> RuntimeArgs {
+    RuntimeArgs {
+        options: options(given),
+        listen: None,
+        pod_cidr: None,
+    }
+}
+
+fn options(given: &Given) -> RuntimeOptions {
+    RuntimeOptions {
+        runtime_config: None,
+        root: None,
+        state: None,
+        cgroup_root: text(given, "cgroup-root"),
+    }
 }
 
 /// Flags win over files.
@@ -99,12 +122,7 @@ fn agent_args(given: &Given) -> anyhow::Result<AgentArgs> {
         })
         .collect();
     Ok(AgentArgs {
-        options: RuntimeOptions {
-            runtime_config: None,
-            root: None,
-            state: None,
-            cgroup_root: text(given, "cgroup-root"),
-        },
+        options: options(given),
         config: path("config", ""),
         kubeconfig: path("kubeconfig", ""),
         bootstrap_kubeconfig: path("bootstrap-kubeconfig", ""),
