@@ -3,14 +3,17 @@
 use crate::kit::{FOREVER, Space, condition, has, phase, pod, same, with, with_main};
 use crate::logind::Logind;
 use crate::survival::{start_agent, start_agent_as, with_agent_down};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::progress;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 crate::tests!(
     pods_end_in_order_before_the_machine_goes_down: alone: our_kubelet,
+    the_machine_waits_for_the_last_status_of_its_pods: alone: our_kubelet,
     systemd_hears_that_the_agent_is_ready_and_lives: alone: our_kubelet,
 );
 
@@ -19,8 +22,13 @@ shutdownGracePeriodCriticalPods: 3s
 ";
 
 fn pods_end_in_order_before_the_machine_goes_down(t: &Space) -> Result<()> {
+    with_logind(t, going_down)
+}
+
+/// Pods of the cluster end with the others.
+fn with_logind(t: &Space, test: impl FnOnce(&Space, Logind) -> Result<()>) -> Result<()> {
     let logind = Logind::start(t.node())?;
-    let result = with_agent_down(t, |t| going_down(t, logind));
+    let result = with_agent_down(t, |t| test(t, logind));
     t.cluster().kubectl(&[
         "-n",
         "kube-system",
@@ -64,13 +72,17 @@ fn ends(t: &Space, name: &str) -> Result<(u64, u64)> {
     Ok((next()?, next()?))
 }
 
-fn going_down(t: &Space, logind: Logind) -> Result<()> {
+fn start_patient_agent(t: &Space, logind: &Logind) -> Result<()> {
     let file = "/var/lib/kubelet/config.yaml";
     // kubeadm writes every field, with zeros.
     let config = format!("sed -i /^shutdownGracePeriod/d {file}; echo '{CONFIG}' >>{file}");
     t.node().run("sh", &["-c", &config])?;
     start_agent(t)?;
-    logind.wait_locks(1)?;
+    logind.wait_locks(1)
+}
+
+fn going_down(t: &Space, logind: Logind) -> Result<()> {
+    start_patient_agent(t, &logind)?;
     let why = "Kubelet needs time to handle node shutdown";
     same(
         &logind.locks()[0],
@@ -143,6 +155,83 @@ fn going_down(t: &Space, logind: Logind) -> Result<()> {
         has(&metrics, name)?;
     }
     called_off(t, logind)
+}
+
+fn the_machine_waits_for_the_last_status_of_its_pods(t: &Space) -> Result<()> {
+    with_logind(t, |t, logind| {
+        start_patient_agent(t, &logind)?;
+        told_late(t, &logind)?;
+        logind.shut_down(false)?;
+        logind.wait_locks(1)?;
+        wait_node(t, "True", "kubelet is posting ready status")?;
+        never_told(t, &logind)
+    })
+}
+
+/// An API server that answers nobody until this is dropped.
+struct Frozen(Pid);
+
+impl Frozen {
+    fn freeze(t: &Space) -> Result<Frozen> {
+        let cluster = t.cluster();
+        let server = cluster.service(&cluster.control_plane.name, "kube-apiserver");
+        let pid = Pid::from_raw(server.context("no API server")?.pid);
+        kill(pid, Signal::SIGSTOP)?;
+        Ok(Frozen(pid))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+/// Waits until its process is gone.
+fn wait_end(t: &Space, name: &str) -> Result<()> {
+    let file = t.node().path(&format!("/tmp/{}-ends/{name}", t.name));
+    progress::wait_for(name, Duration::from_secs(10), || {
+        std::thread::sleep(Duration::from_millis(20));
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        Ok((text.lines().count() == 2).then_some(()))
+    })
+}
+
+/// Ends when most of its group's three seconds are over, and no other pod after it.
+fn last(t: &Space, name: &str) -> Value {
+    with(
+        slow(t, name, 2),
+        json!({"priorityClassName": "system-node-critical"}),
+    )
+}
+
+fn told_late(t: &Space, logind: &Logind) -> Result<()> {
+    t.run(&last(t, "told"))?;
+    let frozen = Frozen::freeze(t)?;
+    logind.shut_down(true)?;
+    wait_end(t, "told")?;
+    // Its group's time is over by then.
+    std::thread::sleep(Duration::from_millis(1200));
+    ensure!(logind.locks().len() == 1, "nobody waits for its status");
+    drop(frozen);
+    logind.wait_locks(0)?;
+    let pod = t.pod("told")?;
+    same(&pod["status"]["reason"], &json!("Terminated"))?;
+    same(phase(&pod), "Failed")
+}
+
+/// An API server that is gone holds nobody up for long.
+fn never_told(t: &Space, logind: &Logind) -> Result<()> {
+    t.run(&last(t, "untold"))?;
+    let frozen = Frozen::freeze(t)?;
+    logind.shut_down(true)?;
+    wait_end(t, "untold")?;
+    let begin = Instant::now();
+    logind.wait_locks(0)?;
+    let took = begin.elapsed();
+    ensure!(took < Duration::from_secs(7), "{took:?}");
+    drop(frozen);
+    t.wait("untold", "told after all", |p| phase(p) == "Failed")
 }
 
 /// The shutdown was none, and later the bus is another.

@@ -228,6 +228,11 @@ impl Engine {
         }
     }
 
+    /// Whether the end of a pod that is over is still to be reported.
+    pub fn owes(&self, uid: &str) -> bool {
+        self.deps().status.owes(uid)
+    }
+
     /// Why the pod may not run, if it may not; `None` when it has to wait for others' end.
     fn admit(&self, start: &mut Start, want: &Desired) -> Option<Option<Verdict>> {
         let options = &self.deps().options;

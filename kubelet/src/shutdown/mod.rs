@@ -2,7 +2,7 @@
 //!
 //! logind is asked to wait ([`logind`]); when it says that a shutdown begins, the Node is not
 //! Ready, pods that come are refused, and those that run end by priority, as [`plan`] has it.
-//! When the last has ended the lock is given back. Nothing of this happens unless the
+//! When the last has ended, and the API server has been told, the lock is given back. Nothing of this happens unless the
 //! configuration gives pods time (`shutdownGracePeriod…`).
 
 mod logind;
@@ -18,6 +18,7 @@ use crate::pod::{Engine, Known, PodView as _};
 use crate::status::is_over;
 use futures::StreamExt;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use logind::{Logind, LogindError};
 use plan::Group;
 use record::Times;
@@ -30,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 /// Between attempts at a bus or a logind that is not there.
 const RETRY: [u64; 4] = [1, 5, 30, 60];
 const POLL: Duration = Duration::from_millis(50);
+/// Ours: how long the shutdown waits for the API server to take the last status of each pod. It may
+/// be going down with this machine.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What it is told once.
 pub struct ShutdownOptions {
@@ -154,7 +158,34 @@ impl Shutdown {
         }
         times.end_time = Some(Timestamp::now());
         self.keep(times);
+        self.tell_ends(&pods).await;
         tracing::info!("pods have ended; the shutdown goes on");
+    }
+
+    /// Those that have not ended have nothing to tell yet.
+    async fn tell_ends(&self, pods: &[Arc<Pod>]) {
+        let uids: Vec<_> = pods
+            .iter()
+            .filter_map(|p| p.metadata.uid.as_ref())
+            .collect();
+        let untold = || -> Vec<String> {
+            let over = self
+                .engine
+                .pods()
+                .into_iter()
+                .filter(|k| is_over(&k.status));
+            let over = over.filter_map(|k| k.pod.metadata.uid.clone());
+            over.filter(|uid| uids.contains(&uid) && self.engine.owes(uid))
+                .collect()
+        };
+        let told = async {
+            while !untold().is_empty() {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        if tokio::time::timeout(LAST_WORDS, told).await.is_err() {
+            tracing::warn!(pods = ?untold(), "the API server did not take their last status in time");
+        }
     }
 
     async fn end(&self, group: Group) {

@@ -281,6 +281,12 @@ impl StatusSink for ApiStatus {
         self.note(pod, status, true);
     }
 
+    fn owes(&self, pod_uid: &str) -> bool {
+        let slots = self.slots();
+        let slot = slots.get(pod_uid);
+        slot.is_some_and(|slot| slot.dirty || slot.driven || !is_over(&slot.status))
+    }
+
     fn forget(&self, pod: &Arc<Pod>) {
         self.slots().remove(&uid(pod));
     }
@@ -403,6 +409,23 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             assert_eq!(*asked.lock().unwrap(), requests, "of version {hash}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_pod_is_owed_until_it_is_written() {
+        let pod = Arc::new(still(json!({})));
+        let (client, _) = server_with(Pod::clone(&pod));
+        let status = ApiStatus::new(client, Mirrors::detached(), Metrics::default());
+        assert!(!status.owes("u"), "nobody was told of it");
+        for (phase, owed) in [("Running", true), ("Failed", false)] {
+            let phase = serde_json::from_value(json!({ "phase": phase })).unwrap();
+            status.publish(&pod, phase);
+            assert!(status.owes("u"));
+            while status.slots().values().any(|slot| slot.driven) {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(status.owes("u"), owed);
         }
     }
 }

@@ -29,6 +29,11 @@ pub trait StatusSink: Send + Sync + 'static {
     /// The pod is over and everything of it is gone from the node: the API
     /// object may go (DELETE with grace 0 and a UID precondition).
     fn finished(&self, pod: &Arc<Pod>, status: PodStatus);
+    /// Whether the end of a pod that is over is still to be told to somebody who keeps it.
+    fn owes(&self, pod_uid: &str) -> bool {
+        let _ = pod_uid;
+        false
+    }
     /// The pod is gone from its source and from the node: nothing more comes.
     fn forget(&self, pod: &Arc<Pod>) {
         let _ = pod;
