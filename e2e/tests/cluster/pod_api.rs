@@ -11,6 +11,7 @@ crate::tests!(
     file_that_says_nothing_of_a_variable_is_told_unless_it_is_optional,
     container_that_asks_for_it_has_the_whole_pod_begin_anew,
     critical_pod_is_admitted_once_others_have_made_room: alone,
+    static_pod_is_admitted_once_others_have_made_room: alone,
 );
 
 fn from_file(key: &str, optional: bool) -> Value {
@@ -97,22 +98,29 @@ fn container_that_asks_for_it_has_the_whole_pod_begin_anew(t: &Space) -> Result<
     same(t.kubectl(&["logs", "whole", "-c", "asking"])?.as_str(), "")
 }
 
-fn critical_pod_is_admitted_once_others_have_made_room(t: &Space) -> Result<()> {
+/// Of the node's CPUs.
+fn allocatable_millis(t: &Space) -> Result<u64> {
     let node = t.kubectl(&["get", "node", &t.node().name, "-o", "json"])?;
     let node: Value = serde_json::from_str(&node)?;
     let cpus = node["status"]["allocatable"]["cpu"].as_str();
-    let millis = cpus
-        .and_then(|c| match c.strip_suffix('m') {
-            Some(millis) => millis.parse::<u64>().ok(),
-            None => c.parse::<u64>().ok().map(|n| n * 1000),
-        })
-        .context("allocatable cpu")?;
-    let asks =
-        |millis: u64| json!({ "resources": { "requests": { "cpu": format!("{millis}m") } } });
+    cpus.and_then(|c| match c.strip_suffix('m') {
+        Some(millis) => millis.parse::<u64>().ok(),
+        None => c.parse::<u64>().ok().map(|n| n * 1000),
+    })
+    .context("allocatable cpu")
+}
+
+fn asks(millis: u64) -> Value {
+    json!({ "resources": { "requests": { "cpu": format!("{millis}m") } } })
+}
+
+/// One that ended with 0 would count as Succeeded on the stock node.
+const HOLD: &str = "while :; do sleep 0.2; done";
+
+fn critical_pod_is_admitted_once_others_have_made_room(t: &Space) -> Result<()> {
+    let millis = allocatable_millis(t)?;
     t.run(&with_main(pod("modest", FOREVER), asks(10)))?;
-    // One that ended with 0 would count as Succeeded on the stock node.
-    let hold = "while :; do sleep 0.2; done";
-    t.run(&with_main(pod("filler", hold), asks(600)))?;
+    t.run(&with_main(pod("filler", HOLD), asks(600)))?;
     // Past the scheduler, which would end others itself.
     let bound = |name: &str, millis: u64| {
         let pod = with_main(pod(name, FOREVER), asks(millis));
@@ -138,4 +146,23 @@ fn critical_pod_is_admitted_once_others_have_made_room(t: &Space) -> Result<()> 
     same(reason, Some("UnexpectedAdmissionError"))?;
     ensure!(status(&impossible).is_null(), "it was started");
     same(phase(&t.pod("modest")?), "Running")
+}
+
+fn static_pod_is_admitted_once_others_have_made_room(t: &Space) -> Result<()> {
+    let millis = allocatable_millis(t)?;
+    t.run(&with_main(pod("modest", FOREVER), asks(10)))?;
+    t.run(&with_main(pod("filler", HOLD), asks(600)))?;
+    let mut manifest = with_main(pod("still", FOREVER), asks(millis - 500));
+    manifest["metadata"]["namespace"] = json!(t.name);
+    let path = format!("/etc/kubernetes/manifests/{}.json", t.name);
+    t.node().write(&path, &manifest.to_string())?;
+    let mirror = format!("still-{}", t.node().name);
+    let result = t.wait_ready(&mirror).and_then(|()| {
+        let filler = t.pod("filler")?;
+        same(phase(&filler), "Failed")?;
+        same(filler["status"]["reason"].as_str(), Some("Preempting"))?;
+        same(phase(&t.pod("modest")?), "Running")
+    });
+    std::fs::remove_file(t.node().path(&path))?;
+    result.and(t.wait_gone(&mirror))
 }

@@ -14,7 +14,6 @@ use super::{Known, NodeFacts, Options};
 use crate::eviction::{EVICTED, critical};
 use crate::node::selector;
 use crate::quantity::Amount;
-use crate::source::is_static;
 use crate::status::is_over;
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use std::collections::BTreeMap;
@@ -182,10 +181,6 @@ fn active<'a>(pod: &Pod, others: &'a [Known]) -> Vec<&'a Pod> {
 }
 
 fn lacking(pod: &Pod, active: &[&Pod], node: &NodeFacts, options: &Options) -> Vec<Lack> {
-    // Static pods are not asked: nobody could put them elsewhere.
-    if is_static(pod) {
-        return Vec::new();
-    }
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let mut found = Vec::new();
     if active.len() >= options.max_pods {
@@ -478,6 +473,27 @@ mod tests {
             refused(ask(important("3"))),
             Some("UnexpectedAdmissionError".into())
         );
+    }
+
+    #[test]
+    fn static_pod_counts_as_critical_when_room_is_missing() {
+        let of = |name: &str, cpu: &str| {
+            let resources = json!({"requests": {"cpu": cpu}});
+            pod(
+                name,
+                json!({"containers": [{"name": "c", "resources": resources}]}),
+            )
+        };
+        let others = [known(of("a", "1500m"), "Running")];
+        let ask = |cpu: &str| {
+            let mut pod = of("b", cpu);
+            let source = (crate::source::CONFIG_SOURCE.to_owned(), "file".to_owned());
+            pod.metadata.annotations = Some(BTreeMap::from([source]));
+            ask(&pod, &others, &node(), &Options::default())
+        };
+        assert_eq!(ask("500m"), Answer::Take);
+        assert_eq!(ask("1"), Answer::After(vec!["a".into()]));
+        assert_eq!(refused(ask("3")), Some("UnexpectedAdmissionError".into()));
     }
 
     #[test]
