@@ -40,11 +40,11 @@ conformance: ## Kubernetes' conformance specs (GROUP=node|full|storage|sig-node 
 critest_rounds = $(if $(PRIVATE),private) $(if $(WEBSOCKET),websocket) \
     $(if $(FOCUS)$(SKIP),$(if $(PRIVATE)$(WEBSOCKET),,shared))
 
-critest: ## Validate the CRI runtime (FOCUS= SKIP= WEBSOCKET=1 PRIVATE=1 SEED= NODE=stock BENCH=1)
+critest: ## Validate the CRI runtime (FOCUS= SKIP= WEBSOCKET=1 PRIVATE=1 SEED= NODE=stock NEWER=1 BENCH=1)
 	@cargo build --workspace --bins --profile $(PROFILE)
 	@$(BED) critest --lighter $(LIGHTER) --node $(or $(NODE),lighter) \
 	    $(if $(FOCUS),--focus '$(FOCUS)') $(if $(SKIP),--skip '$(SKIP)') $(if $(SEED),--seed $(SEED)) \
-	    $(patsubst %,--round %,$(critest_rounds)) $(if $(BENCH),--bench)
+	    $(patsubst %,--round %,$(critest_rounds)) $(if $(NEWER),--newer) $(if $(BENCH),--bench)
 
 soak: ## 1,000 kills, one before each step of each verb, 10,000 pods (KILLS= STEPS= CHURN= SEED=)
 	@cargo build --workspace --bins --profile $(PROFILE)

@@ -146,6 +146,13 @@ pub const CRITEST: Peer = Peer {
     test: true,
     ..CRI_TOOLS
 };
+/// A later one: it has specs of image volumes too.
+pub const CRITEST_NEWER: Peer = Peer {
+    name: "critest-newer",
+    module: "cri-tools-newer",
+    ldflags: "-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=v1.37.0",
+    ..CRITEST
+};
 pub const RUNC: Peer = Peer {
     name: "runc",
     module: "runc",

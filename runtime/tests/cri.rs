@@ -416,6 +416,12 @@ async fn image_is_mounted_read_only_as_a_volume() {
     config.mounts = vec![mount("/part", "no/such")];
     let error = bed.create(&pod, config).await.expect_err("no such path");
     assert_eq!(error.code(), Code::InvalidArgument);
+    let mut config = bed.container("writable", &["true"]);
+    config.mounts = vec![mount("/part", "etc")];
+    config.mounts[0].readonly = false;
+    let error = bed.create(&pod, config).await.expect_err("to be written");
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("read-only"), "{error}");
     bed.remove_pod(&pod).await;
     bed.close().await;
 }

@@ -2,10 +2,10 @@
 
 use super::up;
 use crate::cluster::Bed;
-use crate::command;
 use crate::cri::Stand;
 use crate::node::Kind;
 use crate::progress::step;
+use crate::{command, peer};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub fn bench(bed: &Bed, lighter: Option<&Path>) -> Result<()> {
 }
 
 fn measure(bed: &Bed, kind: Kind, lighter: Option<&Path>) -> Result<Figures> {
-    let stand = up(bed, kind, lighter, false)?;
+    let stand = up(bed, (kind, lighter), &peer::CRITEST, false)?;
     let figures = step(&format!("critest's benchmarks on {kind}"), || run(&stand));
     stand.down()?;
     figures

@@ -186,6 +186,10 @@ fn mounted_images(
         let Some(image) = mount.image.as_ref().filter(|i| !i.image.is_empty()) else {
             continue;
         };
+        if !mount.readonly {
+            let path = mount.container_path.clone();
+            return Err(VerbError::ImageWritable { path });
+        }
         let found = core.images.resolve(&image.image);
         let found = found.ok_or_else(|| VerbError::ImageNotFound {
             image: image.image.clone(),

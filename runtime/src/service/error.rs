@@ -39,6 +39,10 @@ pub enum VerbError {
     ImageNotFound { image: String },
     #[error("image volume on {path:?}: the image has no {sub_path:?}")]
     ImageSubPath { path: String, sub_path: String },
+    #[error(
+        "image volume on {path:?}: images are mounted read-only, and this mount does not say so"
+    )]
+    ImageWritable { path: String },
     #[error("container {id} is {state:?}; only a created one can be started")]
     NotCreated { id: String, state: State },
     #[error("container not running: {id}")]
@@ -121,6 +125,7 @@ impl VerbError {
             | Self::Missing { .. }
             | Self::Handler { .. }
             | Self::ImageSubPath { .. }
+            | Self::ImageWritable { .. }
             | Self::Cidr { .. }
             | Self::Spec(_)
             | Self::NotShared { .. }
