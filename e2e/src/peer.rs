@@ -106,6 +106,12 @@ pub const POD_RESOURCES: Peer = Peer {
     package: "./podresources",
     ..K8S
 };
+/// Takes traces, with OpenTelemetry's own code.
+pub const COLLECTOR: Peer = Peer {
+    name: "collector",
+    package: "./collector",
+    ..K8S
+};
 pub const GINKGO: Peer = Peer {
     name: "ginkgo",
     package: "github.com/onsi/ginkgo/v2/ginkgo",
@@ -211,7 +217,7 @@ pub const STOCK_NODE: [Peer; 8] = [
 ];
 
 /// Everything `bed build --all` makes.
-pub const OTHERS: [Peer; 17] = [
+pub const OTHERS: [Peer; 18] = [
     KUBE,
     KUBE_PROXY,
     COREDNS,
@@ -227,6 +233,7 @@ pub const OTHERS: [Peer; 17] = [
     DEVICE_PLUGIN,
     CSI_DRIVER,
     POD_RESOURCES,
+    COLLECTOR,
     DRA_DRIVER,
     SOCKET_PROXY,
 ];

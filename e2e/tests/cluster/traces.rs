@@ -3,7 +3,7 @@
 use crate::eviction::{CONFIG, restart_with};
 use crate::kit::{FOREVER, Space, pod, same};
 use anyhow::{Context, Result, ensure};
-use e2e::peer::{self, Peer};
+use e2e::peer::{self, COLLECTOR};
 use e2e::progress;
 use serde_json::Value;
 use std::fs;
@@ -15,12 +15,6 @@ crate::tests!(
     traces_reach_a_collector_that_comes_late_on_a_unix_socket: alone: our_kubelet,
 );
 
-/// Of OpenTelemetry's own code.
-const COLLECTOR: Peer = Peer {
-    name: "collector",
-    package: "./collector",
-    ..peer::POD_RESOURCES
-};
 const TCP: &str = "127.0.0.1:4317";
 const UNIX: &str = "unix:/run/otel.sock";
 const KEPT: &str = "/tmp/traces.json";

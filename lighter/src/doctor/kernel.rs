@@ -166,6 +166,8 @@ struct Known {
     filesystems: String,
     builtin: Option<String>,
     loadable: Option<String>,
+    /// What nf_tables exports, which shows nowhere else when it is built in.
+    nf_tables: bool,
 }
 
 impl Known {
@@ -176,6 +178,7 @@ impl Known {
             filesystems: read("/proc/filesystems"),
             builtin: list("modules.builtin"),
             loadable: list("modules.dep"),
+            nf_tables: read("/proc/kallsyms").contains(" nft_register_chain_type"),
         }
     }
 
@@ -183,7 +186,8 @@ impl Known {
         let at_work = !shows.is_empty() && Path::new(shows).exists();
         let mounts = self.filesystems.split_whitespace().any(|f| f == name);
         let loaded = Path::new("/sys/module").join(name).exists();
-        if at_work || mounts || loaded || listed(self.builtin.as_deref(), name) {
+        let exports = name == "nf_tables" && self.nf_tables;
+        if at_work || mounts || loaded || exports || listed(self.builtin.as_deref(), name) {
             return State::There;
         }
         match (listed(self.loadable.as_deref(), name), &self.loadable) {
