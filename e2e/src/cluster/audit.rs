@@ -29,6 +29,8 @@ rules:
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub user: String,
+    /// The program, as it names itself.
+    pub agent: String,
     pub verb: String,
     /// `pods/status`, `leases.coordination.k8s.io`; a path for what is no resource.
     pub resource: String,
@@ -47,8 +49,10 @@ impl Request {
         format!("{} {}", self.verb, self.resource)
     }
 
+    /// kubeadm joins as the node as well, and asks for what no kubelet does.
     pub fn of_node(&self) -> bool {
-        self.user.starts_with("system:node:") || self.user.starts_with("system:bootstrap:")
+        let node = ["system:node:", "system:bootstrap:"];
+        node.iter().any(|name| self.user.starts_with(name)) && !self.agent.starts_with("kubeadm/")
     }
 }
 
@@ -112,6 +116,7 @@ fn request(event: &Value) -> Request {
     }
     Request {
         user: text(&event["user"]["username"]),
+        agent: text(&event["userAgent"]),
         verb: text(&event["verb"]),
         resource,
         object: format!("{}/{}", text(&object["namespace"]), text(&object["name"])),
@@ -197,6 +202,11 @@ mod tests {
             line("2", node, "update", lease, ""),
             line("3", node, "update", lease, ""),
             line("4", "kubectl", "create", ["", "pods", ""], "7"),
+            line("5", node, "get", ["", "configmaps", ""], "").replacen(
+                '{',
+                "{\"userAgent\": \"kubeadm/v1.37.2\", ",
+                1,
+            ),
         ]
         .concat();
         let counted = count(&parse(&(text + "{\"half\": "))?);
