@@ -401,12 +401,20 @@ static void exec_in(pid_t target)
 	close(pidfd);
 }
 
-static void delete_wire(int socket)
+// Gone for everybody long before the kernel answers: who asked waits for all processors.
+static pid_t delete_wire(int socket)
 {
+	pid_t pid = must(fork(), "fork");
+	if (pid) {
+		while (if_nametoindex("near"))
+			usleep(50);
+		return pid;
+	}
 	struct message m;
 	struct ifinfomsg *link = begin(&m, RTM_DELLINK, 0, sizeof *link);
 	add(&m, IFLA_IFNAME, "near", 5);
 	ask(socket, &m, "delete the wire");
+	_exit(0);
 }
 
 static void one(int route, int bridge)
@@ -449,14 +457,16 @@ static void one(int route, int bridge)
 	whole = now();
 	kill(first, SIGKILL);
 	TIMED("teardown", "kill and wait", waitpid(first, 0, 0));
-	TIMED("teardown", "delete the wire", delete_wire(route));
-	TIMED("teardown", "remove the cgroups", remove_cgroups());
-	close(inside);
-	close(netns);
-	close(own);
+	// Our descriptor keeps the network until the wire is deleted: with it, it would go when the
+	// kernel has time.
 	close(end[1]);
 	TIMED("teardown", "end of the pod", waitpid(holder, 0, 0));
+	TIMED("teardown", "remove the cgroups", remove_cgroups());
+	pid_t deleting;
+	TIMED("teardown", "delete the wire", deleting = delete_wire(route));
 	took("teardown", "all", whole);
+	waitpid(deleting, 0, 0);
+	close(inside), close(netns), close(own);
 	close(ready[0]), close(ready[1]), close(end[0]), close(executed[0]);
 }
 
