@@ -170,7 +170,7 @@ impl Engine {
         if answer.is_err() {
             return Err(gone());
         }
-        let opened = Sandbox::open(connection, answer, self.events.clone());
+        let opened = Sandbox::adopted(connection, answer, self.events.clone());
         let sandbox = opened.map_err(|source| AdoptError::Monitor {
             sandbox: id.into(),
             source,

@@ -23,12 +23,20 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Of a monitor that has told its state.
+    /// Of a monitor that our own spawner has just made.
+    pub fn never() -> Self {
+        Self {
+            due: AtomicBool::new(false),
+            tried: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Of a monitor that was found, and has told its state.
     pub fn of(pid: i32, state: &State) -> Self {
         let due = state.version >= RENEWS && own::is_foreign(pid);
         Self {
             due: AtomicBool::new(due),
-            tried: tokio::sync::Mutex::default(),
+            ..Self::never()
         }
     }
 

@@ -59,11 +59,29 @@ impl PreparedContainer {
 const MONITOR_END: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl Sandbox {
-    /// Makes the handle of the monitor's first answer.
+    /// Makes the handle of the first answer of a monitor that our spawner has made.
     pub(super) fn open(
         connection: Connection,
         answer: io::Result<Answer>,
         events: mpsc::UnboundedSender<Event>,
+    ) -> Result<Arc<Self>, ProcessError> {
+        Self::of(connection, answer, events, |_, _| Renewal::never())
+    }
+
+    /// As [`open`](Self::open), of one that was found: it may be an earlier agent's.
+    pub(super) fn adopted(
+        connection: Connection,
+        answer: io::Result<Answer>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Result<Arc<Self>, ProcessError> {
+        Self::of(connection, answer, events, Renewal::of)
+    }
+
+    fn of(
+        connection: Connection,
+        answer: io::Result<Answer>,
+        events: mpsc::UnboundedSender<Event>,
+        renewal: impl FnOnce(i32, &wire::State) -> Renewal,
     ) -> Result<Arc<Self>, ProcessError> {
         let id = connection.sandbox.clone();
         let (state, fds) = answer::state(&id, answer)?;
@@ -71,7 +89,7 @@ impl Sandbox {
         let [monitor, netns] = fds.required;
         let monitor_pid = answer::pid_of(&monitor).map_err(|source| protocol(&id, source))?;
         connection.learn(&state.containers);
-        let renewal = Renewal::of(monitor_pid, &state);
+        let renewal = renewal(monitor_pid, &state);
         Ok(Arc::new(Self {
             dir: connection.dir.clone(),
             monitor,

@@ -18,6 +18,7 @@ use super::super::wire::{Body, Done, Failed, Why};
 use super::kept::{Kept, KeptChild, KeptClient, KeptContainer, KeptEnd, KeptExecution, Open};
 use super::line::Stream;
 use super::log::Logs;
+use super::stages::read_whole;
 use super::verbs::failure;
 use super::{Monitor, Watch, monotonic};
 use crate::sys;
@@ -205,16 +206,7 @@ fn taken_over() -> rustix::io::Result<(Monitor, u64)> {
 fn handed() -> rustix::io::Result<Kept> {
     let number = std::env::args().nth(1).and_then(|n| n.parse().ok());
     let file = sys::inherited(number.ok_or(Errno::INVAL)?)?;
-    let size = rustix::fs::fstat(&file)?.st_size;
-    let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
-    let mut read = 0;
-    while read < bytes.len() {
-        match rustix::io::pread(&file, &mut bytes[read..], read as u64)? {
-            0 => return Err(Errno::IO),
-            more => read += more,
-        }
-    }
-    Kept::decode(bytes.as_slice()).map_err(|_| Errno::BADMSG)
+    Kept::decode(read_whole(&file)?.as_slice()).map_err(|_| Errno::BADMSG)
 }
 
 impl Monitor {

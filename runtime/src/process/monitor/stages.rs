@@ -543,16 +543,22 @@ fn read_plan(plan: &mut Vec<u8>, fds: &mut Vec<OwnedFd>) -> Result<(), Failure> 
         return Ok(());
     }
     let file = fds.pop().ok_or(Errno::BADMSG).at(Step::ReadPlan)?;
-    let size = rustix::fs::fstat(&file).at(Step::ReadPlan)?.st_size;
-    plan.resize(usize::try_from(size).unwrap_or_default(), 0);
+    *plan = read_whole(&file).at(Step::ReadPlan)?;
+    Ok(())
+}
+
+/// All of a memfd, wherever its position is.
+pub fn read_whole(file: &OwnedFd) -> rustix::io::Result<Vec<u8>> {
+    let size = rustix::fs::fstat(file)?.st_size;
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
     let mut at = 0;
-    while at < plan.len() {
-        match rustix::io::pread(&file, &mut plan[at..], at as u64).at(Step::ReadPlan)? {
-            0 => return Err(failure(Step::ReadPlan, Errno::BADMSG)),
+    while at < bytes.len() {
+        match rustix::io::pread(file, &mut bytes[at..], at as u64)? {
+            0 => return Err(Errno::BADMSG),
             read => at += read,
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Pipes for a container without a terminal; our ends do not block.
