@@ -101,10 +101,9 @@ pub struct RuntimeArgs {
     pub pod_cidr: Option<String>,
 }
 
+/// Where a node's configuration, credentials and files are, and who it is.
 #[derive(Debug, Args)]
-pub struct AgentArgs {
-    #[command(flatten)]
-    pub options: RuntimeOptions,
+pub struct NodeOptions {
     /// KubeletConfiguration.
     #[arg(
         long,
@@ -129,6 +128,20 @@ pub struct AgentArgs {
     /// Name of the Node [default: the host's name].
     #[arg(long, value_name = "NAME")]
     pub hostname_override: Option<String>,
+    /// Pods' directories, plugins and keys.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub root_dir: PathBuf,
+    /// The node's keys [default: pki in the root directory].
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub options: RuntimeOptions,
+    #[command(flatten)]
+    pub node: NodeOptions,
     /// Address of the Node [default: that of the default route].
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub node_ip: Vec<std::net::IpAddr>,
@@ -138,12 +151,6 @@ pub struct AgentArgs {
     /// spec.providerID of the Node.
     #[arg(long, value_name = "ID")]
     pub provider_id: Option<String>,
-    /// Pods' directories, plugins and keys.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
-    pub root_dir: PathBuf,
-    /// The node's keys [default: pki in the root directory].
-    #[arg(long, value_name = "DIR")]
-    pub cert_dir: Option<PathBuf>,
     /// Use another runtime's CRI socket in place of the built-in one [default:
     /// containerRuntimeEndpoint of the configuration].
     #[arg(long, value_name = "PATH")]
@@ -315,36 +322,8 @@ pub struct DoctorArgs {
     /// For people or for scripts.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Report,
-    /// KubeletConfiguration.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/var/lib/kubelet/config.yaml"
-    )]
-    pub config: PathBuf,
-    /// Credentials of this node.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/kubernetes/kubelet.conf"
-    )]
-    pub kubeconfig: PathBuf,
-    /// Credentials to get the node's own with.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/kubernetes/bootstrap-kubelet.conf"
-    )]
-    pub bootstrap_kubeconfig: PathBuf,
-    /// Name of the Node [default: the host's name].
-    #[arg(long, value_name = "NAME")]
-    pub hostname_override: Option<String>,
-    /// Pods' directories, plugins and keys.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
-    pub root_dir: PathBuf,
-    /// The node's keys [default: pki in the root directory].
-    #[arg(long, value_name = "DIR")]
-    pub cert_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub node: NodeOptions,
 }
 
 #[derive(Debug, Args)]

@@ -19,7 +19,11 @@ use tokio_util::sync::CancellationToken;
 /// Runs until SIGTERM; containers stay.
 pub async fn run(args: AgentArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
     super::need_root("agent")?;
-    let file = args.config.exists().then_some(args.config.as_path());
+    let file = args
+        .node
+        .config
+        .exists()
+        .then_some(args.node.config.as_path());
     let mut loaded = kubelet::config::load(file, None)
         .map_err(|e| coded(CONFIG, format!("{:#}", anyhow::Error::new(e))))?;
     if let Some(id) = &args.provider_id {
@@ -81,7 +85,7 @@ async fn built_in(
 ) -> anyhow::Result<()> {
     config.log_max_size = Some(options.config.config.container_log_max_size);
     config.log_max_files = options.config.config.container_log_max_files;
-    config.seccomp_dir = args.root_dir.join("seccomp");
+    config.seccomp_dir = args.node.root_dir.join("seccomp");
     let socket = args
         .listen
         .clone()
@@ -113,18 +117,18 @@ fn ready(running: &kubelet::agent::Running) {
 }
 
 fn options(args: &AgentArgs, loaded: kubelet::config::Loaded) -> anyhow::Result<AgentOptions> {
-    let node_name = match &args.hostname_override {
+    let node_name = match &args.node.hostname_override {
         Some(name) => name.clone(),
         None => kubelet::node::default_name()?,
     };
     Ok(AgentOptions {
-        kubeconfig: args.kubeconfig.clone(),
-        bootstrap_kubeconfig: existing(&args.bootstrap_kubeconfig),
+        kubeconfig: args.node.kubeconfig.clone(),
+        bootstrap_kubeconfig: existing(&args.node.bootstrap_kubeconfig),
         node_ips: args.node_ip.clone(),
-        cert_dir: args.cert_dir.clone(),
+        cert_dir: args.node.cert_dir.clone(),
         credential_providers: providers(args)?,
         node_labels: labels(&args.node_labels)?,
-        root_dir: args.root_dir.clone(),
+        root_dir: args.node.root_dir.clone(),
         rotate_logs: args.container_runtime_endpoint.is_some(),
         ..AgentOptions::new(&node_name, loaded)
     })

@@ -18,9 +18,9 @@ pub async fn run(args: DoctorArgs) -> anyhow::Result<u8> {
 
 fn place(args: &DoctorArgs) -> anyhow::Result<Place> {
     let runtime = settings(&args.options)?;
-    let (config, config_mistake) = match args.config.exists() {
+    let (config, config_mistake) = match args.node.config.exists() {
         false => (None, None),
-        true => match kubelet::config::load(Some(&args.config), None) {
+        true => match kubelet::config::load(Some(&args.node.config), None) {
             Ok(loaded) => (Some(loaded.config), None),
             Err(e) => (
                 None,
@@ -32,11 +32,15 @@ fn place(args: &DoctorArgs) -> anyhow::Result<Place> {
     Ok(Place {
         config,
         config_mistake,
-        kubeconfig: args.kubeconfig.clone(),
-        bootstrap_kubeconfig: args.bootstrap_kubeconfig.clone(),
-        pki: args.cert_dir.clone().unwrap_or_else(|| pki(&args.root_dir)),
-        root_dir: args.root_dir.clone(),
-        node_name: args.hostname_override.clone(),
+        kubeconfig: args.node.kubeconfig.clone(),
+        bootstrap_kubeconfig: args.node.bootstrap_kubeconfig.clone(),
+        pki: args
+            .node
+            .cert_dir
+            .clone()
+            .unwrap_or_else(|| pki(&args.node.root_dir)),
+        root_dir: args.node.root_dir.clone(),
+        node_name: args.node.hostname_override.clone(),
         socket: default_socket(&runtime),
         runtime,
     })

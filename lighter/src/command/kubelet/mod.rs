@@ -5,7 +5,7 @@ mod flags;
 mod table;
 
 use super::{agent, runtime};
-use crate::cli::{AgentArgs, RuntimeArgs, RuntimeOptions};
+use crate::cli::{AgentArgs, NodeOptions, RuntimeArgs, RuntimeOptions};
 use crate::exit::{CONFIG, USAGE, coded};
 use crate::waterfall::Starts;
 use flags::Given;
@@ -123,15 +123,17 @@ fn agent_args(given: &Given) -> anyhow::Result<AgentArgs> {
         .collect();
     Ok(AgentArgs {
         options: options(given),
-        config: path("config", ""),
-        kubeconfig: path("kubeconfig", ""),
-        bootstrap_kubeconfig: path("bootstrap-kubeconfig", ""),
-        hostname_override: text(given, "hostname-override"),
+        node: NodeOptions {
+            config: path("config", ""),
+            kubeconfig: path("kubeconfig", ""),
+            bootstrap_kubeconfig: path("bootstrap-kubeconfig", ""),
+            hostname_override: text(given, "hostname-override"),
+            root_dir: path("root-dir", "/var/lib/kubelet"),
+            cert_dir: text(given, "cert-dir").map(PathBuf::from),
+        },
         node_ip: ips?,
         node_labels: given.agent.get("node-labels").cloned().unwrap_or_default(),
         provider_id: None,
-        root_dir: path("root-dir", "/var/lib/kubelet"),
-        cert_dir: text(given, "cert-dir").map(PathBuf::from),
         container_runtime_endpoint: text(given, "container-runtime-endpoint"),
         image_credential_provider_config: text(given, "image-credential-provider-config")
             .map(PathBuf::from),
