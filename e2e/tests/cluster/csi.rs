@@ -1,13 +1,14 @@
 //! Volumes of a CSI driver of our own, over the real gRPC.
 
-use crate::kit::{FOREVER, Space, condition, has, phase, pod, restarts, same, with, with_main};
+use crate::kit::{
+    FOREVER, Running, Space, condition, has, phase, pod, restarts, same, with, with_main,
+};
 use crate::storage::{bound, delete, with_claim, with_volume};
 use crate::survival::{kill_agent, start_agent};
 use anyhow::{Result, anyhow, ensure};
 use e2e::{peer, progress};
 use serde_json::{Value, json};
 use std::fs;
-use std::process::Child;
 use std::time::Duration;
 
 crate::tests!(
@@ -27,7 +28,7 @@ crate::tests!(
 /// A driver on the node; it ends with the test.
 struct Driver<'a> {
     t: &'a Space<'a>,
-    child: Option<Child>,
+    child: Option<Running>,
     name: String,
     dir: String,
 }
@@ -67,15 +68,12 @@ impl<'a> Driver<'a> {
         let program = format!("csi-{}", self.t.name);
         let mut command = self.t.node().command(&program);
         let command = command.args([&self.name, &self.dir]);
-        self.child = Some(self.t.node().spawn(&program, command)?);
+        self.child = Some(Running::spawn(self.t, &program, command)?);
         Ok(())
     }
 
     fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.child = None;
     }
 
     fn behave(&self, how: Value) -> Result<()> {

@@ -1,14 +1,13 @@
 //! Device plugins: what they offer, who gets it, and who still has it after a restart.
 
 use crate::kit::{
-    FOREVER, Space, container, has, phase, pod, restarts, same, status, with, with_main,
+    FOREVER, Running, Space, container, has, phase, pod, restarts, same, status, with, with_main,
 };
 use crate::survival::{kill_agent, start_agent};
 use anyhow::{Result, anyhow, ensure};
 use e2e::{peer, progress};
 use serde_json::{Value, json};
 use std::fs;
-use std::process::Child;
 use std::time::Duration;
 
 crate::tests!(
@@ -22,7 +21,7 @@ crate::tests!(
 /// A plugin on the node; it ends with the test.
 pub struct Plugin<'a> {
     t: &'a Space<'a>,
-    child: Child,
+    child: Option<Running>,
     pub resource: String,
     file: String,
     log: String,
@@ -39,10 +38,10 @@ impl<'a> Plugin<'a> {
         t.node().write(&file, devices)?;
         let resource = format!("example.com/{}", t.name);
         let mut command = t.node().command(&name);
-        let child = t.node().spawn(&name, command.args([&resource, &file]))?;
+        let child = Running::spawn(t, &name, command.args([&resource, &file]))?;
         Ok(Plugin {
             t,
-            child,
+            child: Some(child),
             resource,
             file,
             log: name,
@@ -58,8 +57,7 @@ impl<'a> Plugin<'a> {
     }
 
     pub fn stop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child = None;
     }
 
     /// Waits until the Node says so many of them: capacity, allocatable.

@@ -2,7 +2,8 @@
 //! with, the real scheduler, and the claims that its pods have.
 
 use crate::kit::{
-    FOREVER, Space, condition, container, has, phase, pod, restarts, same, status, with, with_main,
+    FOREVER, Running, Space, condition, container, has, phase, pod, restarts, same, status, with,
+    with_main,
 };
 use crate::pod_resources::told;
 use crate::survival::{kill_agent, start_agent};
@@ -10,7 +11,6 @@ use anyhow::{Result, anyhow, ensure};
 use e2e::{peer, progress};
 use serde_json::{Value, json};
 use std::fs;
-use std::process::Child;
 use std::time::Duration;
 
 crate::tests!(
@@ -27,7 +27,7 @@ crate::tests!(
 /// A driver on the node; it ends with the test.
 pub struct Driver<'a> {
     t: &'a Space<'a>,
-    child: Option<Child>,
+    child: Option<Running>,
     name: String,
     dir: String,
 }
@@ -101,15 +101,12 @@ impl<'a> Driver<'a> {
         let program = format!("dra-{}", self.t.name);
         let mut command = self.t.node().command(&program);
         let command = command.args([&self.name, &self.t.node().name, &self.dir]);
-        self.child = Some(self.t.node().spawn(&program, command)?);
+        self.child = Some(Running::spawn(self.t, &program, command)?);
         Ok(())
     }
 
     fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.child = None;
     }
 
     fn log(&self) -> String {

@@ -474,6 +474,23 @@ fn summary(pod: &Value) -> String {
     )
 }
 
+/// A program of a test's on a node: killed when it is dropped.
+pub struct Running(Child);
+
+impl Running {
+    /// What it says goes to the node's log of that name.
+    pub fn spawn(t: &Space, name: &str, command: &mut Command) -> Result<Running> {
+        Ok(Running(t.node().spawn(name, command)?))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Like `assert!(text.contains(..))`, as an error.
 pub fn has(text: &str, part: &str) -> Result<()> {
     ensure!(text.contains(part), "expected {part:?} in {text:?}");

@@ -1,13 +1,12 @@
 //! What an OpenTelemetry collector is told, by OpenTelemetry's own reading of it.
 
 use crate::eviction::{CONFIG, restart_with};
-use crate::kit::{FOREVER, Space, pod, same};
+use crate::kit::{FOREVER, Running, Space, pod, same};
 use anyhow::{Context, Result, ensure};
 use e2e::peer::{self, COLLECTOR};
 use e2e::progress;
 use serde_json::Value;
 use std::fs;
-use std::process::Child;
 use std::time::Duration;
 
 crate::tests!(
@@ -22,7 +21,7 @@ const KEPT: &str = "/tmp/traces.json";
 /// On the node; it ends with the test.
 struct Collector<'a> {
     t: &'a Space<'a>,
-    child: Child,
+    child: Option<Running>,
 }
 
 impl<'a> Collector<'a> {
@@ -32,7 +31,8 @@ impl<'a> Collector<'a> {
         let name = format!("collector-{}", t.name);
         t.node().install(&program, &name)?;
         let mut command = t.node().command(&name);
-        let child = t.node().spawn(&name, command.args([address, KEPT]))?;
+        let child = Running::spawn(t, &name, command.args([address, KEPT]))?;
+        let child = Some(child);
         Ok(Collector { t, child })
     }
 
@@ -63,8 +63,7 @@ impl<'a> Collector<'a> {
 
 impl Drop for Collector<'_> {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child = None;
         let _ = fs::remove_file(self.t.node().path(KEPT));
         let _ = fs::remove_file(self.t.node().path("/run/otel.sock"));
     }
