@@ -24,8 +24,9 @@ debian_root() {
 
 # systemd SUITE DIR ROOT: a machine whose root is the suite ROOT; check is its one job.
 systemd() {
-    local suite=$1 dir=$2 root=$2/debian
+    local suite=$1 dir=$2 root=$2/debian kube
     debian_root "$3" || return
+    kube=$("$bed" build kube | grep '^/') || return
     disk_initramfs "$suite" "$dir"
 
     mkdir "$root" && tar -xf "$root_tar" -C "$root" --exclude='./dev/*'
@@ -35,7 +36,9 @@ systemd() {
     cp "$here"/systemd/*.yaml "$here/pods.yaml" "$here/../../deploy/manifests/play.yaml" "$root/demo/"
     "$here/../busybox-image" "$root/demo/busybox.tar" "$image"
     "$here/../busybox-image" "$root/demo/stable.tar" docker.io/library/busybox:stable
-    cp "$here/../../deploy/manifests/lighter.service" "$root/etc/systemd/system/"
+    install -m 755 "$kube" "$root/usr/local/bin/kubeadm"
+    ln -s lighter "$root/usr/local/bin/kubelet"
+    cp "$here"/../../deploy/manifests/*.{service,socket} "$root/etc/systemd/system/"
     at_start "$root"
     disk "$root" "$dir/disk"
     boot "$suite" "$dir" "${VM_TIMEOUT:-420}"

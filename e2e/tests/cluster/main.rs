@@ -33,6 +33,7 @@ mod shutdown;
 mod storage;
 mod streams;
 mod survival;
+mod systemd;
 mod traces;
 mod volumes;
 

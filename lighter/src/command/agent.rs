@@ -48,6 +48,7 @@ pub async fn start(
     let options = options(&args, loaded)?;
     match &args.container_runtime_endpoint {
         Some(endpoint) => {
+            drop(systemd::held()?);
             let cri = cri_proto::connect(endpoint).await?;
             let images = None;
             let control = control::serve(&control::socket(&config), Control { starts, images })?;
@@ -83,6 +84,7 @@ async fn built_in(
     options: AgentOptions,
     down: CancellationToken,
 ) -> anyhow::Result<()> {
+    let held = systemd::held()?;
     config.log_max_size = Some(options.config.config.container_log_max_size);
     config.log_max_files = options.config.config.container_log_max_files;
     config.seccomp_dir = args.node.root_dir.join("seccomp");
@@ -94,7 +96,7 @@ async fn built_in(
     let runtime = ::runtime::Runtime::open(config)
         .await
         .context("start the runtime")?;
-    let listener = cri_proto::bind(&socket).await?;
+    let listener = systemd::cri_socket(held, &socket).await?;
     let cri: Arc<dyn Cri> = runtime.clone();
     let images = Some(runtime.images().clone());
     let control = control::serve(&control_socket, Control { starts, images })?;

@@ -32,6 +32,7 @@ pub fn default_socket(config: &::runtime::Config) -> PathBuf {
 /// Serves the CRI socket until SIGTERM.
 pub async fn run(args: RuntimeArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
     super::need_root("runtime")?;
+    let held = systemd::held()?;
     let mut config = settings(&args.options)?;
     config.pod_cidr = args.pod_cidr.or(config.pod_cidr);
     let socket = args.listen.unwrap_or_else(|| default_socket(&config));
@@ -39,7 +40,7 @@ pub async fn run(args: RuntimeArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
     let runtime = ::runtime::Runtime::open(config)
         .await
         .context("start the runtime")?;
-    let listener = cri_proto::bind(&socket).await?;
+    let listener = systemd::cri_socket(held, &socket).await?;
     let images = Some(runtime.images().clone());
     let control = control::serve(&control_socket, Control { starts, images })?;
     tracing::info!(socket = %socket.display(), "serving CRI v1");
