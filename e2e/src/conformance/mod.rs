@@ -164,13 +164,15 @@ impl Conformance {
             cluster.push(bed, &self.group.images())
         })?;
         let run = record::new_run(&dir)?;
+        // The tree may be edited while they run.
+        let build = build(bed, self.kind());
         println!("  running, with log and junit in {}", run.display());
         let ended = suite.run(&cluster, specs, self.parallel, &run);
         keep_logs(&cluster, &run.join("nodes"));
         // Also of a run that was cut short: what is done is done.
         let outcomes = report::read(&run.join(suite::REPORT));
         if let Ok(outcomes) = outcomes {
-            record.take(outcomes, &build(bed, self.kind()));
+            record.take(outcomes, &build);
             record.save(&dir)?;
         }
         ended?;

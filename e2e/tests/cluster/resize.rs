@@ -1,6 +1,6 @@
 //! Cpu and memory of pods that run, changed.
 
-use crate::kit::{FOREVER, Space, condition, pod, same, with, with_main};
+use crate::kit::{FOREVER, Space, condition, container, pod, same, with, with_main};
 use crate::survival::{kill_agent, start_agent};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ fn resize_restarts_only_the_container_that_asks_for_it(t: &Space) -> Result<()> 
 
 fn resize_that_the_node_has_no_room_for_waits_and_says_why(t: &Space) -> Result<()> {
     t.run(&sized("waits", "100m", "64Mi"))?;
-    refuse(t)?;
+    refuse(t, "waits")?;
     let pod = t.pod("waits")?;
     let why = pod["status"]["conditions"].as_array().cloned();
     let why = why.unwrap_or_default();
@@ -102,11 +102,11 @@ fn resize_that_the_node_has_no_room_for_waits_and_says_why(t: &Space) -> Result<
 }
 
 /// All that the node has: others have some of it. (Of more the API server says so itself.)
-fn refuse(t: &Space) -> Result<()> {
+fn refuse(t: &Space, name: &str) -> Result<()> {
     let path = "jsonpath={.status.allocatable.cpu}";
     let all = t.kubectl(&["get", "node", &t.node().name, "-o", path])?;
-    resize(t, "waits", resources(all.trim(), "64Mi"))?;
-    t.wait("waits", "refused", |p| {
+    resize(t, name, resources(all.trim(), "64Mi"))?;
+    t.wait(name, "refused", |p| {
         condition(p, "PodResizePending") == Some("True")
     })
 }
@@ -114,7 +114,17 @@ fn refuse(t: &Space) -> Result<()> {
 fn resize_that_was_refused_stays_so_when_the_agent_is_killed(t: &Space) -> Result<()> {
     t.run(&sized("waits", "100m", "64Mi"))?;
     let id = main(&t.pod("waits")?)["containerID"].clone();
-    refuse(t)?;
+    // Of what has not started no status says what it was granted.
+    for pod in unborn() {
+        t.apply(&pod)?;
+    }
+    t.wait("has-init", "its init container runs", |p| {
+        !p["status"]["initContainerStatuses"][0]["state"]["running"].is_null()
+    })?;
+    t.wait_event("has-nothing", &["FailedMount"])?;
+    for name in ["waits", "has-init", "has-nothing"] {
+        refuse(t, name)?;
+    }
     kill_agent(t)?;
     start_agent(t)?;
     // A pod that comes up shows that the new agent is at work.
@@ -126,8 +136,39 @@ fn resize_that_was_refused_stays_so_when_the_agent_is_killed(t: &Space) -> Resul
     })?;
     let pod = t.pod("waits")?;
     same(&main(&pod)["containerID"], &id)?;
+    granted_little(&pod)?;
+    t.make_secret("late", "a=b")?;
+    t.kubectl(&["exec", "has-init", "-c", "first", "--", "touch", "/go"])?;
+    for name in ["has-init", "has-nothing"] {
+        t.wait_ready(name)?;
+        same(t.sh(name, MEMORY)?.trim(), "67108864")?;
+        let pod = t.pod(name)?;
+        same(condition(&pod, "PodResizePending"), Some("True"))?;
+        granted_little(&pod)?;
+    }
+    Ok(())
+}
+
+fn granted_little(pod: &Value) -> Result<()> {
     same(
-        &main(&pod)["allocatedResources"],
+        &main(pod)["allocatedResources"],
         &json!({ "cpu": "100m", "memory": "64Mi" }),
     )
+}
+
+/// Two pods whose container waits: for the one before it, and for a Secret that is not there.
+fn unborn() -> [Value; 2] {
+    let mut first = container("first", "until [ -e /go ]; do sleep 0.1; done");
+    first["resources"] = resources("100m", "64Mi");
+    let secret = json!([{ "name": "s", "secret": { "secretName": "late" } }]);
+    [
+        with(
+            sized("has-init", "100m", "64Mi"),
+            json!({ "initContainers": [first] }),
+        ),
+        with(
+            sized("has-nothing", "100m", "64Mi"),
+            json!({ "volumes": secret }),
+        ),
+    ]
 }

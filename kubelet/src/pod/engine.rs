@@ -2,6 +2,7 @@
 
 use super::admit::{self, Answer};
 use super::executor::Executor;
+use super::kept::Kept;
 use super::lifecycle::{Desired, Verdict};
 use super::observe::{self, PodSeen};
 use super::preempt;
@@ -50,9 +51,10 @@ impl Engine {
     /// An engine over these.
     #[must_use]
     pub fn new(deps: Deps) -> Arc<Self> {
+        let kept = Kept::load(&deps.node.kubelet_root);
         Arc::new(Self {
             executor: Arc::new(Executor::new(deps)),
-            registry: Arc::default(),
+            registry: Arc::new(Registry::new(kept)),
             workers: Mutex::default(),
             listening: AtomicBool::new(false),
         })
@@ -163,15 +165,16 @@ impl Engine {
         }
         let seen = start.found.remove(&uid).unwrap_or_default();
         let turn = self.registry.turn();
+        let granted = self.registry.as_granted(&want.pod);
         if seen.sandboxes.is_empty() && !admit::settled(&want.pod) {
-            match self.admit(start, &want) {
+            match self.admit(start, &granted) {
                 Some(verdict) => want.verdict = verdict,
                 None => return start.parked.push((source, want.pod)),
             }
         } else {
             self.executor.adopt(&want.pod);
         }
-        self.registry.put(&uid, Entry::new(want.pod.clone()));
+        self.registry.put(&uid, Entry::new(granted));
         drop(turn);
         self.spawn(start, want, seen);
     }
@@ -234,7 +237,7 @@ impl Engine {
     }
 
     /// Why the pod may not run, if it may not; `None` when it has to wait for others' end.
-    fn admit(&self, start: &mut Start, want: &Desired) -> Option<Option<Verdict>> {
+    fn admit(&self, start: &mut Start, pod: &Arc<Pod>) -> Option<Option<Verdict>> {
         let options = &self.deps().options;
         if !options.admit {
             return Some(None);
@@ -242,16 +245,16 @@ impl Engine {
         let others = self.registry.all();
         let present: BTreeSet<&str> = others.iter().map(|k| spec::uid(&k.pod)).collect();
         start.leaving.retain(|uid| present.contains(uid.as_str()));
-        match admit::ask(&want.pod, &others, &self.deps().node, options) {
+        match admit::ask(pod, &others, &self.deps().node, options) {
             Answer::Take => Some(None),
             Answer::Refuse(mut verdict) => {
                 let events = self.deps().events.clone();
-                let subject = super::subject::Subject::new(want.pod.clone(), events);
+                let subject = super::subject::Subject::new(pod.clone(), events);
                 subject.warning(&verdict.reason, &verdict.message);
                 tracing::info!(
-                    pod = spec::name(&want.pod),
+                    pod = spec::name(pod),
                     reason = verdict.reason,
-                    counted = admit::holders(&want.pod, &others),
+                    counted = admit::holders(pod, &others),
                     "refused a pod"
                 );
                 verdict.message.insert_str(0, "Pod was rejected: ");
@@ -261,9 +264,7 @@ impl Engine {
                 let stays = |k: &Known| !start.leaving.contains(spec::uid(&k.pod));
                 let staying: Vec<Known> = others.iter().filter(|k| stays(k)).cloned().collect();
                 // Those that are on their way out may be enough.
-                if let Answer::After(more) =
-                    admit::ask(&want.pod, &staying, &self.deps().node, options)
-                {
+                if let Answer::After(more) = admit::ask(pod, &staying, &self.deps().node, options) {
                     let told = if start.leaving.is_empty() {
                         victims
                     } else {
@@ -322,6 +323,7 @@ impl Engine {
         }
         let known = self.workers().keys().cloned().collect();
         self.deps().allocations.keep_only(&known);
+        self.registry.kept.keep_only(&known);
         for uid in self.deps().volumes.orphans(&known).await {
             tracing::info!(pod = %uid, "removed the folder of a pod that is no more");
         }

@@ -8,6 +8,7 @@ mod engine;
 mod executor;
 mod hook;
 pub mod image;
+mod kept;
 pub mod lifecycle;
 pub mod observe;
 pub mod observed;

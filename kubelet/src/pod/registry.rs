@@ -1,6 +1,7 @@
 //! What is known of every pod, for whoever asks.
 
-use super::Known;
+use super::kept::Kept;
+use super::{Known, resize, spec};
 use crate::status::is_over;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::{BTreeMap, HashMap};
@@ -37,14 +38,34 @@ impl Entry {
 }
 
 /// Every pod by its uid.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
+    /// What pods keep whose resize was not granted.
+    pub kept: Kept,
     pods: RwLock<HashMap<String, Entry>>,
     freed: Notify,
     turn: Mutex<()>,
 }
 
 impl Registry {
+    /// Of no pods yet.
+    #[must_use]
+    pub fn new(kept: Kept) -> Self {
+        Self {
+            kept,
+            pods: RwLock::default(),
+            freed: Notify::new(),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// A pod that an agent before this one may have known, asking for what that granted it.
+    #[must_use]
+    pub fn as_granted(&self, pod: &Arc<Pod>) -> Arc<Pod> {
+        let kept = self.kept.of(spec::uid(pod));
+        kept.map_or_else(|| pod.clone(), |g| Arc::new(resize::with(pod, &g)))
+    }
+
     /// Replaces what was known.
     pub fn put(&self, uid: &str, mut entry: Entry) {
         let ends = is_over(&entry.status);
@@ -88,6 +109,7 @@ impl Registry {
         let mut pods = self.pods.write().unwrap_or_else(PoisonError::into_inner);
         pods.remove(uid);
         drop(pods);
+        self.kept.forget(uid);
         self.freed.notify_one();
     }
 

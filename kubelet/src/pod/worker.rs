@@ -104,7 +104,8 @@ impl Worker {
             counted: counting::Counted::new(&want),
             state: begin(&want),
             asked: want.pod.clone(),
-            granted: resize::remembered(&want.pod),
+            granted: (registry.kept.of(uid(&want.pod)))
+                .unwrap_or_else(|| resize::remembered(&want.pod)),
             making: Granted::new(),
             executor,
             registry,

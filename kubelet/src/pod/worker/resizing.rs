@@ -29,6 +29,7 @@ impl Worker {
     pub(super) fn settle_resources(&mut self) {
         let ending = self.state.stage != Stage::Syncing;
         if ending || !resize::differs(&self.asked, &self.granted) {
+            self.registry.kept.forget(uid(&self.asked));
             self.granted = resize::of(&self.asked);
             self.seen.pending = None;
             return self.want.pod = self.asked.clone();
@@ -43,6 +44,7 @@ impl Worker {
             None => {
                 registry.grant(uid(&self.asked), &self.asked);
                 drop(turn);
+                registry.kept.forget(uid(&self.asked));
                 self.granted = resize::of(&self.asked);
                 self.seen.pending = None;
                 self.want.pod = self.asked.clone();
@@ -50,6 +52,7 @@ impl Worker {
                 self.subject().normal("ResizeStarted", &message);
             }
             Some(pending) => {
+                registry.kept.keep(uid(&self.asked), &self.granted);
                 self.want.pod = Arc::new(resize::with(&self.asked, &self.granted));
                 if self.seen.pending.as_ref() != Some(&pending) {
                     let name = pending.refusal.name();
