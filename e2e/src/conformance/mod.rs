@@ -45,7 +45,7 @@ pub struct Conformance {
     /// No specs whose name matches
     #[arg(long)]
     skip: Option<String>,
-    /// [default: 2 for the full group, else 1]
+    /// [default: 1 for node and sig-node, else 2]
     #[arg(long)]
     nodes: Option<usize>,
     /// Specs at once
@@ -108,8 +108,8 @@ impl Group {
 
     fn nodes(self) -> usize {
         match self {
-            Group::Node | Group::Storage | Group::SigNode => 1,
-            Group::Full | Group::Dra => 2,
+            Group::Node | Group::SigNode => 1,
+            Group::Full | Group::Dra | Group::Storage => 2,
         }
     }
 

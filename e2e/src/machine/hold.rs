@@ -51,6 +51,8 @@ impl Hold {
 
 const NONE: Option<&str> = None;
 
+const WHOLE_PROC: &str = "/run/proc";
+
 fn enter_root(dir: &Path) -> Result<()> {
     let root = dir.join("root");
     let layers = format!(
@@ -89,9 +91,22 @@ fn enter_root(dir: &Path) -> Result<()> {
     pivot_root(".", ".").context("pivot_root")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
+    be_first_process()?;
     // As on a real node: what Bidirectional volumes and CNI plugins mount is seen by all.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE)?;
     Ok(())
+}
+
+/// Has who looks for the machine's first process in `/proc` find this one, which is in its
+/// namespaces, and not the host's. Upstream's suite enters the mount namespace of process 1.
+fn be_first_process() -> Result<()> {
+    // A `/proc` that something is mounted on is no leave for user namespaces to mount their
+    // own; a whole one anywhere is.
+    fs::create_dir(WHOLE_PROC).with_context(|| format!("create {WHOLE_PROC}"))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), WHOLE_PROC, Some("proc"), flags, NONE).context("mount proc")?;
+    let own = format!("/proc/{}", std::process::id());
+    bind(Path::new(&own), Path::new("/proc/1"))
 }
 
 fn bind(from: &Path, to: &Path) -> Result<()> {
