@@ -201,6 +201,21 @@ impl Space<'_> {
             .map(drop)
     }
 
+    /// Adds an ephemeral container to a pod, and waits until it runs.
+    pub fn add_ephemeral(&self, pod: &str, container: Value) -> Result<()> {
+        let mut object = self.pod(pod)?;
+        object["spec"]["ephemeralContainers"] = json!([container]);
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{pod}/ephemeralcontainers",
+            self.name
+        );
+        let replace = ["replace", "--raw", &path, "-f", "-"];
+        self.kubectl_with_input(&replace, &object.to_string())?;
+        self.wait(pod, "its ephemeral container runs", |p| {
+            !p["status"]["ephemeralContainerStatuses"][0]["state"]["running"].is_null()
+        })
+    }
+
     /// Creates a pod and waits until it is Ready.
     pub fn run(&self, pod: &Value) -> Result<()> {
         self.apply(pod)?;

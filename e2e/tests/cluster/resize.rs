@@ -166,9 +166,12 @@ fn unborn() -> [Value; 2] {
             sized("has-init", "100m", "64Mi"),
             json!({ "initContainers": [first] }),
         ),
-        with(
-            sized("has-nothing", "100m", "64Mi"),
-            json!({ "volumes": secret }),
+        with_main(
+            with(
+                sized("has-nothing", "100m", "64Mi"),
+                json!({ "volumes": secret }),
+            ),
+            json!({ "volumeMounts": [{ "name": "s", "mountPath": "/s" }] }),
         ),
     ]
 }

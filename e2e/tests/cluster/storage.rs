@@ -1,6 +1,6 @@
 //! Claims and the volumes behind them.
 
-use crate::kit::{FOREVER, Space, has, phase, pod, same, with, with_main};
+use crate::kit::{FOREVER, Space, container, has, phase, pod, same, with, with_main};
 use anyhow::{Result, ensure};
 use e2e::{command, progress};
 use serde_json::{Value, json};
@@ -273,10 +273,25 @@ fn a_block_volume_is_a_device(t: &Space) -> Result<()> {
     let volume = json!({ "name": "v", "persistentVolumeClaim": { "claimName": "c" } });
     let block = with(pod("p", FOREVER), json!({ "volumes": [volume] }));
     let devices = json!({ "volumeDevices": [{ "name": "v", "devicePath": "/dev/disk" }] });
-    t.run(&with_main(block, devices))?;
+    t.run(&with_main(block, devices.clone()))?;
     let script = "test -b /dev/disk && printf written | dd of=/dev/disk conv=fsync 2>/dev/null; \
         head -c 7 /dev/disk";
     same(t.sh("p", script)?.as_str(), "written")?;
+    let mut looks = container("looks", FOREVER);
+    looks["volumeDevices"] = devices["volumeDevices"].clone();
+    t.add_ephemeral("p", looks)?;
+    let head = [
+        "exec",
+        "p",
+        "-c",
+        "looks",
+        "--",
+        "head",
+        "-c",
+        "7",
+        "/dev/disk",
+    ];
+    same(t.kubectl(&head)?.as_str(), "written")?;
     // A container that would mount it is told why it can't.
     t.apply(&placed(t, with_claim("mounts", "c")))?;
     t.wait_event("mounts", &["FailedMount", "volumeMode"])?;

@@ -1,6 +1,6 @@
 //! Volumes: what is in them, on what, and that they follow their source.
 
-use crate::kit::{FOREVER, Space, has, pod, same, with, with_main};
+use crate::kit::{FOREVER, Space, container, has, pod, same, with, with_main};
 use anyhow::{Result, ensure};
 use base64::Engine;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ crate::tests!(
     host_path_types_are_checked_and_made,
     a_projected_token_is_usable_and_bound_to_the_pod,
     mounts_propagate_as_asked,
+    a_volume_is_made_ready_when_the_first_container_uses_it,
 );
 
 fn mounted(name: &str, script: &str, volume: Value) -> Value {
@@ -118,7 +119,7 @@ fn empty_dirs_are_shared_by_containers_and_gone_with_the_pod(t: &Space) -> Resul
         "echo x > /v/file; sleep 1000",
         json!({ "emptyDir": {} }),
     );
-    let mut other = crate::kit::container("other", FOREVER);
+    let mut other = container("other", FOREVER);
     other["volumeMounts"] = json!([{ "name": "v", "mountPath": "/other" }]);
     if let Some(containers) = both["spec"]["containers"].as_array_mut() {
         containers.push(other);
@@ -213,4 +214,17 @@ fn mounts_propagate_as_asked(t: &Space) -> Result<()> {
     let seen = t.sh("host", "cat /v/m/file")?;
     t.sh("both", "umount /v/m")?;
     same(seen.trim(), "x")
+}
+
+fn a_volume_is_made_ready_when_the_first_container_uses_it(t: &Space) -> Result<()> {
+    let volume = json!([{ "name": "v", "secret": { "secretName": "late" } }]);
+    t.run(&with(pod("b", FOREVER), json!({ "volumes": volume })))?;
+    t.make_secret("late", "key=hidden")?;
+    let mut reads = container("reads", "cat /v/key; echo; sleep 1000");
+    reads["volumeMounts"] = json!([{ "name": "v", "mountPath": "/v" }]);
+    t.add_ephemeral("b", reads)?;
+    let log = ["logs", "b", "-c", "reads"];
+    e2e::progress::wait_for("what it read", Duration::from_secs(30), || {
+        Ok((t.kubectl(&log)?.trim() == "hidden").then_some(()))
+    })
 }

@@ -19,7 +19,7 @@ use super::spec::{self, uid};
 use super::subject::Subject;
 use crate::dra;
 use crate::event::EventType;
-use crate::volume::PodVolumes;
+use crate::volume::{self, PodVolumes};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::{BTreeSet, HashMap};
@@ -62,6 +62,8 @@ pub struct Worker {
     seen: Observed,
     born: HashMap<String, Instant>,
     volumes: Arc<PodVolumes>,
+    /// What is being mounted is for an object that has changed since.
+    mount_again: bool,
     pre_stopped: Arc<Mutex<BTreeSet<String>>>,
     abandon: CancellationToken,
     tasks: JoinSet<(Effect, Result<Report, Failed>, Duration)>,
@@ -114,6 +116,7 @@ impl Worker {
             seen: Observed::default(),
             born: HashMap::new(),
             volumes: Arc::default(),
+            mount_again: false,
             pre_stopped: Arc::default(),
             abandon: CancellationToken::new(),
             tasks: JoinSet::new(),
@@ -293,6 +296,7 @@ impl Worker {
             )
         };
         let remount = marks(&self.want) != marks(&want);
+        let uses_more = changed && volume::used(&self.want.pod) != volume::used(&want.pod);
         let removed = self.want.removed || want.removed;
         let verdict = want.verdict.clone().or_else(|| self.want.verdict.take());
         self.want = Desired {
@@ -313,6 +317,9 @@ impl Worker {
             self.executor.deps().objects.register(&self.want.pod);
         }
         let idle = !self.seen.busy.contains(&Work::Volumes);
+        self.mount_again |= (remount || uses_more) && !idle;
+        // What needs them waits for the decision that mounts them.
+        self.seen.volumes &= !uses_more;
         if remount && idle && self.seen.volumes {
             self.begin(Effect::MountVolumes, Timestamp::now());
         }
@@ -442,7 +449,7 @@ impl Worker {
         match report {
             Report::Volumes(volumes) => {
                 self.volumes = Arc::new(volumes);
-                self.seen.volumes = true;
+                self.seen.volumes = !std::mem::take(&mut self.mount_again);
             }
             Report::Sandbox(sandbox) => {
                 self.born.insert(sandbox.id.clone(), Instant::now());

@@ -71,7 +71,7 @@ impl Volumes {
     /// Finds what stands behind the pod's claims and foreign sources; waits for
     /// claims that others are about to make or bind, for drivers, and for what is attached.
     pub(super) async fn find(&self, pod: &Arc<Pod>) -> Result<Found, VolumeError> {
-        let foreign = volumes::of(pod).iter().filter(|v| Kind::of(v).is_foreign());
+        let foreign = volumes::of(pod).filter(|v| Kind::of(v).is_foreign());
         let found = foreign.map(|volume| async move {
             let found = self.patiently(pod, volume).await;
             let found = found.map_err(volumes::of_volume(&volume.name))?;
@@ -173,10 +173,7 @@ impl Volumes {
             return;
         };
         let (pod, found) = mounted.found();
-        for volume in volumes::of(&pod)
-            .iter()
-            .filter(|v| found.contains_key(&v.name))
-        {
+        for volume in volumes::of(&pod).filter(|v| found.contains_key(&v.name)) {
             let kept = async {
                 let now = self.look(&pod, volume).await?;
                 csi.keep(&self.job(&pod, now)).await

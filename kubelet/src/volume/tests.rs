@@ -140,14 +140,21 @@ fn room(renew_in: SignedDuration) -> Room {
     }
 }
 
+/// A container uses all of them but `idle`.
 fn pod(volumes: Value) -> Arc<Pod> {
+    let names = volumes.as_array().unwrap().iter().map(|v| &v["name"]);
+    let mounts: Vec<Value> = names
+        .filter(|name| *name != "idle")
+        .map(|name| json!({"name": name, "mountPath": "/m"}))
+        .collect();
     let pod = json!({
         "metadata": {"namespace": "ns", "name": "p", "uid": "u", "labels": {"a": "1"}},
         "spec": {
             "securityContext": {"fsGroup": 4242},
             "containers": [{"name": "c", "volumeMounts": [
                 {"name": "config", "mountPath": "/config", "subPath": "k"},
-                {"name": "scratch", "mountPath": "/scratch"}]}],
+                {"name": "scratch", "mountPath": "/scratch"}]},
+                {"name": "all", "volumeMounts": mounts}],
             "volumes": volumes
         }
     });
@@ -184,6 +191,7 @@ async fn volumes_live_from_mount_over_changes_to_unmount() {
             {"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "c"}},
             {"secret": {"name": "none", "optional": true}}]}},
         {"name": "scratch", "emptyDir": {}},
+        {"name": "idle", "secret": {"secretName": "not there"}},
         {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
     ]));
     let prepared = room.volumes.mount(&pod).await.unwrap();
@@ -194,6 +202,7 @@ async fn volumes_live_from_mount_over_changes_to_unmount() {
     );
     let base = room.root.0.join("pods/u/volumes");
     let secret = base.join("kubernetes.io~secret/secret");
+    assert!(!secret.with_file_name("idle").exists(), "nobody uses it");
     assert!(mountpoint::is_mounted(&secret).unwrap());
     let key = fs::metadata(secret.join("key")).unwrap();
     assert_eq!(

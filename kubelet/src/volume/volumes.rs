@@ -263,8 +263,7 @@ impl Volumes {
         pod: &Arc<Pod>,
         filter: fn(Kind<'_>) -> bool,
     ) -> Result<Vec<(String, Work)>, VolumeError> {
-        let volumes = of(pod).iter();
-        let chosen: Vec<&Volume> = volumes.filter(|v| filter(Kind::of(v))).collect();
+        let chosen: Vec<&Volume> = of(pod).filter(|v| filter(Kind::of(v))).collect();
         let payloads = try_join_all(chosen.iter().map(|v| self.payload(pod, v))).await?;
         note(mounted, &payloads);
         let volumes_dir = self.volumes_dir(pod);
@@ -395,10 +394,28 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// The pod's volumes.
-pub(super) fn of(pod: &Pod) -> &[Volume] {
-    let spec = pod.spec.as_ref();
-    spec.and_then(|s| s.volumes.as_deref()).unwrap_or_default()
+/// The pod's volumes that one of its containers uses; nothing is made of the others.
+///
+/// kubernetes v1.37 pkg/kubelet/volumemanager/populator.
+pub(super) fn of(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    let used = used(pod);
+    let all = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    all.filter(move |v| used.contains(v.name.as_str()))
+}
+
+/// Names of what the pod's containers of all kinds mount or have as devices.
+#[must_use]
+pub fn used(pod: &Pod) -> BTreeSet<&str> {
+    let spec = || pod.spec.iter();
+    let plain = spec().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
+    let extra = spec().flat_map(|s| s.ephemeral_containers.iter().flatten());
+    let of_plain = plain.map(|c| (&c.volume_mounts, &c.volume_devices));
+    let all = of_plain.chain(extra.map(|c| (&c.volume_mounts, &c.volume_devices)));
+    let names = all.flat_map(|(mounts, devices)| {
+        let mounts = mounts.iter().flatten().map(|m| m.name.as_str());
+        mounts.chain(devices.iter().flatten().map(|d| d.name.as_str()))
+    });
+    names.collect()
 }
 
 pub(super) fn of_volume(name: &str) -> impl FnOnce(VolumeReason) -> VolumeError {

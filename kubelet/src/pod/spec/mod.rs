@@ -41,6 +41,7 @@ pub fn ephemeral_as_container(ephemeral: &EphemeralContainer) -> Container {
         termination_message_path: e.termination_message_path,
         termination_message_policy: e.termination_message_policy,
         tty: e.tty,
+        volume_devices: e.volume_devices,
         volume_mounts: e.volume_mounts,
         working_dir: e.working_dir,
         ..Container::default()
