@@ -46,7 +46,7 @@ pub enum Command {
     /// Run this machine's pods: the node of the cluster named by the kubeconfig.
     Agent(Box<AgentArgs>),
     /// Run this machine's pods with the kubelet's own flags: `lighter kubelet --help` lists them.
-    /// So does the binary under the name `kubelet`.
+    /// So does the binary under the name `kubelet`, but for the other commands here.
     #[command(disable_help_flag = true)]
     Kubelet(KubeletArgs),
     /// Join a cluster with a bootstrap token, as `kubeadm join` does.

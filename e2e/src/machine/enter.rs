@@ -16,6 +16,9 @@ pub struct Enter {
     /// Keep the host's files: only the machine's network and name are entered.
     #[arg(long)]
     host_files: bool,
+    /// What the program is called, if not by its own name
+    #[arg(long)]
+    arg0: Option<String>,
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
@@ -38,11 +41,13 @@ impl Enter {
             nix::unistd::chdir("/")?;
         }
         let _ = nix::unistd::setsid();
-        let error = Command::new(&self.command[0])
+        let program = &self.command[0];
+        let error = Command::new(program)
+            .arg0(self.arg0.as_ref().unwrap_or(program))
             .args(&self.command[1..])
             .env("PATH", PATH)
             .env("HOME", "/root")
             .exec();
-        Err(error).with_context(|| self.command[0].clone())
+        Err(error).with_context(|| program.clone())
     }
 }

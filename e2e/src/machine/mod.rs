@@ -105,24 +105,27 @@ impl Machine {
 
     /// A command that runs `program` inside the machine.
     pub fn command(&self, program: &str) -> Command {
-        self.enter(program, false)
+        self.enter(program, &[])
     }
 
     /// As [`Machine::command`], with the host's files: for a service whose data clusters share.
     pub fn command_on_host_files(&self, program: &str) -> Command {
-        self.enter(program, true)
+        self.enter(program, &["--host-files"])
     }
 
-    fn enter(&self, program: &str, host_files: bool) -> Command {
+    /// As [`Machine::command`], under another name.
+    pub fn command_called(&self, arg0: &str, program: &str) -> Command {
+        self.enter(program, &["--arg0", arg0])
+    }
+
+    fn enter(&self, program: &str, flags: &[&str]) -> Command {
         let mut command = Command::new(&self.bed);
         command
             .arg("enter")
             .args(["--holder", &self.holder.pid.to_string()])
-            .args(["--cgroup", &format!("{}/services", self.cgroup)]);
-        if host_files {
-            command.arg("--host-files");
-        }
-        command.arg("--").arg(program);
+            .args(["--cgroup", &format!("{}/services", self.cgroup)])
+            .args(flags)
+            .args(["--", program]);
         command
     }
 

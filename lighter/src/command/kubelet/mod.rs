@@ -20,11 +20,11 @@ use table::{Kind, TABLE, Use};
 pub fn asked(args: &[String]) -> Option<Vec<String>> {
     let name = |arg: &String| arg.rsplit('/').next().unwrap_or_default().to_owned();
     let called = args.first().is_some_and(|a| name(a) == "kubelet");
-    let told = args.get(1).is_some_and(|a| a == "kubelet");
-    match (called, told) {
-        (true, _) => Some(args[1..].to_vec()),
-        (false, true) => Some(args[2..].to_vec()),
-        (false, false) => None,
+    match args.get(1).map(String::as_str) {
+        Some("kubelet") => Some(args[2..].to_vec()),
+        // The kubelet has no commands: this is one of ours.
+        Some(word) if !word.starts_with('-') => None,
+        _ => called.then(|| args[1..].to_vec()),
     }
 }
 
@@ -163,4 +163,20 @@ fn help() -> String {
         text += &format!("  {:<48} {about}\n", format!("--{name}{value}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_is_a_kubelet_by_name_or_word_and_not_with_another_word() {
+        let asked = |line: &str| {
+            let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            super::asked(&args).map(|flags| flags.join(" "))
+        };
+        assert_eq!(asked("/usr/bin/kubelet --v=2"), Some("--v=2".into()));
+        assert_eq!(asked("kubelet"), Some(String::new()));
+        assert_eq!(asked("lighter kubelet --v=2"), Some("--v=2".into()));
+        assert_eq!(asked("kubelet agent --node-ip=::1"), None);
+        assert_eq!(asked("lighter agent"), None);
+    }
 }
