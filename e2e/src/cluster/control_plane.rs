@@ -210,6 +210,8 @@ fn apiserver() -> Vec<String> {
         "--enable-bootstrap-token-auth=true",
         // The API server has no kube-proxy beside it: it goes to endpoints, not to service addresses.
         "--enable-aggregator-routing=true",
+        // Drivers of older days ask for these, and upstream's specs with them.
+        "--runtime-config=resource.k8s.io/v1beta1=true,resource.k8s.io/v1beta2=true",
         "--kubelet-preferred-address-types=InternalIP,Hostname",
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
         "--requestheader-allowed-names=front-proxy-client",
