@@ -51,7 +51,7 @@ pub enum BuiltinError {
     #[error("the pod has no interface {name}")]
     NoInterface {
         /// Its name.
-        name: &'static str,
+        name: String,
     },
     /// The pod's interface lacks an address.
     #[error("the pod's interface lacks {ip}")]

@@ -162,8 +162,8 @@ impl BridgeNetwork {
     pub async fn gc(&self, pods: &[(PodNetwork, Vec<IpAddr>)]) -> Result<(), BuiltinError> {
         let ids: Vec<&str> = pods.iter().map(|(p, _)| p.sandbox_id.as_str()).collect();
         let rtnl = Rtnl::here()?;
-        if let Some(bridge) = rtnl.link(&self.config.bridge)? {
-            let ports = rtnl.ports_of(bridge.index)?;
+        if let Some(bridge) = rtnl.index_of(&self.config.bridge)? {
+            let ports = rtnl.ports_of(bridge)?;
             let reserved = self.store.reservations()?;
             let owners: Vec<String> = reserved.into_iter().map(|(_, owner, _)| owner).collect();
             for stale in pod::stale(&ports, &owners, &ids) {
@@ -206,8 +206,8 @@ impl BridgeNetwork {
             return Ok(false);
         };
         let name = self.config.bridge.clone();
-        let there = blocking(move || Ok(Rtnl::here()?.link(&name)?)).await?;
-        let lost = there.map(|link| link.index) != Some(made);
+        let there = blocking(move || Ok(Rtnl::here()?.index_of(&name)?)).await?;
+        let lost = there != Some(made);
         if lost {
             *ready = None;
         }

@@ -32,7 +32,7 @@ pub struct Made {
     /// Link-layer address of the pod's interface.
     pub mac: [u8; 6],
     /// Of the host's end.
-    pub host_mac: Vec<u8>,
+    pub host_mac: [u8; 6],
 }
 
 /// The name follows from the sandbox, so that its removal needs no record.
@@ -61,18 +61,23 @@ impl Wiring<'_> {
     pub fn make(&self, netns: BorrowedFd<'_>, inside: &Rtnl) -> Result<Made, BuiltinError> {
         let rtnl = Rtnl::here()?;
         let mac = self.leases.first().map_or([0; 6], |(ip, _)| mac_of(*ip));
-        self.pair(&rtnl, netns, mac)?;
-        let host_mac = self.host_end(&rtnl)?;
+        let made = Made {
+            mac,
+            host_mac: host_end_of(mac),
+        };
+        self.pair(&rtnl, netns, &made)?;
+        self.host_end(&rtnl)?;
         self.pod_end(inside)?;
-        Ok(Made { mac, host_mac })
+        Ok(made)
     }
 
-    fn pair(&self, rtnl: &Rtnl, netns: BorrowedFd<'_>, mac: [u8; 6]) -> Result<(), NetlinkError> {
+    fn pair(&self, rtnl: &Rtnl, netns: BorrowedFd<'_>, made: &Made) -> Result<(), NetlinkError> {
         let pair = VethPair {
             host: &self.name,
             pod: POD_INTERFACE,
             netns,
-            mac,
+            mac: made.mac,
+            host_mac: Some(made.host_mac),
             mtu: self.host.mtu,
             bridge: Some(self.host.bridge),
         };
@@ -88,23 +93,18 @@ impl Wiring<'_> {
 
     /// Hairpin: with br_netfilter a pod's way to itself through a Service
     /// turns around within the bridge.
-    fn host_end(&self, rtnl: &Rtnl) -> Result<Vec<u8>, BuiltinError> {
-        let Some(link) = rtnl.link(&self.name)? else {
-            return Ok(Vec::new());
-        };
-        rtnl.set_hairpin(link.index)?;
+    fn host_end(&self, rtnl: &Rtnl) -> Result<(), BuiltinError> {
+        let index = index_of(rtnl, &self.name)?;
+        rtnl.set_hairpin(index)?;
         if let Some(rate) = self.ingress {
-            rtnl.set_rate(link.index, rate)?;
+            rtnl.set_rate(index, rate)?;
         }
-        Ok(link.mac)
+        Ok(())
     }
 
     fn pod_end(&self, inside: &Rtnl) -> Result<(), BuiltinError> {
         inside.set_up(LOOPBACK_INDEX)?;
-        let no_link = BuiltinError::NoInterface {
-            name: POD_INTERFACE,
-        };
-        let index = inside.link(POD_INTERFACE)?.ok_or(no_link)?.index;
+        let index = index_of(inside, POD_INTERFACE)?;
         inside.set_up(index)?;
         // At the pod's own end, where packets can wait: who has NET_ADMIN there can lift it.
         if let Some(rate) = self.egress {
@@ -130,6 +130,21 @@ impl Wiring<'_> {
     }
 }
 
+fn index_of(rtnl: &Rtnl, name: &str) -> Result<u32, BuiltinError> {
+    let no_link = || BuiltinError::NoInterface {
+        name: name.to_owned(),
+    };
+    rtnl.index_of(name)?.ok_or_else(no_link)
+}
+
+/// The host's end has an address of its own, as the pod's end has: told beforehand, it need
+/// not be asked for. Nobody sends to it: it is a port of a bridge.
+fn host_end_of(pod: [u8; 6]) -> [u8; 6] {
+    let [first, second, rest @ ..] = pod;
+    let [c, d, e, f] = rest;
+    [first, second ^ 1, c, d, e, f]
+}
+
 /// Limits what a pod that is wired sends and receives.
 pub fn shape(pod: &PodNetwork, inside: &Rtnl) -> Result<(), BuiltinError> {
     let rtnl = Rtnl::here()?;
@@ -138,8 +153,8 @@ pub fn shape(pod: &PodNetwork, inside: &Rtnl) -> Result<(), BuiltinError> {
         (&rtnl, name.as_str(), pod.ingress_rate),
         (inside, POD_INTERFACE, pod.egress_rate),
     ] {
-        if let (Some(rate), Some(link)) = (rate, rtnl.link(name)?) {
-            rtnl.set_rate(link.index, rate)?;
+        if let (Some(rate), Some(index)) = (rate, rtnl.index_of(name)?) {
+            rtnl.set_rate(index, rate)?;
         }
     }
     Ok(())
@@ -158,11 +173,7 @@ pub fn remove(sandbox_id: &str) -> Result<(), BuiltinError> {
 /// Whether the pod's interface is there with these addresses.
 pub async fn check(netns: &dyn Netns, ips: &[IpAddr]) -> Result<(), BuiltinError> {
     let inside = open(netns).await?;
-    let no_link = BuiltinError::NoInterface {
-        name: POD_INTERFACE,
-    };
-    let link = inside.link(POD_INTERFACE)?.ok_or(no_link)?;
-    let there = inside.addresses(link.index)?;
+    let there = inside.addresses(index_of(&inside, POD_INTERFACE)?)?;
     match ips.iter().find(|ip| !there.contains(ip)) {
         Some(ip) => Err(BuiltinError::NoAddress { ip: *ip }),
         None => Ok(()),

@@ -1,7 +1,9 @@
 use super::{CREATE, NetlinkError, Rtnl, accept, exists_is_fine};
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::RouteNetlinkMessage as Message;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage,
+};
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -36,6 +38,8 @@ pub struct VethPair<'a> {
     pub netns: BorrowedFd<'a>,
     /// Link-layer address of the pod's end.
     pub mac: [u8; 6],
+    /// That of the host's end; `None` = any.
+    pub host_mac: Option<[u8; 6]>,
     /// Largest packet in bytes.
     pub mtu: u32,
     /// Index of the bridge that the host's end joins.
@@ -43,6 +47,15 @@ pub struct VethPair<'a> {
 }
 
 impl Rtnl {
+    /// The index of the interface of this name, if there is one: cheaper than [`Rtnl::link`].
+    pub fn index_of(&self, name: &str) -> Result<Option<u32>, NetlinkError> {
+        match self.socket.index_of(name) {
+            Ok(index) => Ok(Some(index)),
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(e) => Err(NetlinkError::new("look up link", name, e)),
+        }
+    }
+
     /// The interface of this name, if there is one.
     pub fn link(&self, name: &str) -> Result<Option<LinkInfo>, NetlinkError> {
         let mut request = LinkMessage::default();
@@ -51,7 +64,14 @@ impl Rtnl {
         self.look_up(request, name)
     }
 
-    fn look_up(&self, request: LinkMessage, on: &str) -> Result<Option<LinkInfo>, NetlinkError> {
+    fn look_up(
+        &self,
+        mut request: LinkMessage,
+        on: &str,
+    ) -> Result<Option<LinkInfo>, NetlinkError> {
+        // They are most of the answer, and nobody reads them.
+        let lean = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
+        request.attributes.push(lean);
         match self.socket.ask(Message::GetLink(request), 0) {
             Ok(told) => Ok(links(told).next().map(|m| link_info(&m))),
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(None),
@@ -96,17 +116,17 @@ impl Rtnl {
     /// passed a quiescent state, some 30 ms after the interface has gone; a
     /// thread of its own waits for that.
     pub fn del_link(&self, name: &str) -> Result<(), NetlinkError> {
-        let Some(link) = self.link(name)? else {
+        let Some(index) = self.index_of(name)? else {
             return Ok(());
         };
         let failed = |e| NetlinkError::new("delete link", name, e);
         if !self.here {
-            return self.delete(link.index).map_err(failed);
+            return self.delete(index).map_err(failed);
         }
         let (sender, deleted) = channel();
         let apart = move || {
             let gone = Rtnl::here().map_err(|e| e.source);
-            let _ = sender.send(gone.and_then(|rtnl| rtnl.delete(link.index)));
+            let _ = sender.send(gone.and_then(|rtnl| rtnl.delete(index)));
         };
         std::thread::Builder::new()
             .name("link-end".to_owned())
@@ -173,6 +193,9 @@ fn veth_message(pair: &VethPair<'_>) -> LinkMessage {
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
     if let Some(bridge) = pair.bridge {
         host = host.controller(bridge);
+    }
+    if let Some(mac) = pair.host_mac {
+        host = host.address(mac.to_vec());
     }
     host.build()
 }

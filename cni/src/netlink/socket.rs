@@ -18,7 +18,11 @@ use std::time::Duration;
 const ANSWER: Duration = Duration::from_secs(30);
 /// A dump comes in datagrams of at most this size (net/netlink/af_netlink.c,
 /// `netlink_dump`).
-const DATAGRAM: usize = 32 << 10;
+const DUMP: usize = 32 << 10;
+/// What is told of one thing: an interface with all its attributes takes 2 KiB, a refusal
+/// repeats the request. It lies on the stack, since giving back a block beside the heap's end
+/// has the allocator put all its small ones together.
+const ONE: usize = 8 << 10;
 
 /// A socket in one network namespace.
 #[derive(Debug)]
@@ -77,16 +81,24 @@ impl RouteSocket {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
-        self.answer(sequence)
+        match ended {
+            0 => self.answer(sequence, &mut vec![0; DUMP]),
+            _ => self.answer(sequence, &mut [0; ONE]),
+        }
     }
 
-    fn answer(&self, sequence: u32) -> io::Result<Vec<RouteNetlinkMessage>> {
+    /// The index of the interface of this name. Unlike a request this takes none of the
+    /// kernel's locks, for which others that make and end interfaces queue.
+    pub fn index_of(&self, name: &str) -> io::Result<u32> {
+        Ok(rustix::net::netdevice::name_to_index(&self.socket, name)?)
+    }
+
+    fn answer(&self, sequence: u32, buffer: &mut [u8]) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut told = Vec::new();
-        let mut datagram = Vec::with_capacity(DATAGRAM);
         loop {
-            datagram.clear();
-            self.socket.recv(&mut datagram, 0)?;
-            for message in messages(&datagram) {
+            let whole = self.socket.recv(&mut &mut *buffer, libc::MSG_TRUNC)?;
+            let datagram = buffer.get(..whole).ok_or(io::ErrorKind::FileTooLarge)?;
+            for message in messages(datagram) {
                 let message = message?;
                 if message.header.sequence_number != sequence {
                     continue;

@@ -298,6 +298,7 @@ impl Wire<'_> {
             pod: &self.request.interface,
             netns: netns.fd(),
             mac: mac_of(first.unwrap_or(IpAddr::from([0, 0, 0, 1]))),
+            host_mac: None,
             mtu: mtu(self.request),
             bridge: self.bridge,
         };
