@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags, XattrFlags};
 use rustix::mount::MountAttrFlags;
+use rustix::pipe::PipeFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::super::kit;
@@ -19,25 +20,43 @@ use crate::sys::{self, Child, Forked};
 /// kubernetes pause images run as 65535:65535 (build/pause/linux/Dockerfile).
 const USER: u32 = 65535;
 
+/// What becomes of it.
+struct Init<'a> {
+    program: OwnedFd,
+    /// Closed when it is executed.
+    executed: OwnedFd,
+    spec: &'a Spawn,
+}
+
 /// Starts it, in `userns` where the pod has one.
 pub fn start(userns: Option<&OwnedFd>, spec: &Spawn) -> Result<Child, Failure> {
-    let program = sealed(&program::pod_init(), &spec.mount_label).at(Step::PodInit)?;
-    let Some(userns) = userns else {
-        return match sys::fork(libc::CLONE_NEWPID).at(Step::PodInit)? {
-            Forked::Child => become_init(&program, spec),
-            Forked::Parent(child) => Ok(child),
-        };
+    let (wait, executed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(Step::PodInit)?;
+    let init = Init {
+        program: sealed(&program::pod_init(), &spec.mount_label).at(Step::PodInit)?,
+        executed,
+        spec,
     };
-    in_user_namespace(&program, userns, spec)
+    let child = match userns {
+        Some(userns) => in_user_namespace(&init, userns)?,
+        None => match sys::fork(libc::CLONE_NEWPID).at(Step::PodInit)? {
+            Forked::Child => become_init(&init),
+            Forked::Parent(child) => child,
+        },
+    };
+    drop(init);
+    // Until then it is our image, which nobody may look into, and so no stage in a user
+    // namespace finds its PID namespace.
+    let _ = rustix::io::read(&wait, &mut [0u8; 1]);
+    Ok(child)
 }
 
 /// The PID namespace must belong to the user namespace, so a child enters that
 /// first and makes its sibling, whose parent is us.
-fn in_user_namespace(program: &OwnedFd, userns: &OwnedFd, spec: &Spawn) -> Result<Child, Failure> {
+fn in_user_namespace(init: &Init<'_>, userns: &OwnedFd) -> Result<Child, Failure> {
     let (ours, theirs) = super::super::seqpacket_pair().at(Step::PodInit)?;
     let between = match sys::fork(0).at(Step::PodInit)? {
         Forked::Child => {
-            let code = i32::from(make_sibling(program, userns, spec, &theirs).is_err());
+            let code = i32::from(make_sibling(init, userns, &theirs).is_err());
             sys::exit_now(code)
         }
         Forked::Parent(child) => child,
@@ -56,17 +75,12 @@ fn in_user_namespace(program: &OwnedFd, userns: &OwnedFd, spec: &Spawn) -> Resul
         .on(Step::PodInit, "in the user namespace")
 }
 
-fn make_sibling(
-    program: &OwnedFd,
-    userns: &OwnedFd,
-    spec: &Spawn,
-    answer: &OwnedFd,
-) -> rustix::io::Result<()> {
+fn make_sibling(init: &Init<'_>, userns: &OwnedFd, answer: &OwnedFd) -> rustix::io::Result<()> {
     sys::join_namespaces(userns, libc::CLONE_NEWUSER)?;
     rustix::thread::set_thread_res_gid(Some(ROOT_GID), Some(ROOT_GID), Some(ROOT_GID))?;
     rustix::thread::set_thread_res_uid(Some(ROOT_UID), Some(ROOT_UID), Some(ROOT_UID))?;
     match sys::fork(libc::CLONE_NEWPID | libc::CLONE_PARENT)? {
-        Forked::Child => become_init(program, spec),
+        Forked::Child => become_init(init),
         Forked::Parent(child) => {
             sys::send(answer, &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()])
         }
@@ -93,12 +107,17 @@ fn sealed(bytes: &[u8], label: &str) -> rustix::io::Result<OwnedFd> {
     Ok(file)
 }
 
-fn become_init(program: &OwnedFd, spec: &Spawn) -> ! {
-    let _ = drop_everything(program, spec);
+fn become_init(init: &Init<'_>) -> ! {
+    let _ = drop_everything(init);
     sys::exit_now(1)
 }
 
-fn drop_everything(program: &OwnedFd, spec: &Spawn) -> rustix::io::Result<()> {
+fn drop_everything(init: &Init<'_>) -> rustix::io::Result<()> {
+    let Init {
+        program,
+        executed,
+        spec,
+    } = init;
     let label = spec.mount_label.as_str();
     // While there is a /proc.
     if !spec.process_label.is_empty() {
@@ -113,7 +132,7 @@ fn drop_everything(program: &OwnedFd, spec: &Spawn) -> rustix::io::Result<()> {
     kit::attach(root.as_fd(), c"/r")?;
     kit::pivot_into(root.as_fd())?;
     drop(root);
-    sys::close_all_but(&mut [program.as_raw_fd()])?;
+    sys::close_all_but(&mut [program.as_raw_fd(), executed.as_raw_fd()])?;
     sys::reset_all();
     sys::unblock_all();
     rustix::process::setsid()?;
