@@ -78,6 +78,23 @@ pub fn enter(path: &str) -> Result<()> {
     Ok(())
 }
 
+/// CPU seconds of all that is or was in it or below.
+pub fn cpu_time(path: &str) -> Result<f64> {
+    let read = |file: &str| {
+        let mut found = hierarchies().into_iter().map(|h| h.join(path).join(file));
+        found.find_map(|file| fs::read_to_string(file).ok())
+    };
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    let v1 = || number(&read("cpuacct.usage")?).map(|nanos| nanos / 1e9);
+    let v2 = || {
+        let stat = read("cpu.stat")?;
+        let micros = stat.lines().find_map(|l| l.strip_prefix("usage_usec "))?;
+        number(micros).map(|micros| micros / 1e6)
+    };
+    v1().or_else(v2)
+        .with_context(|| format!("CPU time of {path}"))
+}
+
 /// Process ids at and below `path`, over all hierarchies.
 pub fn members(path: &str) -> Vec<i32> {
     let mut pids = Vec::new();
