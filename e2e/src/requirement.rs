@@ -37,13 +37,14 @@ fn go_minor(version: &str) -> Option<u32> {
 }
 
 /// Programs of the host the bed calls, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("docker-registry", "docker-registry"),
     ("iptables", "iptables"),
     ("nft", "nftables"),
     ("conntrack", "conntrack"),
     ("ip", "iproute2"),
     ("ipset", "ipset"),
+    ("curl", "curl"),
 ];
 
 /// Installs what `up` calls on the host and isn't there.

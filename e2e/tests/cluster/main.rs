@@ -29,6 +29,7 @@ mod pod_api;
 mod pod_resources;
 mod probes;
 mod resize;
+mod server;
 mod shutdown;
 mod storage;
 mod streams;
@@ -53,6 +54,7 @@ fn all() -> Vec<Test> {
         lifecycle::TESTS,
         probes::TESTS,
         volumes::TESTS,
+        server::TESTS,
         network::TESTS,
         bad_input::TESTS,
         survival::TESTS,

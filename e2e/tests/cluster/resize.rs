@@ -102,10 +102,14 @@ fn resize_that_the_node_has_no_room_for_waits_and_says_why(t: &Space) -> Result<
 }
 
 /// All that the node has: others have some of it. (Of more the API server says so itself.)
-fn refuse(t: &Space, name: &str) -> Result<()> {
+fn ask_for_all(t: &Space, name: &str) -> Result<()> {
     let path = "jsonpath={.status.allocatable.cpu}";
     let all = t.kubectl(&["get", "node", &t.node().name, "-o", path])?;
-    resize(t, name, resources(all.trim(), "64Mi"))?;
+    resize(t, name, resources(all.trim(), "64Mi"))
+}
+
+fn refuse(t: &Space, name: &str) -> Result<()> {
+    ask_for_all(t, name)?;
     t.wait(name, "refused", |p| {
         condition(p, "PodResizePending") == Some("True")
     })
@@ -123,7 +127,8 @@ fn resize_that_was_refused_stays_so_when_the_agent_is_killed(t: &Space) -> Resul
     })?;
     t.wait_event("has-nothing", &["FailedMount"])?;
     for name in ["waits", "has-init", "has-nothing"] {
-        refuse(t, name)?;
+        ask_for_all(t, name)?;
+        t.wait_event(name, &["ResizeDeferred"])?;
     }
     kill_agent(t)?;
     start_agent(t)?;

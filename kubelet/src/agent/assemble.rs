@@ -388,6 +388,8 @@ fn server_state(
         machine,
         root_dir: options.root_dir.clone(),
         system_logs: options.system_logs.clone(),
+        started: jiff::Timestamp::now(),
+        cpu_samples: Default::default(),
         metrics: server::Metrics::new(metrics),
     })
 }

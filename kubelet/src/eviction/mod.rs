@@ -17,6 +17,7 @@ mod usage;
 pub use evictor::{Evictor, EvictorOptions};
 pub use images::Images;
 pub use rank::{EVICTED, critical};
+pub(crate) use usage::{Used, tree};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Of a pod, or of one container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Used {
+pub(crate) struct Used {
     pub memory: u64,
     pub storage: u64,
     pub inodes: u64,
@@ -84,7 +84,7 @@ impl PodUsed {
 }
 
 impl Used {
-    fn add(&mut self, more: Used) {
+    pub fn add(&mut self, more: Used) {
         self.storage += more.storage;
         self.inodes += more.inodes;
     }
@@ -107,7 +107,7 @@ fn inside(dir: &Path) -> Vec<(String, PathBuf)> {
 
 /// What lies below a folder, as far as it is on the same file system; what has several
 /// names counts once.
-fn tree(dir: &Path) -> Used {
+pub(crate) fn tree(dir: &Path) -> Used {
     let mut used = Used::default();
     let Ok(top) = dir.symlink_metadata() else {
         return used;

@@ -130,8 +130,7 @@ mod tests {
         let disk = Disk {
             capacity: 1000,
             available: 99,
-            inodes: 0,
-            inodes_free: 0,
+            ..Disk::default()
         };
         let seen = Seen {
             nodefs: Some(disk),

@@ -18,6 +18,50 @@ pub(super) async fn configz(Extract(state): Extract<Arc<State>>) -> Json<Value> 
     Json(json!({ "kubeletconfig": config }))
 }
 
+const FOR_PEOPLE: &str = "Warning: for people, not for programs: the form may change.\n";
+
+/// What this is, and since when.
+pub(super) async fn statusz(Extract(state): Extract<Arc<State>>) -> String {
+    let now = jiff::Timestamp::now();
+    let up = now.duration_since(state.started).as_secs();
+    let (hours, minutes, seconds) = (up / 3600, up / 60 % 60, up % 60);
+    let started = state.started.strftime("%a %b %d %H:%M:%S UTC %Y");
+    let version = crate::defaults::KUBELET_VERSION.trim_start_matches('v');
+    format!(
+        "\nkubelet statusz\n{FOR_PEOPLE}\nStarted= {started}\nUp= {hours} hr {minutes:02} min \
+         {seconds:02} sec\nBinary version= {version}\nPaths= /configz /flagz /healthz /metrics\n"
+    )
+}
+
+/// The settings that were given, under the names of the kubelet's flags.
+pub(super) async fn flagz(Extract(state): Extract<Arc<State>>) -> String {
+    let config = json!(state.config.raw);
+    let fields = config.as_object().into_iter().flatten();
+    let given = fields.filter(|(_, value)| !value.is_null());
+    let line = |(name, value): (&String, &Value)| {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        format!("{}: {value}\n", flag(name))
+    };
+    let lines: String = given.map(line).collect();
+    format!("\nkubelet flagz\n{FOR_PEOPLE}{lines}")
+}
+
+/// `maxPods` as `max-pods`; what is written in capitals is a word: `podCIDR`, `eventRecordQPS`.
+fn flag(field: &str) -> String {
+    let mut flag = String::new();
+    let mut before = '-';
+    for c in field.chars() {
+        if c.is_ascii_uppercase() && before.is_ascii_lowercase() {
+            flag.push('-');
+        }
+        flag.push(c.to_ascii_lowercase());
+        before = c;
+    }
+    flag
+}
+
 pub(super) async fn disabled() -> Refusal {
     Refusal(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -47,6 +91,26 @@ pub(super) async fn checkpoint(
         location: location.display().to_string(),
         timeout: 0,
     };
-    state.cri.checkpoint_container(request).await?;
+    let made = state.cri.checkpoint_container(request).await;
+    made.map_err(|status| {
+        let message = status.message();
+        let why = format!("checkpointing of {namespace}/{pod}/{container} failed: {message}");
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, why)
+    })?;
     Ok(Json(json!({ "items": [location] })))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn fields_have_the_names_of_flags() {
+        for (field, flag) in [
+            ("maxPods", "max-pods"),
+            ("podCIDR", "pod-cidr"),
+            ("clusterDNS", "cluster-dns"),
+            ("failCgroupV1", "fail-cgroup-v1"),
+        ] {
+            assert_eq!(super::flag(field), flag);
+        }
+    }
 }

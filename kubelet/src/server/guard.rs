@@ -1,9 +1,9 @@
 //! Every request of the authenticated port passes here.
 
-use super::Refusal;
 use super::authn::{AuthnError, Credentials, PeerChain};
 use super::authz::AuthzError;
 use super::routes::State;
+use super::{Refusal, places};
 use axum::extract::{Request, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
@@ -15,6 +15,12 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
+    match places::of(request.uri().path()) {
+        places::Place::Served => {}
+        // As Go's multiplexer, before anybody is asked who they are.
+        places::Place::Folder => return Ok(places::to_folder(request.uri())),
+        places::Place::Nothing => return Err(places::nothing()),
+    }
     let credentials = Credentials {
         chain: request.extensions().get::<PeerChain>().cloned(),
         bearer: bearer(&request),

@@ -15,6 +15,7 @@ mod log_query;
 mod logs;
 mod metrics;
 mod node_logs;
+mod places;
 mod pods;
 mod query;
 mod routes;
@@ -26,6 +27,7 @@ pub use accept::{Server, ServerError};
 pub use healthz::serve_healthz;
 pub use metrics::Metrics;
 pub use routes::State;
+pub use summary::CpuSamples;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};

@@ -40,6 +40,12 @@ pub(super) fn show(state: &State, path: &str) -> Result<Response, Refusal> {
     let fd = open_beneath(&state.system_logs, path).map_err(missing)?;
     let file = std::fs::File::from(fd);
     let kind = file.metadata().map_err(|e| missing(e.into_raw()))?;
+    if kind.is_dir() && !path.is_empty() && path != "." && !path.ends_with('/') {
+        // Else what the listing names would be looked for beside it.
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let place = [(header::LOCATION, format!("{name}/"))];
+        return Ok((StatusCode::MOVED_PERMANENTLY, place).into_response());
+    }
     if kind.is_dir() {
         return listing(&file).map_err(|e| missing(e.into_raw()));
     }

@@ -37,6 +37,10 @@ pub struct State {
     pub root_dir: PathBuf,
     /// `/var/log`.
     pub system_logs: PathBuf,
+    /// When this began.
+    pub started: jiff::Timestamp,
+    /// What the machine's cores did before.
+    pub cpu_samples: summary::CpuSamples,
     /// Counted here.
     pub metrics: Metrics,
 }
@@ -50,12 +54,15 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/healthz/syncloop", get(ok))
         .route("/pods", get(pods::pods))
         .route("/pods/", get(pods::pods))
-        .route("/metrics", get(metrics::kubelet))
-        .route("/metrics/resource", get(metrics::resource))
-        .route("/metrics/cadvisor", get(metrics::cadvisor))
-        .route("/metrics/probes", get(metrics::probes))
-        .route("/metrics/slis", get(metrics::slis))
-        .route("/stats/summary", get(summary::summary));
+        .route("/metrics", any(metrics::kubelet))
+        .route("/metrics/resource", any(metrics::resource))
+        .route("/metrics/cadvisor", any(metrics::cadvisor))
+        .route("/metrics/probes", any(metrics::probes))
+        .route("/metrics/slis", any(metrics::slis))
+        .route("/statusz", any(debug::statusz))
+        .route("/flagz", any(debug::flagz))
+        .route("/stats/summary", any(summary::summary))
+        .route("/stats/summary/", any(summary::summary));
     let router = match state.config.enable_debugging_handlers {
         true => debugging(router, state.config.enable_system_log_handler),
         false => router.fallback(debug::disabled),
@@ -68,26 +75,34 @@ pub(super) fn router(state: Arc<State>) -> Router {
 fn debugging(router: Router<Arc<State>>, system_logs: bool) -> Router<Arc<State>> {
     let router = router
         .route("/runningpods/", get(pods::running))
-        .route("/runningpods", get(pods::running))
-        .route("/configz", get(debug::configz))
+        .route("/configz", any(debug::configz))
         .route(
             "/containerLogs/{namespace}/{pod}/{container}",
             get(logs::container_logs),
         )
-        .route("/exec/{namespace}/{pod}/{container}", any(stream::exec))
+        .route(
+            "/exec/{namespace}/{pod}/{container}",
+            get(stream::exec).post(stream::exec),
+        )
         .route(
             "/exec/{namespace}/{pod}/{uid}/{container}",
-            any(stream::exec_uid),
+            get(stream::exec_uid).post(stream::exec_uid),
         )
-        .route("/attach/{namespace}/{pod}/{container}", any(stream::attach))
+        .route(
+            "/attach/{namespace}/{pod}/{container}",
+            get(stream::attach).post(stream::attach),
+        )
         .route(
             "/attach/{namespace}/{pod}/{uid}/{container}",
-            any(stream::attach_uid),
+            get(stream::attach_uid).post(stream::attach_uid),
         )
-        .route("/portForward/{namespace}/{pod}", any(stream::port_forward))
+        .route(
+            "/portForward/{namespace}/{pod}",
+            get(stream::port_forward).post(stream::port_forward),
+        )
         .route(
             "/portForward/{namespace}/{pod}/{uid}",
-            any(stream::port_forward_uid),
+            get(stream::port_forward_uid).post(stream::port_forward_uid),
         )
         .route("/run/{namespace}/{pod}/{container}", post(stream::run))
         .route(
@@ -100,7 +115,6 @@ fn debugging(router: Router<Arc<State>>, system_logs: bool) -> Router<Arc<State>
         );
     match system_logs {
         true => router
-            .route("/logs", get(node_logs::root))
             .route("/logs/", get(node_logs::root))
             .route("/logs/{*path}", get(node_logs::below)),
         false => router

@@ -228,6 +228,10 @@ fn bad_gateway(what: &str, why: impl std::fmt::Display) -> Refusal {
 /// Repeats the request at `url`. When that switches protocols, so does ours,
 /// and the two connections become one.
 async fn pass_on(mut request: Request, url: &str) -> Answer {
+    if !request.headers().contains_key(header::UPGRADE) {
+        let why = "Upgrade request required".to_owned();
+        return Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, why));
+    }
     let url: Uri = url
         .parse()
         .map_err(|e| bad_gateway("the runtime's stream URL", e))?;

@@ -31,6 +31,15 @@ macro_rules! first_set {
     };
 }
 
+/// Folders of volumes that are made for the pod.
+pub const OWN: [&str; 5] = [
+    "kubernetes.io~configmap",
+    "kubernetes.io~downward-api",
+    "kubernetes.io~empty-dir",
+    "kubernetes.io~projected",
+    "kubernetes.io~secret",
+];
+
 impl<'a> Kind<'a> {
     pub fn of(volume: &'a Volume) -> Self {
         if let Some(source) = &volume.config_map {

@@ -36,6 +36,7 @@ mod volumes;
 #[cfg(test)]
 pub(crate) use disk::scratch;
 pub use error::{MountError, VolumeError};
+pub use kind::OWN;
 pub use volumes::{Volumes, VolumesConfig, used};
 
 /// A volume ready for containers.

@@ -52,7 +52,7 @@ impl Volumes {
                 Some(Usage {
                     available: Some(seen.available),
                     capacity: Some(seen.capacity),
-                    used: Some(seen.capacity.saturating_sub(seen.available)),
+                    used: Some(seen.used),
                     inodes_free: Some(seen.inodes_free),
                     inodes: Some(seen.inodes),
                     inodes_used: Some(seen.inodes.saturating_sub(seen.inodes_free)),

@@ -63,6 +63,11 @@ fn find_attempt(
             "previous terminated container {container:?} in pod {pod:?} not found"
         ));
     }
+    let spec = known.pod.spec.as_ref();
+    if spec.is_none_or(|s| crate::pod::spec::find(s, container).is_none()) {
+        let text = format!("container {container:?} not found in pod {pod:?}");
+        return Err(Refusal(StatusCode::NOT_FOUND, text));
+    }
     let status = status_of(known, container);
     let waiting = status.and_then(|s| s.state?.waiting?.reason);
     match waiting {

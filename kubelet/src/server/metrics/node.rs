@@ -17,6 +17,7 @@ pub struct NodeUsage {
     pub memory_rss: u64,
     pub memory_available: u64,
     pub swap_usage: u64,
+    pub swap_available: u64,
     pub page_faults: u64,
     pub major_page_faults: u64,
 }
@@ -52,6 +53,7 @@ impl NodeUsage {
             memory_rss: mem("AnonPages"),
             memory_available: mem("MemAvailable"),
             swap_usage: mem("SwapTotal").saturating_sub(mem("SwapFree")),
+            swap_available: mem("SwapFree"),
             page_faults: vm("pgfault"),
             major_page_faults: vm("pgmajfault"),
         }

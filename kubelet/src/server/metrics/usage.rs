@@ -24,6 +24,7 @@ pub struct PodUsage {
     pub cpu: Option<v1::CpuUsage>,
     pub memory: Option<v1::MemoryUsage>,
     pub network: Option<v1::NetworkUsage>,
+    pub io: Option<v1::IoUsage>,
     pub processes: Option<u64>,
     pub containers: Vec<ContainerUsage>,
 }
@@ -65,6 +66,7 @@ fn of_sandbox(stats: v1::PodSandboxStats) -> Option<PodUsage> {
         cpu: linux.cpu,
         memory: linux.memory,
         network: linux.network,
+        io: linux.io,
         processes: linux.process.and_then(|p| p.process_count).map(|v| v.value),
         containers: linux.containers.into_iter().map(of_container).collect(),
     })
