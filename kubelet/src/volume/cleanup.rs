@@ -2,6 +2,7 @@
 
 use super::disk::{mountpoint, tree};
 use super::error::VolumeReason;
+use super::nfs;
 use super::volumes::Volumes;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Ours: how often an orphan's driver is looked for at least.
+/// Ours: how often an orphan's driver or server is looked for at least.
 const RETIRE_MAX: Duration = Duration::from_secs(60);
 
 impl Volumes {
@@ -33,6 +34,7 @@ impl Volumes {
                 .csi
                 .as_ref()
                 .is_some_and(|c| c.has_some_of(&uid))
+                || nfs::has_some(&self.pod_dir(&uid))
             {
                 tokio::spawn(retire(Arc::downgrade(self), uid));
                 continue;
@@ -89,7 +91,7 @@ fn unshare(volumes_dir: &Path, names: Vec<OsString>) -> Result<(), VolumeReason>
     Ok(())
 }
 
-fn entries(dir: &Path) -> Vec<OsString> {
+pub fn entries(dir: &Path) -> Vec<OsString> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|e| e.file_name()).collect()
 }
@@ -98,10 +100,9 @@ fn entries(dir: &Path) -> Vec<OsString> {
 /// mounts of others only when that fails.
 pub fn clear(pod_dir: &Path) -> Result<(), VolumeReason> {
     let usual = || {
-        // volume-subpaths/<volume>/<container>/<index> lie on volumes/<plugin>/<name>.
-        for (below, depth) in [("volume-subpaths", 3), ("volumes", 2)] {
-            unmount_level(&pod_dir.join(below), depth)?;
-        }
+        subpaths(pod_dir)?;
+        // volumes/<plugin>/<name>
+        unmount_level(&pod_dir.join("volumes"), 2)?;
         tree::remove(pod_dir)
     };
     let volumes_dir = pod_dir.join("volumes");
@@ -111,6 +112,11 @@ pub fn clear(pod_dir: &Path) -> Result<(), VolumeReason> {
         tree::remove(pod_dir)
     })?;
     unshare(&volumes_dir, local)
+}
+
+/// Unmounts volume-subpaths/<volume>/<container>/<index>, which lie on volumes.
+pub fn subpaths(pod_dir: &Path) -> Result<(), VolumeReason> {
+    unmount_level(&pod_dir.join("volume-subpaths"), 3)
 }
 
 fn unmount_level(dir: &Path, depth: u32) -> Result<(), VolumeReason> {

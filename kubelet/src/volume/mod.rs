@@ -1,7 +1,7 @@
 //! Volumes: made on the host, seen in containers, updated live.
 //!
 //! [`Volumes`] is the door. `kind` says what a volume is, `payload` which files
-//! it holds, [`csi`] what drivers are asked, `claim` and `persistent` what stands behind a claim, `plan` what has
+//! it holds, [`csi`] what drivers are asked, `nfs` what servers are, `claim` and `persistent` what stands behind a claim, `plan` what has
 //! to be done on disk, and `disk` does it; `refresh` does it again when something
 //! changed. [`dns`], [`hostname`] and [`hosts`]
 //! are pure.
@@ -23,6 +23,7 @@ pub mod hostname;
 pub mod hosts;
 mod kind;
 mod mounts;
+mod nfs;
 mod payload;
 mod persistent;
 mod plan;

@@ -4,9 +4,11 @@
 
 use super::disk::make_dirs;
 use super::hosts;
-use super::{MountError, MountRequest, PodVolumes, Prepared, expand, hostname, subpath};
+use super::{MountError, MountRequest, PodFacts, PodVolumes, Prepared};
+use super::{expand, hostname, subpath};
 use cri_proto::v1::{self, MountPropagation};
-use k8s_openapi::api::core::v1::{Container, VolumeDevice, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -18,6 +20,52 @@ const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Any user may write a message: kuberuntime_container.go `makeMounts`.
 const TERMINATION_LOG_MODE: u32 = 0o666;
 const ETC_HOSTS_MODE: u32 = 0o644;
+
+impl MountRequest<'_> {
+    /// Whether a folder has to be looked for in what is not the kubelet's own: a server may be away.
+    pub fn looks_elsewhere(&self) -> bool {
+        let inside = |m: &&VolumeMount| m.sub_path.is_some() || m.sub_path_expr.is_some();
+        let mut mounts = self.container.volume_mounts.iter().flatten().filter(inside);
+        mounts.any(|m| {
+            let volume = self.volumes.get(&m.name);
+            matches!(volume, Some(Prepared::Path { owned: false, .. }))
+        })
+    }
+}
+
+/// A request for a thread of its own.
+pub struct Owned {
+    pod: Pod,
+    container: Container,
+    attempt: u32,
+    volumes: PodVolumes,
+    env: BTreeMap<String, String>,
+    facts: PodFacts,
+}
+
+impl Owned {
+    pub fn of(request: &MountRequest<'_>) -> Owned {
+        Owned {
+            pod: request.pod.clone(),
+            container: request.container.clone(),
+            attempt: request.attempt,
+            volumes: request.volumes.clone(),
+            env: request.env.clone(),
+            facts: request.facts.clone(),
+        }
+    }
+
+    pub fn request(&self) -> MountRequest<'_> {
+        MountRequest {
+            pod: &self.pod,
+            container: &self.container,
+            attempt: self.attempt,
+            volumes: &self.volumes,
+            env: &self.env,
+            facts: &self.facts,
+        }
+    }
+}
 
 pub fn of_container(
     request: &MountRequest<'_>,

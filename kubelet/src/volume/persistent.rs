@@ -5,7 +5,8 @@ use super::claim;
 use super::csi::Job;
 use super::error::{ClaimReason, VolumeReason};
 use super::kind::Kind;
-use super::volumes::{Mounted, Volumes};
+use super::nfs::Export;
+use super::volumes::{Driving, Mounted, Volumes};
 use super::{PodVolumes, VolumeError, volumes};
 use crate::objects::ObjectError;
 use futures::future::try_join_all;
@@ -17,7 +18,6 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 /// kubernetes v1.37 pkg/kubelet/volumemanager/volume_manager.go `podAttachAndMountTimeout`.
@@ -133,30 +133,35 @@ impl Volumes {
         }
     }
 
-    /// Has drivers publish what they serve; goes on when its caller has gone.
+    /// Has drivers and servers give what they have; goes on when its caller has gone.
     pub(super) async fn publish(
         &self,
-        driving: OwnedMutexGuard<()>,
+        mut driving: Driving,
         pod: &Arc<Pod>,
         found: &Found,
     ) -> Result<PodVolumes, VolumeError> {
-        let of_driver = |p: &&Persistent| matches!(p.source, Source::Csi(_) | Source::Inline(_));
-        let jobs = found.iter().filter(|(_, p)| of_driver(p));
+        let is_given = |p: &Persistent| {
+            matches!(
+                p.source,
+                Source::Csi(_) | Source::Inline(_) | Source::Nfs(_)
+            )
+        };
+        let jobs = found.iter().filter(|(_, p)| is_given(p));
         let jobs: Vec<_> = jobs
             .map(|(name, p)| (name.clone(), self.job(pod, p.clone())))
             .collect();
         let mut published = PodVolumes::new();
-        let Some((first, _)) = jobs.first() else {
+        if jobs.is_empty() {
             return Ok(published);
-        };
-        let Some(csi) = self.config.csi.clone() else {
-            let reason = VolumeReason::Unsupported { kind: "csi" };
-            return Err(volumes::of_volume(first)(reason));
-        };
+        }
+        let (csi, volumes_dir) = (self.config.csi.clone(), self.volumes_dir(pod));
         let all = tokio::spawn(async move {
-            let _driving = driving;
             for (name, job) in jobs {
-                let prepared = csi.set_up(&job).await;
+                let prepared = match (Export::of(&job.found, &volumes_dir), &csi) {
+                    (Some(export), _) => export.mount(&mut driving.leaving).await,
+                    (None, Some(csi)) => csi.set_up(&job).await,
+                    (None, None) => Err(VolumeReason::Unsupported { kind: "csi" }),
+                };
                 published.insert(name.clone(), prepared.map_err(volumes::of_volume(&name))?);
             }
             Ok(published)

@@ -84,9 +84,9 @@ impl Place<'_> {
         }
     }
 
-    /// The work for what was found elsewhere; `None` if a plugin does it.
+    /// The work for what was found elsewhere; `None` if a driver or a server does it.
     pub fn foreign(&self, found: &Persistent) -> Option<Work> {
-        let (plugin, source, fs_type) = match &found.source {
+        let local = match &found.source {
             Source::HostPath(source) if !found.block => {
                 return Some(host_path(source, found.read_only));
             }
@@ -99,31 +99,22 @@ impl Place<'_> {
                     read_only: found.read_only,
                 });
             }
-            Source::HostPath(_) | Source::Csi(_) | Source::Inline(_) => return None,
-            Source::Local(source) => (cleanup::LOCAL, source.path.clone(), None),
-            Source::Nfs(nfs) => {
-                let source = format!("{}:{}", nfs.server, nfs.path);
-                ("kubernetes.io~nfs", source, Some("nfs"))
+            Source::Local(source) => source,
+            Source::HostPath(_) | Source::Nfs(_) | Source::Csi(_) | Source::Inline(_) => {
+                return None;
             }
         };
-        let read_only = found.read_only;
-        let local = match &found.source {
-            Source::Local(source) => Some(source),
-            _ => None,
-        };
-        let shared = |local: &LocalVolumeSource| Shared {
+        let shared = Shared {
             dir: cleanup::shared(self.volumes_dir, &found.name),
             fs_type: local.fs_type.clone(),
         };
         Some(Work::Attached(Attached {
-            source,
-            fs_type,
-            target: self.volumes_dir.join(plugin).join(&found.name),
+            source: local.path.clone(),
+            target: self.volumes_dir.join(cleanup::LOCAL).join(&found.name),
             options: found.mount_options.clone(),
-            read_only,
-            // NFS has owners of its own.
-            ownership: fs_type.map_or(self.ownership(read_only), |_| None),
-            shared: local.map(shared),
+            read_only: found.read_only,
+            ownership: self.ownership(found.read_only),
+            shared,
         }))
     }
 
@@ -244,7 +235,7 @@ impl Work {
             },
             Work::Attached(attached) => Prepared::Path {
                 path: attached.target.clone(),
-                owned: attached.fs_type.is_none(),
+                owned: true,
                 read_only: attached.read_only,
             },
             Work::Device { path, read_only } => Prepared::Device {

@@ -79,7 +79,8 @@ async fn refresh(volumes: &Arc<Volumes>, cause: &Cause) {
     let wanted = volumes.mounted_where(|pod| match cause {
         Cause::Changed(object) => pod.refs.contains(object),
         Cause::TokenDue => pod.renew_at.is_some_and(|due| due <= now),
-        Cause::Everything => true,
+        // Not one that leaves: it may take long.
+        Cause::Everything => pod.pod.metadata.uid.is_some(),
     });
     futures::stream::iter(wanted)
         .for_each_concurrent(PARALLEL, |mounted| one(volumes, mounted, cause))

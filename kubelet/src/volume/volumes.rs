@@ -7,7 +7,7 @@ use super::kind::Kind;
 use super::payload::{self, Origin, Payload};
 use super::persistent::Found;
 use super::plan::{Place, Work};
-use super::{MountError, MountRequest, PodVolumes, VolumeError, cleanup, mounts, refresh};
+use super::{MountError, MountRequest, PodVolumes, VolumeError, cleanup, mounts, nfs, refresh};
 use crate::event::{EventType, Recorder};
 use crate::objects::{ObjectRef, Objects};
 use crate::pod::NodeLabels;
@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 
 /// What the room is told once.
 #[derive(Debug, Clone)]
@@ -55,7 +55,16 @@ pub(super) struct Mounted {
     wanted: Arc<tokio::sync::Mutex<bool>>,
     /// Held while drivers work, which may take long: also by work whose caller has gone.
     driving: Arc<tokio::sync::Mutex<()>>,
+    /// Whether it is being unmounted: what still mounts is not waited for.
+    leaving: watch::Sender<bool>,
     seen: Mutex<Seen>,
+}
+
+/// The right to have drivers and servers work for a pod.
+pub(super) struct Driving {
+    _one: OwnedMutexGuard<()>,
+    /// Whether the pod's volumes are being unmounted.
+    pub leaving: watch::Receiver<bool>,
 }
 
 /// What of a pod decides when it is looked at again.
@@ -75,6 +84,7 @@ impl Default for Mounted {
         Self {
             wanted: Arc::new(tokio::sync::Mutex::new(true)),
             driving: Arc::default(),
+            leaving: watch::Sender::new(false),
             seen: Mutex::default(),
         }
     }
@@ -158,14 +168,18 @@ impl Volumes {
     /// # Errors
     /// A mount that is busy, a file that can't be removed; call again later.
     pub async fn unmount(&self, pod_uid: &str) -> Result<(), VolumeError> {
+        self.entry(pod_uid).leaving.send_replace(true);
         let (mounted, mut wanted) = self.hold(pod_uid).await;
         let seen = std::mem::take(&mut *mounted.seen());
         let dir = self.pod_dir(pod_uid);
         let _driving = mounted.driving.lock().await;
-        let given_back = match &self.config.csi {
+        let mut given_back = match &self.config.csi {
             Some(csi) => csi.tear_down(pod_uid).await,
             None => Ok(()),
         };
+        if given_back.is_ok() {
+            given_back = nfs::tear_down(&dir).await;
+        }
         let cleared =
             blocking(move || (given_back.and_then(|()| cleanup::clear(&dir)), wanted)).await;
         wanted = cleared.1;
@@ -174,6 +188,7 @@ impl Volumes {
                 complete: false,
                 ..seen
             };
+            mounted.leaving.send_replace(false);
             return Err(of_volume("")(reason));
         }
         *wanted = false;
@@ -193,8 +208,13 @@ impl Volumes {
     ) -> Result<Vec<v1::Mount>, MountError> {
         let uid = request.pod.metadata.uid.as_deref().unwrap_or_default();
         let dir = self.pod_dir(uid);
-        // Few and short calls; a thread of their own would cost more.
-        mounts::of_container(&request, &dir, &self.config.dns.cluster_domain)
+        let domain = &self.config.dns.cluster_domain;
+        if !request.looks_elsewhere() {
+            // Few and short calls; a thread of their own would cost more.
+            return mounts::of_container(&request, &dir, domain);
+        }
+        let (owned, domain) = (mounts::Owned::of(&request), domain.clone());
+        blocking(move || mounts::of_container(&owned.request(), &dir, &domain)).await
     }
 
     /// The block devices that a container is to have.
@@ -240,7 +260,7 @@ impl Volumes {
     /// The pod's entry, and the right to work on its folder.
     async fn hold(&self, uid: &str) -> (Arc<Mounted>, OwnedMutexGuard<bool>) {
         loop {
-            let mounted = self.pods().entry(uid.to_owned()).or_default().clone();
+            let mounted = self.entry(uid);
             let wanted = mounted.wanted.clone().lock_owned().await;
             // Unmounted while we waited: there is, or will be, another entry.
             if *wanted {
@@ -249,10 +269,16 @@ impl Volumes {
         }
     }
 
-    /// The right to have drivers work for the pod.
-    async fn drive(&self, uid: &str) -> OwnedMutexGuard<()> {
-        let mounted = self.pods().entry(uid.to_owned()).or_default().clone();
-        mounted.driving.clone().lock_owned().await
+    async fn drive(&self, uid: &str) -> Driving {
+        let mounted = self.entry(uid);
+        Driving {
+            _one: mounted.driving.clone().lock_owned().await,
+            leaving: mounted.leaving.subscribe(),
+        }
+    }
+
+    fn entry(&self, uid: &str) -> Arc<Mounted> {
+        self.pods().entry(uid.to_owned()).or_default().clone()
     }
 
     /// The works of those volumes whose kind passes the filter; notes what

@@ -7,23 +7,19 @@ use crate::volume::error::VolumeReason;
 use rustix::fs::{FileType, stat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_bind, mount_remount};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Something to be mounted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attached {
-    /// A path of the host, or what the file system calls it.
+    /// A path of the host: a folder, or a device with a file system.
     pub source: String,
-    /// Of a file system that has a mount(8) helper; a bind mount without.
-    pub fs_type: Option<&'static str>,
     pub target: PathBuf,
     pub options: Vec<String>,
     pub read_only: bool,
     pub ownership: Option<Ownership>,
-    /// If the source may be a device.
-    pub shared: Option<Shared>,
+    /// Of the source, if it is a device.
+    pub shared: Shared,
 }
 
 impl Attached {
@@ -33,29 +29,21 @@ impl Attached {
             return Ok(());
         }
         let source = Path::new(&self.source);
-        if self.fs_type.is_some() {
-            make_dirs(&self.target).map_err(failed("mkdir", &self.target))?;
-            self.by_helper()?;
-            let ownership = self.ownership.filter(|_| !self.read_only);
-            return ownership.map_or(Ok(()), |o| o.apply(&self.target));
+        if device::is_device(source)? {
+            return self.device(source);
         }
-        match &self.shared {
-            Some(shared) if device::is_device(source)? => self.device(shared, source),
-            _ => {
-                let flags = flags(&self.options, self.read_only)?;
-                make_dirs(&self.target).map_err(failed("mkdir", &self.target))?;
-                self.bind(source, flags)
-            }
-        }
+        let flags = flags(&self.options, self.read_only)?;
+        make_dirs(&self.target).map_err(failed("mkdir", &self.target))?;
+        self.bind(source, flags)
     }
 
-    fn device(&self, shared: &Shared, device: &Path) -> Result<(), VolumeReason> {
+    fn device(&self, device: &Path) -> Result<(), VolumeReason> {
         let flags = flags(&[], self.read_only)?;
         // First: by this folder others see that the file system is needed.
         make_dirs(&self.target).map_err(failed("mkdir", &self.target))?;
-        shared.mount(device, &self.options)?;
-        self.bind(&shared.dir, flags)?;
-        if shared.is_seen_at(&self.target)? {
+        self.shared.mount(device, &self.options)?;
+        self.bind(&self.shared.dir, flags)?;
+        if self.shared.is_seen_at(&self.target)? {
             return Ok(());
         }
         mountpoint::unmount_all(&self.target)?;
@@ -80,27 +68,6 @@ impl Attached {
             let _ = mountpoint::unmount_all(&self.target);
             failed("remount", &self.target)(errno)
         })
-    }
-
-    fn by_helper(&self) -> Result<(), VolumeReason> {
-        let mut options = self.options.clone();
-        if self.read_only {
-            options.push("ro".to_owned());
-        }
-        let mut mount = Command::new("mount");
-        mount.args(["-t", self.fs_type.unwrap_or_default()]);
-        if !options.is_empty() {
-            mount.args(["-o", &options.join(",")]);
-        }
-        mount.arg(&self.source).arg(&self.target);
-        let ended = mount.stdin(Stdio::null()).output();
-        let ended = ended.map_err(failed("run mount for", &self.target))?;
-        if ended.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
-        let said = io::Error::other(format!("{}: {said}", ended.status));
-        Err(failed("mount(8) on", &self.target)(said))
     }
 }
 
@@ -143,7 +110,7 @@ fn flags(options: &[String], read_only: bool) -> Result<MountFlags, VolumeReason
 mod tests {
     use super::super::scratch::Scratch;
     use super::*;
-    use std::fs;
+    use std::{fs, io};
 
     #[test]
     fn bind_mounts_take_the_options_that_they_can() {
@@ -165,12 +132,14 @@ mod tests {
         fs::write(disk.join("precious"), "x").unwrap();
         let attached = Attached {
             source: disk.to_string_lossy().into_owned(),
-            fs_type: None,
             target: dir.0.join("pod/v"),
             options: Vec::new(),
             read_only: true,
             ownership: None,
-            shared: None,
+            shared: Shared {
+                dir: dir.0.join("shared"),
+                fs_type: None,
+            },
         };
         attached.mount().unwrap();
         attached.mount().unwrap();

@@ -26,9 +26,11 @@ pub struct Tmpfs {
     pub gid: Option<u32>,
 }
 
-/// Is something mounted exactly here? What doesn't exist is no mount.
+/// Is something mounted exactly here? What doesn't exist is no mount. No server is asked, which
+/// may be away.
 pub fn is_mounted(path: &Path) -> Result<bool, VolumeReason> {
-    match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+    let how = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    match statx(CWD, path, how, StatxFlags::empty()) {
         Ok(seen) => Ok(seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
         Err(errno) => Err(failed("statx", path)(errno)),
