@@ -380,9 +380,23 @@ fn claimed_devices_outlive_the_agent(t: &Space) -> Result<()> {
         restarts(p) == 1 && status(p)["ready"] == true
     })?;
     same(devices_in(t, "p", "main")?, before)?;
-    // Deleted while nobody is there to see it.
+    // How its device is, is known to the next agent too, whoever is away.
+    t.node().write(
+        &format!("{}/devices", driver.dir),
+        "a Unhealthy\nb Unhealthy\n",
+    )?;
+    let unhealthy = |p: &Value| {
+        let told = &of_main(p)["allocatedResourcesStatus"][0]["resources"][0]["health"];
+        told == "Unhealthy"
+    };
+    t.wait("p", "an unhealthy device", unhealthy)?;
     kill_agent(t)?;
     driver.stop();
+    start_agent(t)?;
+    t.run(&pod("later", FOREVER))?;
+    ensure!(unhealthy(&t.pod("p")?), "{}", t.pod("p")?);
+    // Deleted while nobody is there to see it.
+    kill_agent(t)?;
     t.kubectl(&["delete", "pod", "p", "--force", "--grace-period=0"])?;
     start_agent(t)?;
     // Its ResourceSlices are of no use until it is back.

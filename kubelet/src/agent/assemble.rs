@@ -140,7 +140,8 @@ pub fn parts(
         config.event_record_qps,
         config.event_burst,
     );
-    let drivers = Drivers::new(Slices::new(clients.writes(), name), metrics.clone());
+    let slices = Slices::new(clients.writes(), name);
+    let drivers = Drivers::new(slices, metrics.clone(), Some(&options.root_dir));
     let allocations = giving::allocations(options, &metrics, (clients.writes(), drivers.clone()))?;
     let csi = Csi::new(clients.writes(), clients.watches(), name, &options.root_dir);
     let (going_down, is_going_down) = watch::channel(false);

@@ -58,7 +58,7 @@ impl Dra {
     /// Nobody claims anything.
     pub fn none() -> Arc<Dra> {
         let metrics = Metrics::default();
-        let drivers = Drivers::new(Slices::none(), metrics.clone());
+        let drivers = Drivers::new(Slices::none(), metrics.clone(), None);
         Arc::new(Dra {
             claims: Mutex::default(),
             drivers,

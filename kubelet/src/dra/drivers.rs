@@ -1,6 +1,6 @@
 //! DRA drivers of this node, as they come and go.
 
-use super::health::Health;
+use super::health::{self, Health};
 use super::instance::{Instance, Service};
 use super::slices::Slices;
 use crate::metrics::Metrics;
@@ -44,6 +44,8 @@ pub struct Drivers {
     wipes: Mutex<BTreeMap<String, AbortHandle>>,
     slices: Slices,
     health: Mutex<Health>,
+    /// Where it is kept.
+    health_file: Option<PathBuf>,
     /// Devices that changed health.
     changed: broadcast::Sender<Changed>,
     /// One is there that was not.
@@ -52,13 +54,26 @@ pub struct Drivers {
 }
 
 impl Drivers {
-    /// None yet.
-    pub fn new(slices: Slices, metrics: Metrics) -> Arc<Drivers> {
+    /// None yet. How their devices were is kept below `root` (`/var/lib/kubelet`).
+    pub fn new(slices: Slices, metrics: Metrics, root: Option<&Path>) -> Arc<Drivers> {
+        let health_file = root.map(|root| root.join(health::FILE));
+        let health = health_file
+            .as_deref()
+            .map_or(Ok(Health::default()), Health::read);
+        // Drivers will tell again.
+        let health = health.unwrap_or_else(|error| {
+            tracing::warn!(
+                why = crate::join::report::chain(&error),
+                "health of devices is unknown"
+            );
+            Health::default()
+        });
         Arc::new(Drivers {
             all: Mutex::default(),
             wipes: Mutex::default(),
             slices,
-            health: Mutex::default(),
+            health: Mutex::new(health),
+            health_file,
             changed: broadcast::channel(64).0,
             arrived: watch::channel(()).0,
             metrics,
@@ -145,6 +160,21 @@ impl Drivers {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes what is known, and keeps what is new.
+    fn change<T>(&self, change: impl FnOnce(&mut Health) -> BTreeSet<T>) -> BTreeSet<T> {
+        let mut health = self.health();
+        let changed = change(&mut health);
+        if let (Some(file), false) = (&self.health_file, changed.is_empty())
+            && let Err(error) = health.write(file)
+        {
+            tracing::warn!(
+                why = crate::join::report::chain(&error),
+                "the next agent won't know"
+            );
+        }
+        changed
+    }
+
     /// Hears of devices that changed health.
     pub fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changed.subscribe()
@@ -183,7 +213,7 @@ impl Drivers {
                 () = gone.cancelled() => Status::cancelled("the driver has gone"),
                 why = heard => why,
             };
-            let forgotten = self.health().forget(&name);
+            let forgotten = self.change(|health| health.forget(&name));
             self.tell(&name, forgotten);
             if gone.is_cancelled() || why.code() == tonic::Code::Unimplemented {
                 return;
@@ -203,8 +233,8 @@ impl Drivers {
         loop {
             match stream.message().await {
                 Ok(Some(report)) => {
-                    let now = Instant::now();
-                    let changed = self.health().take(name, report.devices, now);
+                    let now = jiff::Timestamp::now();
+                    let changed = self.change(|health| health.take(name, report.devices, now));
                     self.tell(name, changed);
                 }
                 Ok(None) => return Status::ok("the stream ended"),

@@ -7,7 +7,6 @@ use super::prepared::Claim;
 use crate::pod::spec;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceHealth, ResourceStatus};
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 impl Dra {
     /// CDI names of what a container claims.
@@ -45,7 +44,7 @@ impl Dra {
 
     /// `allocatedResourcesStatus` of what a container claims.
     pub fn health(&self, pod: &Pod, container: &Container) -> Vec<ResourceStatus> {
-        let (claims, now) = (self.claims(), Instant::now());
+        let (claims, now) = (self.claims(), jiff::Timestamp::now());
         let resources = container.resources.as_ref();
         let wanted = resources
             .into_iter()
