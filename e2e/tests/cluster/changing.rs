@@ -1,4 +1,5 @@
-//! A node that goes from the stock kubelet to ours, and back: what pods were given stays theirs.
+//! A node that goes from the stock kubelet to ours and back, or from ours to the stock one and back:
+//! what pods were given stays theirs.
 
 use crate::dra::{Driver, devices_in, from_template};
 use crate::kit::{Space, restarts, same, status, with_main};
@@ -7,13 +8,13 @@ use crate::pod_resources::told;
 use crate::survival::{kill_kubelet, start_kubelet};
 use anyhow::Result;
 use e2e::node::{Kind, lighter};
-use e2e::progress;
+use e2e::{peer, progress};
 use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
 
 crate::tests!(
-    what_pods_were_given_stays_theirs_from_the_stock_kubelet_to_ours_and_back: alone: stock,
+    what_pods_were_given_stays_theirs_from_one_kubelet_to_the_other_and_back: alone: containerd,
 );
 
 /// Every manager has something to write down.
@@ -28,11 +29,10 @@ const STATE: [&str; 3] = [
     "dra_manager_state",
 ];
 
-fn what_pods_were_given_stays_theirs_from_the_stock_kubelet_to_ours_and_back(
+fn what_pods_were_given_stays_theirs_from_one_kubelet_to_the_other_and_back(
     t: &Space,
 ) -> Result<()> {
-    let program = lighter::program_path(&t.suite.bed, None)?;
-    t.node().install(&program, "lighter")?;
+    let other = install_other(t)?;
     with_settings(t, |t, settings: &Settings| {
         settings.add(SETTINGS)?;
         wait_allocatable(t, "1500m")?;
@@ -46,8 +46,8 @@ fn what_pods_were_given_stays_theirs_from_the_stock_kubelet_to_ours_and_back(
         let (given, id) = (told(t, "p", "main")?, container_id(t)?);
         let written = states(t)?;
 
-        let back = ours_takes_over(t, (&given, &id), &written);
-        kill_kubelet(t, Kind::LighterContainerd)?;
+        let back = other_takes_over(t, other, (&given, &id), &written);
+        kill_kubelet(t, other)?;
         back?;
         start_kubelet(t, t.suite.kind())?;
         wait_told(t, &given)?;
@@ -58,15 +58,32 @@ fn what_pods_were_given_stays_theirs_from_the_stock_kubelet_to_ours_and_back(
     })
 }
 
-fn ours_takes_over(t: &Space, (given, id): (&Value, &str), written: &[Value]) -> Result<()> {
+/// The node's kind with its other kubelet.
+fn install_other(t: &Space) -> Result<Kind> {
+    let (bed, node) = (&t.suite.bed, t.node());
+    if t.suite.kind() == Kind::Stock {
+        node.install(&lighter::program_path(bed, None)?, "lighter")?;
+        return Ok(Kind::LighterContainerd);
+    }
+    node.install(&peer::path(&bed.cache, &bed.peers(), &peer::KUBE)?, "kube")?;
+    node.link("kube", "kubelet")?;
+    Ok(Kind::Stock)
+}
+
+fn other_takes_over(
+    t: &Space,
+    other: Kind,
+    (given, id): (&Value, &str),
+    written: &[Value],
+) -> Result<()> {
     kill_kubelet(t, t.suite.kind())?;
-    start_kubelet(t, Kind::LighterContainerd)?;
+    start_kubelet(t, other)?;
     wait_told(t, given)?;
     wait_allocatable(t, "1500m")?;
     same(container_id(t)?.as_str(), id)?;
     same(states(t)?.as_slice(), written)?;
     wait_cpus(t, "p", "1")?;
-    // A container that ours starts has the same.
+    // A container that it starts has the same.
     t.sh("p", "kill 1")?;
     t.wait("p", "a second start", |p| {
         restarts(p) == 1 && status(p)["ready"] == true

@@ -23,8 +23,8 @@ pub struct Test {
     pub our_kubelet: bool,
     /// It tests what only our runtime has.
     pub our_runtime: bool,
-    /// It tests what becomes of a stock node.
-    pub stock: bool,
+    /// It needs a runtime that both kubelets can use.
+    pub containerd: bool,
 }
 
 impl Test {
@@ -36,8 +36,8 @@ impl Test {
         if self.our_runtime && kind.runtime() != Maker::Lighter {
             return Some("the runtime is not ours");
         }
-        if self.stock && kind != Kind::Stock {
-            return Some("it begins with a stock node");
+        if self.containerd && kind.runtime() == Maker::Lighter {
+            return Some("the runtime is not containerd");
         }
         None
     }
@@ -51,7 +51,7 @@ macro_rules! tests {
             #[allow(unused_mut)]
             let mut test = $crate::kit::Test {
                 name: stringify!($name), run: $name, alone: false,
-                our_kubelet: false, our_runtime: false, stock: false,
+                our_kubelet: false, our_runtime: false, containerd: false,
             };
             $(test.$flag = true;)*
             test
