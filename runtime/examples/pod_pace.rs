@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use oci_spec::runtime::{LinuxBuilder, MountBuilder, ProcessBuilder, SpecBuilder};
 use runtime::process::{
-    ContainerIo, ContainerPid, ContainerSpec, Engine, EngineConfig, ExecSpec, Rootfs, SandboxSpec,
+    ContainerCgroups, ContainerIo, ContainerPid, ContainerSpec, Engine, EngineConfig, ExecSpec,
+    Rootfs, SandboxSpec,
 };
 
 /// Steps as the engine tells them, in order.
@@ -69,10 +70,13 @@ async fn measure(dir: &Path, pods: usize) {
             at = now;
         };
         let begun = monotonic();
-        let sandbox = engine.run_sandbox(sandbox(&id)).await.expect("sandbox");
+        let sandbox = engine
+            .run_sandbox(sandbox(&id), None)
+            .await
+            .expect("sandbox");
         lap("1 run_sandbox");
         sandbox
-            .create_container(container(dir, &id))
+            .create_container(container(dir, &id), ContainerCgroups::default())
             .await
             .expect("create");
         lap("2 create_container");
@@ -129,9 +133,12 @@ async fn memory(engine: &Engine, dir: &Path) {
     let mut alive = Vec::new();
     for number in 0..PODS {
         let id = format!("mem{number}");
-        let sandbox = engine.run_sandbox(sandbox(&id)).await.expect("sandbox");
+        let sandbox = engine
+            .run_sandbox(sandbox(&id), None)
+            .await
+            .expect("sandbox");
         sandbox
-            .create_container(container(dir, &id))
+            .create_container(container(dir, &id), ContainerCgroups::default())
             .await
             .expect("create");
         sandbox.start_container(&id).await.expect("start");
@@ -232,7 +239,7 @@ fn container(dir: &Path, id: &str) -> ContainerSpec {
         .build();
     ContainerSpec {
         id: id.into(),
-        oci: spec.expect("spec"),
+        oci: spec.expect("spec").into(),
         rootfs: Rootfs {
             layers: vec![dir.join("layer")],
             writable: dir.join("writable").join(id),
@@ -243,7 +250,6 @@ fn container(dir: &Path, id: &str) -> ContainerSpec {
             ..ContainerIo::default()
         },
         pid: ContainerPid::Own,
-        cgroups: Vec::new(),
         seccomp: Vec::new(),
     }
 }

@@ -38,8 +38,8 @@ pub struct Config {
     /// Ranges that see pods' own addresses (the cluster's pod range); others
     /// see the node's. Empty = guessed from a podCIDR of the usual size.
     pub no_masquerade: Vec<String>,
-    /// Pods' network namespaces that are kept ready by the built-in network, with an
-    /// address each, once there was a first pod.
+    /// Sandboxes that are kept ready on the built-in network, with a monitor, namespaces and
+    /// an address each, once there was a first pod.
     pub networks_ahead: usize,
     /// The cgroup below which everything is made ("" = the root of the hierarchy).
     pub cgroup_root: String,

@@ -4,7 +4,7 @@ use super::HANGS;
 use super::witness::Witness;
 use crate::cgroup;
 use crate::cri::Stand;
-use crate::cri::gone::Traces;
+use crate::cri::gone::{AHEAD, Traces};
 use crate::cri::pods::Pods;
 use crate::image::catalog;
 use crate::machine::Process;
@@ -214,11 +214,12 @@ impl<'a> Killer<'a> {
         self.one_of("spawner", |name| name == "lighter-spawner")
     }
 
-    /// Of the load: the witnesses' must live.
+    /// Of the load, the witnesses' must live; or one that waits for a pod.
     fn monitor(&mut self) -> Result<()> {
+        let is_id = |id: &str| id.bytes().all(|b| b.is_ascii_hexdigit());
         self.one_of("monitor", |name| {
             name.strip_prefix("lighter-")
-                .is_some_and(|id| id.bytes().all(|b| b.is_ascii_hexdigit()))
+                .is_some_and(|id| id == "ahead" || is_id(id))
         })
     }
 
@@ -237,7 +238,8 @@ impl<'a> Killer<'a> {
         Ok(())
     }
 
-    /// Only the agent and one spawner may be there when no pod is.
+    /// Only the agent, one spawner and the monitors that wait for pods may be there when no
+    /// pod is.
     fn processes_left(&mut self, stand: &Stand) -> Result<()> {
         let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let end = Instant::now() + Duration::from_secs(10);
@@ -245,6 +247,10 @@ impl<'a> Killer<'a> {
             let names = cgroup::members(&stand.machine.cgroup).into_iter().map(name);
             let mut ours: Vec<String> = names.filter(|n| n.starts_with("lighter")).collect();
             ours.sort();
+            let ahead = ours.iter().filter(|n| *n == "lighter-ahead\n").count();
+            if ahead <= AHEAD {
+                ours.retain(|n| n != "lighter-ahead\n");
+            }
             if ours == ["lighter\n", "lighter-spawner\n"] {
                 return Ok(());
             }

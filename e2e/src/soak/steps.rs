@@ -3,7 +3,7 @@
 
 use super::{HANGS, churn, serving, trace};
 use crate::cri::Stand;
-use crate::cri::gone::Traces;
+use crate::cri::gone::{AHEAD, Traces};
 use crate::cri::pods::{Pods, SLEEP};
 use crate::image::catalog;
 use anyhow::{Context, Result, ensure};
@@ -176,9 +176,21 @@ impl Trial<'_> {
         for dir in ["/var/lib/lighter", "/run/lighter"] {
             churn::paths(&self.stand.machine.path(dir), &mut all);
         }
-        // Networks that wait for pods are other ones each time; traces count them.
+        // Sandboxes that wait for pods are other ones each time. Of their networks traces take
+        // count; their monitors' folders are left out here, unless there are too many.
         let network = self.stand.machine.path("/run/lighter/network");
         all.retain(|path| !path.starts_with(&network));
+        let monitors = self.stand.machine.path("/run/lighter/engine/sandboxes");
+        let records = self.stand.machine.path("/run/lighter/sandboxes");
+        let ahead = |dir: &PathBuf| {
+            let id = dir.strip_prefix(&monitors).ok()?;
+            let waits = id.components().count() == 1 && !records.join(id).exists();
+            waits.then(|| dir.clone())
+        };
+        let ahead: Vec<_> = all.iter().filter_map(ahead).collect();
+        if ahead.len() <= AHEAD {
+            all.retain(|path| !ahead.iter().any(|dir| path.starts_with(dir)));
+        }
         all
     }
 

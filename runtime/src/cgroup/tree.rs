@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::mount::OpenTreeFlags;
+
 /// v2 controllers that containers need where the host has them.
 const DELEGATED: [&str; 6] = ["cpu", "cpuset", "io", "memory", "hugetlb", "pids"];
 
@@ -173,6 +175,29 @@ impl Cgroups {
                 .map_err(|source| CgroupError::Read { path, source })
         };
         self.hierarchies.iter().map(door).collect()
+    }
+
+    /// What is below the cgroup in each v1 hierarchy, as a mount that is attached nowhere, by the
+    /// name of the hierarchy's mount point: to those in the cgroup's namespace the same as the
+    /// hierarchy mounted by them, at a third of the calls.
+    ///
+    /// # Errors
+    /// The directory that can't be cloned.
+    pub fn views(&self, path: &CgroupPath) -> Result<Vec<(String, OwnedFd)>, CgroupError> {
+        let view = |hierarchy: &Hierarchy| {
+            let path = self.dir(hierarchy, path);
+            let name = hierarchy.mount.file_name().unwrap_or_default();
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            match rustix::mount::open_tree(rustix::fs::CWD, &path, flags) {
+                Ok(view) => Ok((name.to_string_lossy().into_owned(), view)),
+                Err(errno) => Err(CgroupError::Read {
+                    path,
+                    source: errno.into(),
+                }),
+            }
+        };
+        let v1 = self.hierarchies.iter().filter(|h| !h.v2);
+        v1.map(view).collect()
     }
 
     /// The cgroup of spawner and monitors, made if need be.

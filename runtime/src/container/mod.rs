@@ -32,7 +32,7 @@ pub struct Container {
     /// The pod.
     pub sandbox: Arc<Sandbox>,
     /// As it was made; execs take its process for a model.
-    pub spec: Spec,
+    pub spec: Arc<Spec>,
     record: Mutex<Record>,
     ended: watch::Sender<bool>,
     usage: Mutex<usage::Usage>,
@@ -58,7 +58,7 @@ impl Container {
         dir: PathBuf,
         layer: PathBuf,
         sandbox: Arc<Sandbox>,
-        spec: Spec,
+        spec: Arc<Spec>,
         record: Record,
     ) -> Self {
         let (ended, _) = watch::channel(record.state == State::Exited);

@@ -44,7 +44,7 @@ pub fn pid_of(pidfd: &OwnedFd) -> io::Result<i32> {
         .ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-fn garbled(sandbox: &str) -> ProcessError {
+pub fn garbled(sandbox: &str) -> ProcessError {
     ProcessError::Protocol {
         sandbox: sandbox.to_owned(),
         source: io::ErrorKind::InvalidData.into(),

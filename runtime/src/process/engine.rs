@@ -14,11 +14,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::sync::mpsc;
 
 use super::connection::Connection;
-use super::link::{Link, Unasked};
+use super::link::{Answer, Link, Unasked};
 use super::wire::{self, Body, Hello};
 use super::{
-    AdoptError, EngineConfig, Event, Exit, NetworkNamespace, PidMode, ProcessError, SPAWNER,
-    Sandbox, SandboxSpec, answer, own, sandbox,
+    AdoptError, EngineConfig, Event, Exit, PidMode, ProcessError, SPAWNER, Sandbox, SandboxAhead,
+    SandboxSpec, answer, own, sandbox,
 };
 
 /// Makes and finds sandboxes. One for each state folder: the caller sees to it
@@ -70,29 +70,55 @@ impl Engine {
         Ok((engine, receiver))
     }
 
-    /// Makes a monitor with the pod's namespaces.
+    /// Makes a monitor with the pod's namespaces, or has one that waits become that: the
+    /// spec's id is its then.
     ///
     /// # Errors
     /// The step of the monitor that failed; nothing is left then.
     #[tracing::instrument(name = "monitor", level = "debug", skip_all, fields(sandbox = %spec.id))]
-    pub async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Arc<Sandbox>, ProcessError> {
+    pub async fn run_sandbox(
+        &self,
+        spec: SandboxSpec,
+        ahead: Option<SandboxAhead>,
+    ) -> Result<Arc<Sandbox>, ProcessError> {
         let dir = self.directory(&spec.id);
+        if let Some(ahead) = ahead {
+            let spawn = Body::Spawn(spawn_request(&spec));
+            let sandbox = ahead.run(spawn, self.events.clone()).await;
+            return sandbox.inspect_err(|_| self.forget(&spec.id));
+        }
         // Asked for a second time, by one who has not seen the first answer.
         if let Ok(sandbox) = self.adopt(&spec.id).await {
             return Ok(sandbox);
         }
-        let made = self.make_sandbox(&spec, &dir).await;
-        if made.is_err() {
-            let _ = std::fs::remove_dir_all(&dir);
-        }
-        made
+        let body = Body::Spawn(spawn_request(&spec));
+        let made = self.make_monitor(&spec.id, &dir, body).await;
+        let made = made.and_then(|(connection, answer)| {
+            Sandbox::open(connection, answer, self.events.clone())
+        });
+        made.inspect_err(|_| self.forget(&spec.id))
     }
 
-    async fn make_sandbox(
+    /// Makes a monitor that waits for its pod, whose sandbox is to have this id.
+    ///
+    /// # Errors
+    /// The step of the monitor that failed; nothing is left then.
+    pub async fn sandbox_ahead(&self, id: &str) -> Result<SandboxAhead, ProcessError> {
+        let dir = self.directory(id);
+        let made = self.make_monitor(id, &dir, Body::Ahead(wire::Empty {}));
+        let made = made
+            .await
+            .and_then(|(connection, answer)| SandboxAhead::open(connection, answer));
+        made.inspect_err(|_| self.forget(id))
+    }
+
+    /// Has the spawner make a monitor; the answer is its first.
+    async fn make_monitor(
         &self,
-        spec: &SandboxSpec,
+        id: &str,
         dir: &Path,
-    ) -> Result<Arc<Sandbox>, ProcessError> {
+        body: Body,
+    ) -> Result<(Connection, io::Result<Answer>), ProcessError> {
         let state = |action, source: io::Error| ProcessError::State {
             action,
             path: dir.to_owned(),
@@ -103,37 +129,18 @@ impl Engine {
         let listener = listener(&folder).map_err(|e| state("make a socket in", e))?;
         let (ours, theirs) =
             super::seqpacket_pair().map_err(|e| state("make a socket for", e.into()))?;
-        let connection = self
-            .connection(&spec.id, ours)
-            .map_err(|e| state("watch", e))?;
+        let connection = self.connection(id, ours).map_err(|e| state("watch", e))?;
         // The monitor answers; if there never is one, its end of the pair closes,
         // which tells so.
         let spawn = async {
-            let mut fds = vec![theirs.as_fd(), listener.as_fd(), folder.as_fd()];
-            fds.extend(spec.netns.iter().map(|netns| netns.as_fd()));
-            let spawned = self.spawn(spec, &fds).await;
+            let fds = [theirs.as_fd(), listener.as_fd(), folder.as_fd()];
+            let spawned = self.spawn(body, &fds).await;
             drop(theirs);
             spawned
         };
         let (answer, spawned) = tokio::join!(connection.link.first(), spawn);
         spawned?;
-        Sandbox::open(connection, answer, self.events.clone())
-    }
-
-    /// Makes a network namespace, its loopback up, for a sandbox to come.
-    ///
-    /// # Errors
-    /// The step of the spawner's child that failed, or a dead spawner.
-    pub async fn network_namespace(&self) -> Result<NetworkNamespace, ProcessError> {
-        let failed = |source: io::Error| ProcessError::Spawner { source };
-        let spawner = self.spawner().await?;
-        let asked = spawner.ask(Body::Namespace(wire::Empty {}), &[]);
-        let answer = asked.await.map_err(failed)?;
-        match (answer.body, <[OwnedFd; 2]>::try_from(answer.fds)) {
-            (Body::Done(_), Ok(fds)) => Ok(NetworkNamespace::new(fds)),
-            (Body::Failed(why), _) => Err(answer::failed("", "", why)),
-            _ => Err(failed(io::ErrorKind::InvalidData.into())),
-        }
+        Ok((connection, answer))
     }
 
     /// Takes over the sandbox of an earlier agent. Exits seen meanwhile come
@@ -213,10 +220,9 @@ impl Engine {
 
     async fn spawn(
         &self,
-        spec: &SandboxSpec,
+        body: Body,
         fds: &[std::os::fd::BorrowedFd<'_>],
     ) -> Result<(), ProcessError> {
-        let body = Body::Spawn(spawn_request(spec));
         // A spawner that died since it was last used is noticed here.
         for _ in 0..2 {
             let spawner = self.spawner().await?;
@@ -370,6 +376,5 @@ fn spawn_request(spec: &SandboxSpec) -> wire::Spawn {
         shm_size: spec.shm_size,
         mount_label: spec.mount_label.clone(),
         process_label: spec.process_label.clone(),
-        netns: spec.netns.is_some(),
     }
 }

@@ -7,6 +7,7 @@
 //! The types below are the seam to the rest of the crate: everything that
 //! knows of CRI is above it, everything that knows of clone and mounts below.
 
+mod ahead;
 mod answer;
 mod connection;
 mod engine;
@@ -27,11 +28,12 @@ mod stage;
 mod step;
 mod wire;
 
+pub use ahead::SandboxAhead;
 pub use answer::moment;
 pub use engine::Engine;
 pub use error::{AdoptError, ProcessError};
 pub use netns::NetworkNamespace;
-pub use sandbox::{Exec, PreparedContainer, Sandbox};
+pub use sandbox::{Exec, MountedContainer, PreparedContainer, Sandbox};
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -96,9 +98,6 @@ pub struct SandboxSpec {
     pub mount_label: String,
     /// That of the process which holds the pod's PID namespace; empty = none.
     pub process_label: String,
-    /// One that was made ahead; not for a pod with a user namespace.
-    #[serde(skip)]
-    pub netns: Option<Arc<OwnedFd>>,
 }
 
 /// The image's layers below, one writable layer above.
@@ -144,18 +143,26 @@ pub struct ContainerSpec {
     /// 64 hex digits.
     pub id: String,
     /// What to run; see above.
-    pub oci: oci_spec::runtime::Spec,
+    pub oci: Arc<oci_spec::runtime::Spec>,
     /// Where its root comes from.
     pub rootfs: Rootfs,
     /// Streams.
     pub io: ContainerIo,
     /// PID namespace.
     pub pid: ContainerPid,
-    /// One a hierarchy. A directory (v2): the stage is born in it. A file: the stage
-    /// writes itself into it.
-    pub cgroups: Vec<OwnedFd>,
     /// Compiled seccomp filter (`struct sock_filter[]`); empty = unconfined.
     pub seccomp: Vec<u8>,
+}
+
+/// A container's cgroups.
+#[derive(Debug, Default)]
+pub struct ContainerCgroups {
+    /// What it enters them by, one a hierarchy. A directory (v2): the stage is born in it. A
+    /// file: the stage writes itself into it.
+    pub doors: Vec<OwnedFd>,
+    /// Of v1: what it sees of each hierarchy, by the name below /sys/fs/cgroup, as a mount that
+    /// is attached nowhere. Those that are missing the stage makes.
+    pub views: Vec<(String, OwnedFd)>,
 }
 
 /// Whose PID namespace one container uses.
@@ -181,7 +188,8 @@ pub struct ExecSpec {
     pub process: oci_spec::runtime::Process,
     /// Whether stdin is wanted.
     pub stdin: bool,
-    /// As in [`ContainerSpec`].
+    /// One a hierarchy. A directory (v2): the stage is born in it. A file: the stage
+    /// writes itself into it.
     pub cgroups: Vec<OwnedFd>,
     /// As in [`ContainerSpec`].
     pub seccomp: Vec<u8>,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::link::Link;
 use super::wire::{Body, Failed, Socket};
 
-/// A namespace that waits for its sandbox; it ends when it is dropped.
+/// That of a monitor which waits for its pod.
 #[derive(Debug)]
 pub struct NetworkNamespace {
     namespace: OwnedFd,
@@ -23,12 +23,6 @@ impl NetworkNamespace {
             namespace,
             route: Mutex::new(Some(route)),
         }
-    }
-
-    /// The namespace itself.
-    #[must_use]
-    pub fn into_fd(self) -> Arc<OwnedFd> {
-        Arc::new(self.namespace)
     }
 }
 

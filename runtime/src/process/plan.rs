@@ -34,6 +34,9 @@ pub struct Plan {
     /// cgroup v1 hierarchies: mount point below /sys/fs/cgroup and options.
     #[prost(message, repeated, tag = "10")]
     pub hierarchies: Vec<KeyValue>,
+    /// Those that are made: detached mounts, one for each of `hierarchies`; or none.
+    #[prost(uint32, repeated, tag = "12")]
+    pub views: Vec<u32>,
     /// SELinux context of file systems that the pod has for itself; empty = none.
     #[prost(string, tag = "11")]
     pub mount_label: String,

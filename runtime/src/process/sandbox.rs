@@ -14,7 +14,9 @@ use super::link::Answer;
 use super::netns::PodNetns;
 use super::renewal::{self, Renewal};
 use super::wire::{self, Body, Done, Named};
-use super::{ContainerSpec, Event, ExecSpec, Exit, ProcessError, Streams, prepare};
+use super::{
+    ContainerCgroups, ContainerSpec, Event, ExecSpec, Exit, ProcessError, Streams, prepare,
+};
 
 /// A pod's sandbox: its namespaces and its containers, through its monitor.
 ///
@@ -34,25 +36,38 @@ pub struct Sandbox {
     events: mpsc::UnboundedSender<Event>,
 }
 
+/// A container whose mounts are made and whose log is open.
+#[derive(Debug)]
+pub struct MountedContainer {
+    log: PathBuf,
+    mounted: prepare::Mounted,
+}
+
+impl MountedContainer {
+    fn new(spec: ContainerSpec, host: &prepare::Host) -> Result<Self, ProcessError> {
+        Ok(Self {
+            log: spec.io.log.clone().unwrap_or_default(),
+            mounted: prepare::mounts_and_log(spec, host)?,
+        })
+    }
+
+    /// Puts it into its cgroups.
+    ///
+    /// # Errors
+    /// A descriptor that is none of a cgroup, or no memory for the plan.
+    pub fn in_cgroups(self, cgroups: ContainerCgroups) -> Result<PreparedContainer, ProcessError> {
+        Ok(PreparedContainer {
+            log: self.log,
+            prepared: self.mounted.in_cgroups(cgroups)?,
+        })
+    }
+}
+
 /// A container that only its monitor has yet to make.
 #[derive(Debug)]
 pub struct PreparedContainer {
     log: PathBuf,
     prepared: prepare::Prepared<wire::Create>,
-    marks: [wire::Mark; 2],
-}
-
-impl PreparedContainer {
-    fn new(spec: ContainerSpec, host: &prepare::Host) -> Result<Self, ProcessError> {
-        let log = spec.io.log.clone().unwrap_or_default();
-        let begun = answer::mark("prepare");
-        let prepared = prepare::container(spec, host)?;
-        Ok(Self {
-            log,
-            prepared,
-            marks: [begun, answer::mark("prepared")],
-        })
-    }
 }
 
 /// How long a monitor that has answered its last request may take to end.
@@ -146,18 +161,23 @@ impl Sandbox {
     /// # Errors
     /// The step that failed; nothing of the container is left then but its
     /// writable layer.
-    pub async fn create_container(&self, spec: ContainerSpec) -> Result<i32, ProcessError> {
+    pub async fn create_container(
+        &self,
+        spec: ContainerSpec,
+        cgroups: ContainerCgroups,
+    ) -> Result<i32, ProcessError> {
         let host = self.host();
-        let prepared = blocking(move || PreparedContainer::new(spec, &host)).await?;
+        let prepared = blocking(move || MountedContainer::new(spec, &host)?.in_cgroups(cgroups));
+        let prepared = prepared.await?;
         self.create_prepared(prepared).await
     }
 
-    /// Prepares what of a container the agent makes: mounts, log, pipes. Waits for disks.
+    /// Makes a container's mounts and opens its log. Waits for disks.
     ///
     /// # Errors
     /// The step that failed; nothing but the writable layer is left then.
-    pub fn prepare(&self, spec: ContainerSpec) -> Result<PreparedContainer, ProcessError> {
-        PreparedContainer::new(spec, &self.host())
+    pub fn mount(&self, spec: ContainerSpec) -> Result<MountedContainer, ProcessError> {
+        MountedContainer::new(spec, &self.host())
     }
 
     fn host(&self) -> prepare::Host {
@@ -174,7 +194,6 @@ impl Sandbox {
     #[tracing::instrument(name = "stage", level = "debug", skip_all, fields(sandbox = %self.id))]
     pub async fn create_prepared(&self, container: PreparedContainer) -> Result<i32, ProcessError> {
         self.renewal.settle(&self.id, &self.connection.link).await?;
-        mark_waterfall(&container.marks);
         let prepare::Prepared { request, fds, .. } = container.prepared;
         let id = request.container.clone();
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();

@@ -5,11 +5,10 @@
 //! forked from it without exec, so it is kept small: what it has touched is what
 //! they share.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use prost::Message;
 use rustix::net::RecvFlags;
-use rustix::thread::UnshareFlags;
 
 use super::step::{At, Failure, Step};
 use super::wire::{Body, Done, Frame, Spawn};
@@ -95,78 +94,34 @@ fn serve(agent: BorrowedFd<'_>) -> rustix::io::Result<()> {
             continue;
         };
         match body {
-            Body::Spawn(spec) => spawn(seq, &spec, packet.fds),
-            Body::Namespace(_) => namespace(agent, seq),
+            Body::Spawn(spec) => spawn(seq, Some(&spec), packet.fds),
+            Body::Ahead(_) => spawn(seq, None, packet.fds),
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Has a child make a network namespace and answer with it: it ends when the agent lets
-/// go of it.
-fn namespace(agent: BorrowedFd<'_>, seq: u64) {
-    let answer = |body: Body, fds: &[BorrowedFd<'_>]| {
-        let frame = Frame {
-            seq,
-            body: Some(body),
-        };
-        let _ = sys::send(agent, &frame.encode_to_vec(), fds);
-    };
-    match sys::fork(0).at(Step::Fork) {
-        Ok(Forked::Child) => {
-            match make_namespace() {
-                Ok([namespace, route]) => {
-                    answer(
-                        Body::Done(Done::default()),
-                        &[namespace.as_fd(), route.as_fd()],
-                    );
-                }
-                Err(failure) => answer(Body::Failed(failure.into()), &[]),
-            }
-            sys::exit_now(0)
-        }
-        Ok(Forked::Parent(_)) => {}
-        Err(failure) => answer(Body::Failed(failure.into()), &[]),
-    }
-}
-
-/// The namespace, its loopback up, and a NETLINK_ROUTE socket in it.
-fn make_namespace() -> Result<[OwnedFd; 2], Failure> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    kit::unshare(UnshareFlags::NEWNET).at(Step::UnshareNamespaces)?;
-    sys::loopback_up().at(Step::Loopback)?;
-    let namespace = kit::open_namespace("net").on(Step::UnshareNamespaces, "net")?;
-    let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
-    // NETLINK_ROUTE is 0, the protocol that a socket has when none is named.
-    let route = socket_with(family, SocketType::RAW, flags, None).at(Step::OpenSocket)?;
-    Ok([namespace, route])
-}
-
 fn decode(packet: &Packet) -> Option<Frame> {
     Frame::decode(packet.data.as_slice()).ok()
 }
 
-/// Forks one monitor. If that fails the answer goes where the monitor's first
-/// one would.
-fn spawn(seq: u64, spec: &Spawn, mut fds: Vec<OwnedFd>) {
-    let netns = if spec.netns { fds.pop() } else { None };
+/// Forks one monitor, which waits for its pod if there is none yet. If that fails the answer
+/// goes where the monitor's first one would.
+fn spawn(seq: u64, spec: Option<&Spawn>, fds: Vec<OwnedFd>) {
     let Ok([connection, listener, dir]) = <[OwnedFd; 3]>::try_from(fds) else {
         return;
     };
-    if spec.netns && netns.is_none() {
-        return;
-    }
     let given = monitor::Given {
         connection,
         listener,
         dir,
-        netns,
     };
-    match sys::fork(0) {
-        Ok(Forked::Child) => monitor::main(seq, spec, given),
-        Ok(Forked::Parent(_)) => {}
-        Err(errno) => {
+    match (sys::fork(0), spec) {
+        (Ok(Forked::Child), Some(spec)) => monitor::main(seq, spec, given),
+        (Ok(Forked::Child), None) => monitor::ahead(seq, given),
+        (Ok(Forked::Parent(_)), _) => {}
+        (Err(errno), _) => {
             let failure = Failure {
                 step: Step::Fork,
                 errno,

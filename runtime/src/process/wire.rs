@@ -22,7 +22,7 @@ pub struct Frame {
     pub seq: u64,
     #[prost(
         oneof = "Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 33, 34, 35"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 32, 33, 34, 35"
     )]
     pub body: Option<Body>,
 }
@@ -56,16 +56,17 @@ pub enum Body {
     Socket(Socket),
     #[prost(message, tag = "12")]
     Shutdown(Empty),
-    /// To the spawner only, with connection, listener and state directory.
+    /// To the spawner, with connection, listener and state directory; or, without them, to a
+    /// monitor that waits for its pod. Answered by `State` as `Hello` is.
     #[prost(message, tag = "13")]
     Spawn(Spawn),
-    /// To the spawner only: a network namespace for a pod to come. Answered with it and
-    /// a NETLINK_ROUTE socket opened inside.
-    #[prost(message, tag = "14")]
-    Namespace(Empty),
     /// To go on as the program that comes with it.
     #[prost(message, tag = "15")]
     Renew(Empty),
+    /// To the spawner only, with what comes with `Spawn`: a monitor that waits for its pod.
+    /// It answers with the network namespace and a NETLINK_ROUTE socket opened inside.
+    #[prost(message, tag = "16")]
+    Ahead(Empty),
 
     #[prost(message, tag = "32")]
     Failed(Failed),
@@ -158,9 +159,6 @@ pub struct Spawn {
     /// SELinux context of the pod's first process.
     #[prost(string, tag = "12")]
     pub process_label: String,
-    /// Its network namespace is there already, the fourth descriptor.
-    #[prost(bool, tag = "13")]
-    pub netns: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

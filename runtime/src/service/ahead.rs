@@ -1,39 +1,43 @@
-//! Network namespaces that wait for their pods, with wire and address: making those takes
-//! about as long as all else of a sandbox.
+//! Sandboxes that wait for their pods: monitor, namespaces, wire and address, which are most
+//! of what a sandbox takes.
 //!
-//! Each bears the id of the sandbox that it is for. Nobody but this process holds the
-//! namespace, which ends with it, and the wire with the namespace; what the network has
-//! written down of it belongs to no sandbox, so the next start gives it back.
+//! Each has its id already. Nobody but this process knows of the monitor, which ends with it,
+//! and the wire with the monitor's namespace; what the network has written down of it belongs
+//! to no sandbox on record, so the next start gives it back.
 
 use super::VerbError;
 use super::core::{Core, new_id};
 use super::error::chain;
-use crate::process::SandboxSpec;
+use crate::process::{SandboxAhead, SandboxSpec};
 use cni::{Attachment, PodNetwork};
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long the kernel may take to make one; it takes a millisecond.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long no pod must have been started for the missing ones to be made.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// Those that are ready, the oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
     ready: Mutex<VecDeque<Ready>>,
     filling: tokio::sync::Mutex<()>,
-    /// Sandboxes that are being made, which come first.
-    running: AtomicUsize,
+    /// Steps of pods' starts, which come first.
+    starting: AtomicUsize,
+    /// Somebody waits for a quiet moment.
+    waiting: AtomicBool,
+    /// How many steps there were.
+    steps: AtomicUsize,
 }
 
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// Of the sandbox that takes it.
-    pub id: String,
-    pub netns: Arc<OwnedFd>,
+    pub monitor: SandboxAhead,
     attachment: Attachment,
 }
 
@@ -43,40 +47,64 @@ impl Ahead {
     }
 }
 
-/// A sandbox is being made until this is dropped; then what it took is made again.
-pub(super) struct Running(Arc<Core>);
+/// A step of a pod's start, until this is dropped.
+pub(super) struct Starting(Arc<Core>);
 
-impl Drop for Running {
+impl Drop for Starting {
     fn drop(&mut self) {
-        if self.0.ahead.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.fill_ahead();
-        }
+        self.0.ahead.starting.fetch_sub(1, Ordering::AcqRel);
+        self.0.fill_when_quiet();
     }
 }
 
 impl Core {
-    pub(super) fn running(self: &Arc<Self>) -> Running {
-        self.ahead.running.fetch_add(1, Ordering::AcqRel);
-        Running(self.clone())
+    /// To be held while a sandbox or a container is made or started.
+    pub(super) fn starting(self: &Arc<Self>) -> Starting {
+        self.ahead.starting.fetch_add(1, Ordering::AcqRel);
+        self.ahead.steps.fetch_add(1, Ordering::AcqRel);
+        Starting(self.clone())
+    }
+
+    /// A container has started, which most pods have one of. Pods that come one after the other
+    /// leave no quiet moment: when the last one is all there is, the others are made now, and
+    /// all at once, so that few pods have that beside them.
+    pub(super) fn pod_started(self: &Arc<Self>) {
+        if self.ahead.ready().len() <= self.config.networks_ahead / 4 {
+            self.fill_ahead(Duration::ZERO);
+        }
+    }
+
+    fn fill_when_quiet(self: &Arc<Self>) {
+        if !self.ahead.waiting.swap(true, Ordering::AcqRel) {
+            self.fill_ahead(QUIET);
+        }
     }
 
     /// One that suits the sandbox, if there is one. Interfaces take over settings as they
-    /// are made, so a pod with network settings of its own gets a namespace of its own.
+    /// are made, so a pod with network settings of its own gets namespaces of its own.
     pub(super) async fn take_ahead(&self, spec: &SandboxSpec) -> Option<Ready> {
         let own = spec.sysctls.iter().any(|(name, value)| {
             let usual = crate::spec::is_default_sysctl(name, value);
             name.starts_with("net.") && !usual
         });
-        if !spec.network || spec.user.is_some() || own {
+        let usual = spec.network && spec.ipc && spec.uts && spec.user.is_none();
+        if !usual || own {
             return None;
         }
         loop {
             let ready = self.ahead.ready().pop_front()?;
-            if self.network.is_current(&ready.attachment) {
+            if ready.monitor.waits() && self.network.is_current(&ready.attachment) {
                 return Some(ready);
             }
-            self.give_back(&ready.id).await;
+            self.end_ahead(ready).await;
         }
+    }
+
+    async fn end_ahead(&self, ready: Ready) {
+        let id = ready.monitor.id().to_owned();
+        self.give_back(&id).await;
+        drop(ready);
+        self.engine.forget(&id);
     }
 
     /// Gives back what the network gave to a sandbox that is none.
@@ -91,50 +119,74 @@ impl Core {
         }
     }
 
-    /// Makes as many as there shall be, while nobody waits for a sandbox.
-    fn fill_ahead(self: &Arc<Self>) {
+    /// Makes as many as there shall be, when there was no step for so long.
+    fn fill_ahead(self: &Arc<Self>, quiet: Duration) {
         let core = self.clone();
         // There is none when the last sandbox is dropped with the executor.
         let Ok(executor) = tokio::runtime::Handle::try_current() else {
             return;
         };
         executor.spawn(async move {
-            let Ok(_one) = core.ahead.filling.try_lock() else {
-                return;
-            };
-            while core.wants_ahead() {
-                match tokio::time::timeout(PATIENCE, core.make_ahead()).await {
-                    Ok(Ok(ready)) => core.ahead.ready().push_back(ready),
-                    Ok(Err(error)) => {
-                        tracing::debug!(error = chain(&error), "no network namespace ahead");
-                        return;
-                    }
-                    Err(_) => return,
-                }
+            if !quiet.is_zero() {
+                core.quiet(quiet).await;
             }
+            core.fill().await;
         });
+    }
+
+    async fn quiet(&self, quiet: Duration) {
+        let steps = || self.ahead.steps.load(Ordering::Acquire);
+        loop {
+            let before = steps();
+            tokio::time::sleep(quiet).await;
+            if before == steps() && self.ahead.starting.load(Ordering::Acquire) == 0 {
+                break;
+            }
+        }
+        self.ahead.waiting.store(false, Ordering::Release);
+    }
+
+    async fn fill(&self) {
+        let Ok(_one) = self.ahead.filling.try_lock() else {
+            return;
+        };
+        while self.wants_ahead() {
+            match tokio::time::timeout(PATIENCE, self.make_ahead()).await {
+                Ok(Ok(ready)) => self.ahead.ready().push_back(ready),
+                Ok(Err(error)) => {
+                    tracing::debug!(error = chain(&error), "no sandbox ahead");
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
     }
 
     fn wants_ahead(&self) -> bool {
         !self.shutdown.is_cancelled()
-            && self.ahead.running.load(Ordering::Acquire) == 0
+            && self.ahead.starting.load(Ordering::Acquire) == 0
             && self.ahead.ready().len() < self.config.networks_ahead
             && self.network.wires_ahead()
     }
 
     async fn make_ahead(&self) -> Result<Ready, VerbError> {
-        let netns = self.engine.network_namespace().await?;
         let id = new_id();
+        let monitor = self.engine.sandbox_ahead(&id).await?;
         let pod = PodNetwork {
             sandbox_id: id.clone(),
             ..PodNetwork::default()
         };
-        let attachment = self.network.add(&pod, &netns).await?;
-        Ok(Ready {
-            id,
-            netns: netns.into_fd(),
-            attachment,
-        })
+        match self.network.add(&pod, monitor.network()).await {
+            Ok(attachment) => Ok(Ready {
+                monitor,
+                attachment,
+            }),
+            Err(error) => {
+                drop(monitor);
+                self.engine.forget(&id);
+                Err(error.into())
+            }
+        }
     }
 
     /// Gives all of them back: the agent ends, or somebody needs their addresses.
@@ -142,9 +194,10 @@ impl Core {
     pub(super) async fn drop_ahead(&self) -> bool {
         let _none_is_made = self.ahead.filling.lock().await;
         let all = std::mem::take(&mut *self.ahead.ready());
-        for ready in &all {
-            self.give_back(&ready.id).await;
+        let any = !all.is_empty();
+        for ready in all {
+            self.end_ahead(ready).await;
         }
-        !all.is_empty()
+        any
     }
 }

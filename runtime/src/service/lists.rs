@@ -105,7 +105,7 @@ fn container_info(container: &Arc<Container>) -> HashMap<String, String> {
         "pid": pid.unwrap_or(0),
         "cgroup": record.cgroup.as_str(),
         "directory": container.dir(),
-        "runtimeSpec": container.spec,
+        "runtimeSpec": *container.spec,
     });
     HashMap::from([("info".to_owned(), info.to_string())])
 }

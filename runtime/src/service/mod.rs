@@ -24,6 +24,7 @@ mod lists;
 mod metrics;
 mod open;
 mod pod_cgroups;
+mod prepare_container;
 mod recover;
 mod run_pod_sandbox;
 mod runtime_info;

@@ -3,9 +3,10 @@
 
 use super::VerbError;
 use super::core::{Core, delete, now};
-use super::create_container::{SPEC, undo};
+use super::create_container::undo;
 use super::error::chain;
 use super::events::lost;
+use super::prepare_container::SPEC;
 use crate::cgroup::CgroupPath;
 use crate::container::{Container, Record as ContainerRecord, State as ContainerState};
 use crate::process::AdoptError;
@@ -123,6 +124,7 @@ impl Core {
 
     async fn end_monitor(&self, id: &str) {
         if let Ok(engine) = self.engine.adopt(id).await {
+            tracing::warn!(sandbox = id, "a sandbox without a record is ended");
             let ended = engine.shutdown().await;
             warn(
                 id,
@@ -137,7 +139,6 @@ impl Core {
     async fn sweep(&self) {
         for id in self.engine.found() {
             if self.sandboxes.get(&id).is_none() {
-                tracing::warn!(sandbox = id, "a sandbox without a record is ended");
                 self.end_monitor(&id).await;
             }
         }
@@ -263,7 +264,7 @@ fn load_container(
         dir,
         layer,
         sandbox.clone(),
-        spec,
+        spec.into(),
         record,
     )))
 }

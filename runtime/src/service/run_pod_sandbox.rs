@@ -8,7 +8,7 @@ use super::VerbError;
 use super::core::{Core, SandboxName, blocking, delete, new_id, now};
 use super::error::chain;
 use crate::cgroup::{CgroupError, CgroupPath, Limits};
-use crate::process::SandboxSpec;
+use crate::process::{SandboxAhead, SandboxSpec};
 use crate::sandbox::{Identified, NetworkRecord, Record, Sandbox, State, VERSION};
 use crate::spec;
 use cni::{Attachment, PodNetwork, PortMapping, Protocol};
@@ -65,11 +65,11 @@ async fn run(
         return Ok(known);
     }
     let mut spec = spec::sandbox(&new_id(), &config, &node_name())?;
-    let running = core.running();
-    let ready = core.take_ahead(&spec).await;
-    if let Some(ready) = &ready {
-        spec.id.clone_from(&ready.id);
-        spec.netns = Some(ready.netns.clone());
+    let starting = core.starting();
+    let ahead = core.take_ahead(&spec).await.map(|ready| ready.monitor);
+    let waited = ahead.is_some();
+    if let Some(ahead) = &ahead {
+        ahead.id().clone_into(&mut spec.id);
     }
     let id = spec.id.clone();
     let (namespace, pod) = (&name.0, &name.1);
@@ -90,7 +90,7 @@ async fn run(
         if let Some(labels) = labels {
             (spec.mount_label, spec.process_label) = (labels.mount, labels.process);
         }
-        match make(core, &sandbox, spec).await {
+        match make(core, &sandbox, spec, ahead).await {
             Ok(()) => Ok(sandbox),
             Err(error) => {
                 core.discard_sandbox(&sandbox).await;
@@ -100,7 +100,7 @@ async fn run(
     }
     .instrument(span)
     .await;
-    if sandbox.is_err() && ready.is_some() {
+    if sandbox.is_err() && waited {
         // Whatever of it the sandbox's record did not name yet.
         core.give_back(&id).await;
     }
@@ -112,7 +112,7 @@ async fn run(
     ] {
         core.emit(kind, &id, &sandbox);
     }
-    drop(running);
+    drop(starting);
     Ok(id)
 }
 
@@ -174,6 +174,7 @@ async fn make(
     core: &Arc<Core>,
     sandbox: &Arc<Sandbox>,
     spec: SandboxSpec,
+    ahead: Option<SandboxAhead>,
 ) -> Result<(), VerbError> {
     let hostname = spec.hostname.clone().unwrap_or_else(node_name);
     let network = spec.network;
@@ -183,7 +184,7 @@ async fn make(
         blocking(work).instrument(tracing::info_span!("files_and_cgroup"))
     };
     let monitor = async {
-        let monitor = core.engine.run_sandbox(spec).await?;
+        let monitor = core.engine.run_sandbox(spec, ahead).await?;
         sandbox.set_engine(Some(monitor));
         Ok(())
     };

@@ -27,7 +27,8 @@ pub(super) async fn start_container(
     Ok(StartContainerResponse {})
 }
 
-async fn start(core: &Core, container: &Container) -> Result<(), VerbError> {
+async fn start(core: &Arc<Core>, container: &Container) -> Result<(), VerbError> {
+    let starting = core.starting();
     let _changing = container.changing.lock().await;
     let state = container.state();
     // Asked for a second time, by one who has not seen the first answer.
@@ -54,6 +55,8 @@ async fn start(core: &Core, container: &Container) -> Result<(), VerbError> {
         container.id(),
         sandbox,
     );
+    drop(starting);
+    core.pod_started();
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 
 use super::VerbError;
 use super::core::Core;
-use super::create_container::owner;
 use super::flights::detached;
+use super::prepare_container::owner;
 use crate::container::{Container, State};
 use crate::process::ProcessError;
 use crate::sandbox::Identified;

@@ -45,7 +45,6 @@ pub fn sandbox(
         shm_size: SHM_SIZE,
         mount_label: String::new(),
         process_label: String::new(),
-        netns: None,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Networks that are made before their pods.
+//! Sandboxes that are made before their pods: monitor, namespaces, wire and address.
 
 use super::bed::{Bed, Pod};
 use cri_proto::v1::*;
@@ -10,7 +10,7 @@ const AHEAD: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root: pods"]
-async fn pod_takes_a_network_made_ahead_and_a_new_agent_gives_the_rest_back() {
+async fn pod_takes_a_sandbox_made_ahead_and_a_new_agent_gives_the_rest_back() {
     let mut bed = Bed::new("ahead").await;
     let first = bed.run_pod(Pod::named("first")).await;
     let state = bed.state().to_owned();
@@ -28,6 +28,7 @@ async fn pod_takes_a_network_made_ahead_and_a_new_agent_gives_the_rest_back() {
     assert_eq!(wires(&state), 2 + AHEAD);
     bed.restart_after(Duration::ZERO).await;
     assert_eq!(ready(&state), Vec::<String>::new());
+    assert_eq!(waiting(&state), Vec::<String>::new());
     assert_eq!(bed.exec(&id, &["true"]).await.exit_code, 0);
     bed.remove_pod(&second).await;
     bed.remove_pod(&first).await;
@@ -59,6 +60,68 @@ async fn pod_with_network_settings_of_its_own_takes_none_made_ahead() {
     bed.remove_pod(&second).await;
     bed.remove_pod(&first).await;
     bed.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: pods"]
+async fn monitors_that_were_killed_while_they_waited_are_passed_over() {
+    let bed = Bed::new("killed").await;
+    let first = bed.run_pod(Pod::named("first")).await;
+    let state = bed.state().to_owned();
+    let full = || ready(&state).len() == AHEAD;
+    bed.eventually("sandboxes are ready", full).await;
+    let before = ready(&state);
+    for pid in monitors_ahead() {
+        let pid = rustix::process::Pid::from_raw(pid).expect("pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
+    }
+    let gone = || monitors_ahead().is_empty();
+    bed.eventually("they have ended", gone).await;
+    let second = bed.run_pod(Pod::named("second")).await;
+    assert!(!before.contains(&second), "{second} is one of {before:?}");
+    let id = bed.start(&second, "c", &["sleep", "1000"]).await;
+    assert_eq!(bed.exec(&id, &["true"]).await.exit_code, 0);
+    bed.eventually("others are ready", full).await;
+    let left = |id: &String| ready(&state).contains(id) || waiting(&state).contains(id);
+    assert!(!before.iter().any(left), "{before:?}");
+    bed.remove_pod(&second).await;
+    bed.remove_pod(&first).await;
+    bed.close().await;
+}
+
+/// Of our spawner's children those that have no pod.
+fn monitors_ahead() -> Vec<i32> {
+    let children = |pid: i32| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter();
+        let tasks = tasks.flatten().flatten().map(|task| task.path());
+        let all = tasks.filter_map(|task| std::fs::read_to_string(task.join("children")).ok());
+        let all = all.collect::<Vec<_>>().join(" ");
+        let pids = all.split_whitespace().map(|pid| pid.parse().expect("pid"));
+        pids.collect::<Vec<i32>>()
+    };
+    let is = |pid: &i32, name: &str| {
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.is_ok_and(|comm| comm.trim() == name)
+    };
+    let own = children(rustix::process::getpid().as_raw_nonzero().get()).into_iter();
+    let spawners = own.filter(|pid| is(pid, "lighter-spawner"));
+    let all = spawners.flat_map(children);
+    all.filter(|pid| is(pid, "lighter-ahead")).collect()
+}
+
+/// Ids of the engine's sandboxes that are on no record.
+fn waiting(state: &Path) -> Vec<String> {
+    let names = |dir: &str| {
+        let entries = std::fs::read_dir(state.join(dir)).into_iter().flatten();
+        let names = entries.flatten().map(|e| e.file_name());
+        names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+    };
+    let mut ids = names("engine/sandboxes");
+    let known = names("sandboxes");
+    ids.retain(|id| !known.contains(id));
+    ids
 }
 
 /// Ids of the sandboxes that networks are ready for: their records name no pod.

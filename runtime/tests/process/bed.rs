@@ -12,8 +12,8 @@ use oci_spec::runtime::{
     ProcessBuilder, Spec, SpecBuilder, UserBuilder,
 };
 use runtime::process::{
-    ContainerIo, ContainerPid, ContainerSpec, Engine, EngineConfig, Event, ExecSpec, Exit, Rootfs,
-    Sandbox, SandboxSpec,
+    ContainerCgroups, ContainerIo, ContainerPid, ContainerSpec, Engine, EngineConfig, Event,
+    ExecSpec, Exit, Rootfs, Sandbox, SandboxSpec,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -227,7 +227,7 @@ impl Bed {
     }
 
     pub async fn sandbox_of(&self, spec: SandboxSpec) -> Arc<Sandbox> {
-        match self.engine().run_sandbox(spec).await {
+        match self.engine().run_sandbox(spec, None).await {
             Ok(sandbox) => {
                 self.monitors.borrow_mut().push(sandbox.monitor_pid());
                 sandbox
@@ -262,21 +262,23 @@ impl Bed {
     pub fn container(&self, id: &str, container: Container) -> ContainerSpec {
         ContainerSpec {
             id: id.into(),
-            oci: container.spec,
+            oci: container.spec.into(),
             rootfs: self.rootfs(id, container.read_only),
             io: ContainerIo {
                 log: Some(self.dir.join("logs").join(id)),
                 ..container.io
             },
             pid: container.pid,
-            cgroups: Vec::new(),
             seccomp: container.seccomp,
         }
     }
 
     pub async fn create(&self, sandbox: &Sandbox, id: &str, container: Container) -> i32 {
         let spec = self.container(id, container);
-        match sandbox.create_container(spec).await {
+        match sandbox
+            .create_container(spec, ContainerCgroups::default())
+            .await
+        {
             Ok(pid) => pid,
             Err(error) => panic!("create {id}: {}", chain(&error)),
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::bed::{Bed, Container, mount};
+use runtime::process::ContainerCgroups;
 
 /// Exchanges two names for as long as it lives.
 struct Exchange {
@@ -64,7 +65,7 @@ async fn cve_2021_30465_and_2024_45310_swapped_mountpoint_never_leads_to_the_hos
             .mount(mount("bind", &data, "/shared/dir/made", &["rbind"]));
         // Some find a link where a directory was: that is an error, and no harm.
         if sandbox
-            .create_container(bed.container(&id, container))
+            .create_container(bed.container(&id, container), ContainerCgroups::default())
             .await
             .is_ok()
         {
@@ -194,7 +195,10 @@ async fn cve_2024_21626_working_directory_of_an_image_through_a_descriptor_is_re
         container.process().set_cwd(cwd.into());
         let id = format!("c{fd}");
         let spec = bed.container(&id, container);
-        let refused = match sandbox.create_container(spec).await {
+        let refused = match sandbox
+            .create_container(spec, ContainerCgroups::default())
+            .await
+        {
             Err(_) => true,
             Ok(_) => sandbox.start_container(&id).await.is_err(),
         };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::bed::{Bed, Container};
 use super::disk::Disk;
+use runtime::process::ContainerCgroups;
 
 /// What nobody may wait longer for; the file system stays frozen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +23,10 @@ async fn exit_and_exec_are_not_held_up_when_the_logs_file_system_is_frozen() {
         let mut spec = bed.container(id, Container::sh(script));
         path.push(disk.dir.join(id));
         spec.io.log = path.last().cloned();
-        sandbox.create_container(spec).await.expect("create");
+        sandbox
+            .create_container(spec, ContainerCgroups::default())
+            .await
+            .expect("create");
     }
     disk.freeze();
     sandbox.start_container("long").await.expect("start");
@@ -65,7 +69,10 @@ async fn container_and_sandbox_are_removed_while_the_logs_file_system_is_frozen(
     ] {
         let mut spec = bed.container(id, Container::sh(script));
         spec.io.log = Some(disk.dir.join(id));
-        sandbox.create_container(spec).await.expect("create");
+        sandbox
+            .create_container(spec, ContainerCgroups::default())
+            .await
+            .expect("create");
     }
     disk.freeze();
     sandbox.start_container("busy").await.expect("start");

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use oci_spec::runtime::UserBuilder;
 
 use super::bed::{Bed, Container, chain, mount};
+use runtime::process::ContainerCgroups;
 
 #[tokio::test]
 #[ignore = "needs root: namespaces and mounts"]
@@ -69,7 +70,10 @@ async fn cve_2019_19921_image_with_a_symlink_at_proc_is_refused() {
     let sandbox = bed.sandbox("s1").await;
     symlink("/tmp", bed.dir.join("layer/proc")).expect("link");
     let spec = bed.container("c1", Container::sh("true"));
-    let error = sandbox.create_container(spec).await.expect_err("refused");
+    let error = sandbox
+        .create_container(spec, ContainerCgroups::default())
+        .await
+        .expect_err("refused");
     let text = chain(&error);
     assert!(text.contains("open the mountpoint /proc"), "{text}");
     // It never was, so it can be made again once the image is mended.

@@ -1,6 +1,8 @@
 //! Deaths of agent, spawner and monitor.
 
-use runtime::process::{AdoptError, ContainerPid, Event, PidMode, ProcessError, SandboxSpec};
+use runtime::process::{
+    AdoptError, ContainerCgroups, ContainerPid, Event, PidMode, ProcessError, SandboxSpec,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::bed::{Bed, Container, process, read_until};
@@ -98,7 +100,10 @@ async fn verbs_may_be_repeated() {
     let pid = bed.run(&sandbox, "c1", Container::sh("sleep 1000")).await;
     assert_eq!(sandbox.start_container("c1").await.expect("started"), pid);
     let again = bed.container("c1", Container::sh("true"));
-    let error = sandbox.create_container(again).await.expect_err("exists");
+    let error = sandbox
+        .create_container(again, ContainerCgroups::default())
+        .await
+        .expect_err("exists");
     assert!(matches!(error, ProcessError::Exists { .. }), "{error}");
     sandbox.remove_container("c1").await.expect("remove");
     sandbox.remove_container("c1").await.expect("remove");

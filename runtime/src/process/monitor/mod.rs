@@ -4,6 +4,7 @@
 //! knows no OCI: plans go through it to the stages unread. Nothing in its loop
 //! waits for a disk, for a client or for a stage.
 
+mod ahead;
 mod container;
 mod exits;
 mod kept;
@@ -35,6 +36,7 @@ use renew::Renewal;
 use stages::Pending;
 use streams::Client;
 
+pub use ahead::main as ahead;
 pub use renew::resume;
 
 /// What a monitor is born with.
@@ -45,14 +47,39 @@ pub struct Given {
     pub listener: OwnedFd,
     /// The sandbox's.
     pub dir: OwnedFd,
-    /// Made ahead.
-    pub netns: Option<OwnedFd>,
+}
+
+impl Given {
+    fn numbers(&self) -> Vec<i32> {
+        let all = [&self.connection, &self.listener, &self.dir];
+        all.map(AsRawFd::as_raw_fd).into()
+    }
 }
 
 /// Becomes the monitor of a pod. `seq` is that of the agent's request, answered
 /// on the connection by our state.
 pub fn main(seq: u64, spec: &Spawn, given: Given) -> ! {
-    let made = start(spec, given);
+    let mut keep = given.numbers();
+    let begun = leave_spawner(&mut keep).map(|()| mark("monitor forked"));
+    become_monitor(seq, spec, given, begun.map(|mark| (mark, None)))
+}
+
+/// Nothing of the spawner's is kept but what is listed.
+fn leave_spawner(keep: &mut Vec<i32>) -> Result<(), Failure> {
+    keep.extend([0, 1, 2]);
+    sys::close_all_but(keep).at(Step::CloseDescriptors)?;
+    // The spawner's connection was there.
+    rustix::stdio::dup2_stdin(rustix::stdio::stdout()).at(Step::CloseDescriptors)
+}
+
+/// When it began, and the namespaces if they are made.
+type Begun = (Mark, Option<OwnedFd>);
+
+fn become_monitor(seq: u64, spec: &Spawn, given: Given, begun: Result<Begun, Failure>) -> ! {
+    let made = match begun {
+        Ok(begun) => start(spec, given, begun),
+        Err(failure) => Err((failure, given.connection)),
+    };
     let mut monitor = match made {
         Ok(monitor) => monitor,
         Err((failure, connection)) => {
@@ -144,19 +171,13 @@ const TIDY: Timespec = Timespec {
     tv_nsec: 200_000_000,
 };
 
-fn start(spec: &Spawn, given: Given) -> Result<Monitor, (Failure, OwnedFd)> {
-    let mut keep: Vec<_> = [&given.connection, &given.listener, &given.dir]
-        .into_iter()
-        .chain(&given.netns)
-        .map(AsRawFd::as_raw_fd)
-        .collect();
+fn start(spec: &Spawn, given: Given, begun: Begun) -> Result<Monitor, (Failure, OwnedFd)> {
     let Given {
         connection,
         listener,
         dir,
-        netns,
     } = given;
-    match prepare(spec, (&listener, &dir), netns, &mut keep) {
+    match prepare(spec, (&listener, &dir), begun) {
         Ok((epoll, signals, exits, namespaces, marks)) => {
             let mut monitor = Monitor {
                 epoll,
@@ -191,14 +212,9 @@ type Prepared = (OwnedFd, OwnedFd, OwnedFd, setup::Namespaces, Vec<Mark>);
 fn prepare(
     spec: &Spawn,
     (listener, dir): (&OwnedFd, &OwnedFd),
-    netns: Option<OwnedFd>,
-    keep: &mut Vec<i32>,
+    (begun, netns): Begun,
 ) -> Result<Prepared, Failure> {
-    let mut marks = vec![mark("monitor forked")];
-    keep.extend([0, 1, 2]);
-    sys::close_all_but(keep).at(Step::CloseDescriptors)?;
-    // The spawner's connection was there.
-    rustix::stdio::dup2_stdin(rustix::stdio::stdout()).at(Step::CloseDescriptors)?;
+    let mut marks = vec![begun];
     rustix::process::setsid().at(Step::Session)?;
     let name = format!("lighter-{}", spec.id.get(..7).unwrap_or("monitor"));
     let name = std::ffi::CString::new(name).unwrap_or_default();

@@ -21,23 +21,16 @@ pub struct Namespaces {
     pub init: Option<Child>,
 }
 
-/// Makes and enters everything that the spec asks for; `netns` is there already.
+/// Makes and enters everything that the spec asks for. With `netns` the namespaces are made:
+/// network, IPC, UTS and mounts, all but a user namespace.
 pub fn namespaces(
     spec: &Spawn,
     netns: Option<OwnedFd>,
 ) -> std::result::Result<Namespaces, Failure> {
-    let mut wanted = wanted(spec);
-    wanted.set(UnshareFlags::NEWNET, spec.network && netns.is_none());
-    let userns = if spec.uids.is_empty() {
-        kit::unshare(wanted | UnshareFlags::NEWNS).at(Step::UnshareNamespaces)?;
-        None
-    } else {
-        kit::unshare(UnshareFlags::NEWNS).at(Step::UnshareNamespaces)?;
-        Some(user_namespace(spec, wanted).at(Step::UserNamespace)?)
+    let userns = match &netns {
+        Some(_) => None,
+        None => unshare(spec)?,
     };
-    if let Some(netns) = &netns {
-        sys::join_namespaces(netns, libc::CLONE_NEWNET).at(Step::JoinNamespaces)?;
-    }
     if let (true, Some(hostname)) = (spec.uts, &spec.hostname) {
         rustix::system::sethostname(hostname.as_bytes()).on(Step::Hostname, hostname)?;
     }
@@ -64,6 +57,17 @@ pub fn namespaces(
         userns,
         init,
     })
+}
+
+fn unshare(spec: &Spawn) -> std::result::Result<Option<OwnedFd>, Failure> {
+    let wanted = wanted(spec);
+    if spec.uids.is_empty() {
+        kit::unshare(wanted | UnshareFlags::NEWNS).at(Step::UnshareNamespaces)?;
+        return Ok(None);
+    }
+    kit::unshare(UnshareFlags::NEWNS).at(Step::UnshareNamespaces)?;
+    let made = user_namespace(spec, wanted).at(Step::UserNamespace)?;
+    Ok(Some(made))
 }
 
 fn wanted(spec: &Spawn) -> UnshareFlags {

@@ -13,14 +13,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{
+    LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Process as OciProcess, Spec,
+};
 use prost::Message;
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::pipe::PipeFlags;
 
 use super::plan::{Device, Plan};
 use super::wire::{Create, Exec, PidOf};
-use super::{ContainerIo, ContainerPid, ContainerSpec, ExecSpec, ProcessError, Streams};
+use super::{
+    ContainerCgroups, ContainerIo, ContainerPid, ContainerSpec, ExecSpec, ProcessError, Streams,
+};
 
 /// What of the sandbox matters here.
 #[derive(Debug)]
@@ -51,6 +55,17 @@ pub(super) struct Trouble {
     source: io::Error,
 }
 
+impl Trouble {
+    fn of(self, container: String) -> ProcessError {
+        ProcessError::Prepare {
+            container,
+            step: self.step,
+            context: self.context,
+            source: self.source,
+        }
+    }
+}
+
 /// Says what was tried, on what.
 pub(super) fn trouble(
     step: &'static str,
@@ -75,26 +90,27 @@ impl Fds {
     }
 }
 
-/// Prepares a container.
-pub fn container(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, ProcessError> {
-    let id = spec.id.clone();
-    prepare(spec, host).map_err(|trouble| ProcessError::Prepare {
-        container: id,
-        step: trouble.step,
-        context: trouble.context,
-        source: trouble.source,
-    })
+/// A container's mounts and log, all that does not wait for its cgroup.
+#[derive(Debug)]
+pub struct Mounted {
+    request: Create,
+    plan: Plan,
+    process: OciProcess,
+    seccomp: Vec<u8>,
+    fds: Fds,
+    log: Vec<OwnedFd>,
 }
 
-fn prepare(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, Trouble> {
+/// Makes a container's mounts and opens its log.
+pub fn mounts_and_log(spec: ContainerSpec, host: &Host) -> Result<Mounted, ProcessError> {
+    let id = spec.id.clone();
+    mount(spec, host).map_err(|trouble| trouble.of(id))
+}
+
+fn mount(spec: ContainerSpec, host: &Host) -> Result<Mounted, Trouble> {
     let mut fds = Fds::default();
     let userns = host.userns.as_ref().map(|fd| fd.as_fd());
-    let cgroups = cgroups(spec.cgroups, &mut fds)?;
-    let cgroup = cgroups.directory;
     let oci = &spec.oci;
-    let process = oci.process().clone().unwrap_or_default();
-    let mut process = process::plan(&process, cgroups, spec.seccomp);
-    process.terminal = spec.io.tty;
     let linux = oci.linux().clone().unwrap_or_default();
     let mount_label = linux.mount_label().clone().unwrap_or_default();
     let rootfs = overlay::rootfs(&spec.rootfs, userns, &mount_label)?;
@@ -103,7 +119,7 @@ fn prepare(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, Trouble
     let scratch = &spec.rootfs.writable;
     let mounts = mounts::plan(oci, host, scratch, &mut fds, &mut hierarchies)?;
     let plan = Plan {
-        process: Some(process),
+        process: None,
         rootfs,
         read_only: spec.rootfs.read_only,
         propagation: options::root_propagation(linux.rootfs_propagation().as_deref()),
@@ -114,6 +130,7 @@ fn prepare(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, Trouble
         private_cgroup: private_cgroup(oci),
         hierarchies,
         mount_label,
+        views: Vec::new(),
     };
     let (pid, target) = pid_of(&spec.pid);
     let mut request = Create {
@@ -127,15 +144,46 @@ fn prepare(spec: ContainerSpec, host: &Host) -> Result<Prepared<Create>, Trouble
         log: String::new(),
         log_max_size: 0,
         log_max_files: spec.io.log_max_files,
-        cgroup,
+        cgroup: None,
     };
-    add_log(&spec.io, &mut request, &mut fds)?;
-    request.plan = pack(&plan, &mut fds)?;
-    Ok(Prepared {
+    Ok(Mounted {
+        log: open_logs(&spec.io, &mut request)?,
+        process: oci.process().clone().unwrap_or_default(),
+        seccomp: spec.seccomp,
         request,
-        fds: fds.0,
-        streams: Streams::default(),
+        plan,
+        fds,
     })
+}
+
+impl Mounted {
+    /// The whole request.
+    pub fn in_cgroups(self, cgroups: ContainerCgroups) -> Result<Prepared<Create>, ProcessError> {
+        let id = self.request.container.clone();
+        self.enter(cgroups).map_err(|trouble| trouble.of(id))
+    }
+
+    fn enter(self, from: ContainerCgroups) -> Result<Prepared<Create>, Trouble> {
+        let Self {
+            mut request,
+            mut plan,
+            mut fds,
+            ..
+        } = self;
+        let cgroups = cgroups(from.doors, &mut fds)?;
+        request.cgroup = cgroups.directory;
+        plan.views = mounts::views(&plan, from.views, &mut fds)?;
+        let mut process = process::plan(&self.process, cgroups, self.seccomp);
+        process.terminal = request.tty;
+        plan.process = Some(process);
+        fds.0.extend(self.log);
+        request.plan = pack(&plan, &mut fds)?;
+        Ok(Prepared {
+            request,
+            fds: fds.0,
+            streams: Streams::default(),
+        })
+    }
 }
 
 fn cgroups(from: Vec<OwnedFd>, fds: &mut Fds) -> Result<process::Cgroups, Trouble> {
@@ -187,20 +235,21 @@ fn device(device: &LinuxDevice) -> Device {
     }
 }
 
-fn add_log(io: &ContainerIo, request: &mut Create, fds: &mut Fds) -> Result<(), Trouble> {
+/// The log and, to rotate it in, its directory.
+fn open_logs(io: &ContainerIo, request: &mut Create) -> Result<Vec<OwnedFd>, Trouble> {
     let Some(path) = &io.log else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let text = path.to_string_lossy().into_owned();
-    fds.add(log_file(path).map_err(trouble("open the log", &text))?);
+    let mut fds = vec![log_file(path).map_err(trouble("open the log", &text))?];
     if let (Some(size), Some(parent)) = (io.log_max_size, path.parent()) {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(parent, flags, Mode::empty());
-        fds.add(dir.map_err(trouble("open the log's directory", parent.display()))?);
+        fds.push(dir.map_err(trouble("open the log's directory", parent.display()))?);
         request.log_max_size = size.max(1);
     }
     request.log = text;
-    Ok(())
+    Ok(fds)
 }
 
 fn log_file(path: &Path) -> rustix::io::Result<OwnedFd> {
@@ -255,12 +304,7 @@ fn memfd(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {
 /// Prepares a further process in a container.
 pub fn exec(container: &str, spec: ExecSpec) -> Result<Prepared<Exec>, ProcessError> {
     let subject = format!("{container}/{}", spec.id);
-    prepare_exec(container, spec).map_err(|trouble| ProcessError::Prepare {
-        container: subject,
-        step: trouble.step,
-        context: trouble.context,
-        source: trouble.source,
-    })
+    prepare_exec(container, spec).map_err(|trouble| trouble.of(subject))
 }
 
 fn prepare_exec(container: &str, spec: ExecSpec) -> Result<Prepared<Exec>, Trouble> {

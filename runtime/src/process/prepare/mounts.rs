@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
-use super::super::plan::{Mount, Source};
+use super::super::plan::{Mount, Plan, Source};
 use super::super::wire::KeyValue;
 use super::options::{self, Options};
 use super::{Fds, Host, Trouble, overlay, trouble};
@@ -160,6 +161,37 @@ fn bind(
     Ok(tree)
 }
 
+/// The plan's hierarchies as mounts, where there is one of each and the container has a cgroup
+/// namespace, which is what they show.
+pub fn views(
+    plan: &Plan,
+    mut made: Vec<(String, OwnedFd)>,
+    fds: &mut Fds,
+) -> Result<Vec<u32>, Trouble> {
+    let has = |name: &str| made.iter().any(|(made, _)| made == name);
+    let Some(mount) = plan.mounts.iter().find(|m| m.source() == Source::Cgroup) else {
+        return Ok(Vec::new());
+    };
+    if !plan.private_cgroup || !plan.hierarchies.iter().all(|h| has(&h.key)) {
+        return Ok(Vec::new());
+    }
+    let mut positions = Vec::new();
+    for hierarchy in &plan.hierarchies {
+        let Some(at) = made.iter().position(|(name, _)| *name == hierarchy.key) else {
+            continue;
+        };
+        let (name, view) = made.swap_remove(at);
+        let attr = MountAttr {
+            set: mount.attributes,
+            propagation: options::MS_PRIVATE,
+            ..MountAttr::default()
+        };
+        sys::set_mount_attr(&view, attr).map_err(trouble("set attributes of", name))?;
+        positions.push(fds.add(view));
+    }
+    Ok(positions)
+}
+
 fn is_directory(tree: &OwnedFd) -> rustix::io::Result<bool> {
     let mode = rustix::fs::fstat(tree)?.st_mode;
     Ok(FileType::from_raw_mode(mode) == FileType::Directory)
@@ -167,10 +199,14 @@ fn is_directory(tree: &OwnedFd) -> rustix::io::Result<bool> {
 
 /// The host's cgroup v1 hierarchies; none on a host that has only v2. The v2 hierarchy of
 /// a hybrid host is not shown: programs would take its limits for theirs, and runc shows
-/// none.
+/// none. Looked up once: they are mounted for good, and the list of mounts grows with the pods.
 fn hierarchies() -> Vec<KeyValue> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    parse_hierarchies(&text)
+    static FOUND: OnceLock<Vec<KeyValue>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        parse_hierarchies(&text)
+    });
+    found.clone()
 }
 
 /// Controllers of v1, as options that pick a hierarchy; the rest of a mount's

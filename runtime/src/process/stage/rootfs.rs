@@ -150,12 +150,21 @@ impl<'a> Rootfs<'a> {
         let writable = attributes.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
         let made = kit::make("tmpfs", &options, writable).on(Step::MakeMount, destination)?;
         self.place_kernel(made.as_fd(), destination)?;
-        for hierarchy in &self.plan.hierarchies {
+        for (number, hierarchy) in self.plan.hierarchies.iter().enumerate() {
             let at = format!("{destination}/{}", hierarchy.key);
             let target = path::mountpoint(made.as_fd(), &hierarchy.key, true)?;
-            let hierarchy =
-                self::hierarchy(&hierarchy.value, attributes).on(Step::MakeMount, &at)?;
-            attach_on(hierarchy.as_fd(), &target).on(Step::AttachMount, &at)?;
+            let attached = match self.plan.views.get(number) {
+                Some(view) => {
+                    let view = super::fd(self.stage, *view, Step::AttachMount)?;
+                    attach_on(view, &target)
+                }
+                None => {
+                    let fresh = self::hierarchy(&hierarchy.value, attributes);
+                    let fresh = fresh.on(Step::MakeMount, &at)?;
+                    attach_on(fresh.as_fd(), &target)
+                }
+            };
+            attached.on(Step::AttachMount, &at)?;
         }
         set(&made, u64::from(attributes.bits()), false).on(Step::AttachMount, destination)
     }

@@ -1,0 +1,351 @@
+//! What the agent makes of a container before its monitor is asked.
+//!
+//! Two threads, of which each takes as long: one makes mounts, which wait for a disk and for
+//! overlay, the other cgroups and records. None has to be first: what a crash leaves is swept
+//! by the id in its name.
+
+use super::VerbError;
+use super::core::{Core, blocking, now};
+use super::{host_paths, selinux};
+use crate::cdi;
+use crate::cgroup::{CgroupPath, DeviceRule, Limits, default_rules};
+use crate::container::{Container, Record, State, host_devices, lookup_dirs, requested_devices};
+use crate::image::Image;
+use crate::process::{
+    self, ContainerCgroups, ContainerIo, ContainerSpec, PreparedContainer, ProcessError, Rootfs,
+};
+use crate::sandbox::{Identified, Sandbox, VERSION, write_record};
+use crate::spec::{self, ImageMount, PodFiles};
+use cri_proto::v1::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
+use oci_spec::runtime::Spec;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+/// The spec never changes, so it has a file of its own.
+pub(super) const SPEC: &str = "spec.json";
+
+/// All that has been made before the engine is asked.
+pub(super) struct Prepared {
+    pub container: Arc<Container>,
+    pub engine: Result<PreparedContainer, ProcessError>,
+}
+
+/// A request with what it refers to.
+pub(super) struct Request {
+    pub id: String,
+    /// Of its records.
+    pub dir: PathBuf,
+    /// The writable one.
+    pub layer: PathBuf,
+    pub config: ContainerConfig,
+    pub pod: PodSandboxConfig,
+    pub image: Arc<Image>,
+    pub image_mounts: Vec<(String, Arc<Image>)>,
+}
+
+/// # Errors
+/// The first step that failed. Whatever was made by then is the caller's to undo.
+pub(super) async fn prepare(
+    core: &Arc<Core>,
+    sandbox: &Arc<Sandbox>,
+    engine: &Arc<process::Sandbox>,
+    request: Request,
+) -> Result<Prepared, VerbError> {
+    let cgroup = sandbox.read(|r| core.cgroups.of_container(&r.cgroup, &request.id));
+    let (plan, planned) = oneshot::channel();
+    let (made, entrance) = oneshot::channel();
+    let beside = {
+        let (core, cgroup) = (core.clone(), cgroup.clone());
+        let (dir, limits) = (
+            request.dir.clone(),
+            Limits::from(&resources(&request.config)),
+        );
+        let work = move || {
+            let done = cgroups_and_records(&core, &cgroup, &limits, &dir, planned);
+            // Nobody waits for it when the mounts have failed.
+            let _ = made.send(done);
+            Ok(())
+        };
+        blocking(work).instrument(tracing::debug_span!("cgroups_and_records"))
+    };
+    let mounts = {
+        let (core, sandbox, engine) = (core.clone(), sandbox.clone(), engine.clone());
+        let beside = Beside { plan, entrance };
+        blocking(move || mounts(&core, &sandbox, &engine, request, (cgroup, beside)))
+            .instrument(tracing::info_span!("prepare"))
+    };
+    // Both to their ends, so that an undo does not race with either.
+    let (_, prepared) = tokio::join!(beside, mounts);
+    prepared
+}
+
+/// What the thread of the cgroups needs to know of the spec.
+struct Plan {
+    spec: Arc<Spec>,
+    record: Record,
+    devices: Vec<DeviceRule>,
+}
+
+/// The other thread.
+struct Beside {
+    plan: oneshot::Sender<Plan>,
+    entrance: oneshot::Receiver<Result<ContainerCgroups, VerbError>>,
+}
+
+fn cgroups_and_records(
+    core: &Core,
+    cgroup: &CgroupPath,
+    limits: &Limits,
+    dir: &Path,
+    planned: oneshot::Receiver<Plan>,
+) -> Result<ContainerCgroups, VerbError> {
+    core.cgroups.create(cgroup)?;
+    core.cgroups.apply_new(cgroup, limits)?;
+    let cgroups = ContainerCgroups {
+        doors: core.cgroups.doors(cgroup)?,
+        views: core.cgroups.views(cgroup)?,
+    };
+    process::moment("cgroups made");
+    // There is none when it could not be made.
+    let plan = planned.blocking_recv();
+    let plan = plan.map_err(|_| VerbError::ShuttingDown)?;
+    core.cgroups.set_devices(cgroup, &plan.devices)?;
+    make_dir(dir)?;
+    write(dir, &plan.spec, &plan.record)?;
+    process::moment("records written");
+    Ok(cgroups)
+}
+
+fn mounts(
+    core: &Core,
+    sandbox: &Arc<Sandbox>,
+    engine: &process::Sandbox,
+    mut request: Request,
+    (cgroup, beside): (CgroupPath, Beside),
+) -> Result<Prepared, VerbError> {
+    let accounts = core.accounts.get(&request.image)?;
+    let image_mounts = image_layers(&request)?;
+    let asked = request.config.clone();
+    host_paths::settle(&mut request.config)?;
+    let security = security(&request.config);
+    let devices = requested_devices(&request.config.devices)?;
+    let cdi = cdi::resolve(&core.config.cdi_dirs, &cdi::requested(&request.config))?;
+    let nodes = if security.privileged {
+        host_devices()
+    } else {
+        devices.nodes
+    };
+    let files = sandbox.files();
+    let level = sandbox.read(|r| r.selinux_level.clone());
+    let mut plan = spec::container(spec::Input {
+        config: &request.config,
+        sandbox: &request.pod,
+        sandbox_id: sandbox.id(),
+        image: &request.image.config,
+        accounts: &accounts,
+        host: &core.host_for(&security),
+        selinux_level: &level,
+        files: &files,
+        image_mounts: &image_mounts,
+        devices: nodes,
+        seccomp_dir: &core.config.seccomp_dir,
+    })?;
+    if let Some(labels) = &plan.labels {
+        relabel(&request.config, &files, &labels.mount)?;
+    }
+    let mut rules = device_rules(security.privileged, devices.rules);
+    rules.extend(cdi::apply(&mut plan.spec, &cdi)?);
+    let filter = core.seccomp.get(&plan.seccomp, &plan.capabilities)?;
+    process::moment("spec made");
+    let record = record(sandbox, &request, asked, &plan, cgroup);
+    let spec = Arc::new(plan.spec);
+    let told = Plan {
+        spec: spec.clone(),
+        record: record.clone(),
+        devices: rules,
+    };
+    // When it has failed already its error is the answer, below.
+    let _ = beside.plan.send(told);
+    make_dir(&request.layer)?;
+    hold(core, &request)?;
+    let engine = engine.mount(ContainerSpec {
+        id: request.id.clone(),
+        oci: spec.clone(),
+        rootfs: Rootfs {
+            layers: [core.mountpoints.below(&spec), request.image.layers.clone()].concat(),
+            writable: request.layer.clone(),
+            read_only: security.readonly_rootfs,
+        },
+        io: io(core, &request.config, record.log_path.clone())?,
+        pid: plan.pid,
+        seccomp: filter.to_vec(),
+    });
+    process::moment("mounts made");
+    let cgroups = beside.entrance.blocking_recv();
+    let cgroups = cgroups.map_err(|_| VerbError::ShuttingDown)??;
+    let engine = engine.and_then(|mounted| mounted.in_cgroups(cgroups));
+    let Request { dir, layer, .. } = request;
+    let container = Container::new(dir, layer, sandbox.clone(), spec, record);
+    Ok(Prepared {
+        container: Arc::new(container),
+        engine,
+    })
+}
+
+fn security(config: &ContainerConfig) -> cri_proto::v1::LinuxContainerSecurityContext {
+    let linux = config.linux.as_ref();
+    linux
+        .and_then(|l| l.security_context.clone())
+        .unwrap_or_default()
+}
+
+fn image_layers(request: &Request) -> Result<Vec<ImageMount>, VerbError> {
+    let mut mounts = Vec::new();
+    for (path, image) in &request.image_mounts {
+        let of = |m: &&cri_proto::v1::Mount| m.container_path == *path;
+        let sub_path = request.config.mounts.iter().find(of);
+        let sub_path = sub_path
+            .map(|m| m.image_sub_path.clone())
+            .unwrap_or_default();
+        let layers = lookup_dirs(&image.layers, Path::new(&sub_path))?;
+        if layers.is_empty() {
+            return Err(VerbError::ImageSubPath {
+                path: path.clone(),
+                sub_path,
+            });
+        }
+        mounts.push(ImageMount {
+            container_path: path.clone(),
+            layers,
+        });
+    }
+    Ok(mounts)
+}
+
+/// What the caller says is the pod's alone, and the pod's own files.
+fn relabel(config: &ContainerConfig, files: &PodFiles, label: &str) -> Result<(), VerbError> {
+    let asked = config.mounts.iter().filter(|m| m.selinux_relabel);
+    let asked = asked.map(|m| Path::new(m.host_path.as_str()));
+    let own = [&files.hostname, &files.hosts, &files.resolv_conf];
+    let own = own.into_iter().flatten().map(PathBuf::as_path);
+    let mut paths = asked.filter(|path| path.is_absolute()).chain(own);
+    paths.try_for_each(|path| selinux::relabel(path, label))
+}
+
+fn device_rules(privileged: bool, requested: Vec<DeviceRule>) -> Vec<DeviceRule> {
+    if privileged {
+        return vec![DeviceRule::ANY];
+    }
+    let mut rules = default_rules();
+    rules.extend(requested);
+    rules
+}
+
+fn make_dir(dir: &Path) -> Result<(), VerbError> {
+    std::fs::create_dir_all(dir).map_err(|source| VerbError::Make {
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+/// Layers stay while the container is there, also when the image is removed.
+fn hold(core: &Core, request: &Request) -> Result<(), VerbError> {
+    let images = std::iter::once(&request.image).chain(request.image_mounts.iter().map(|(_, i)| i));
+    for (number, image) in images.enumerate() {
+        let owner = owner(&request.id, number);
+        core.images
+            .hold(image)
+            .keep(&owner)
+            .map_err(|source| VerbError::Hold {
+                id: request.id.clone(),
+                path: core.config.state.join("held"),
+                source,
+            })?;
+    }
+    Ok(())
+}
+
+/// Who holds layers: the container itself, and one more for each image mount.
+pub(super) fn owner(id: &str, number: usize) -> String {
+    match number {
+        0 => id.to_owned(),
+        number => format!("{id}-{number}"),
+    }
+}
+
+fn resources(asked: &ContainerConfig) -> LinuxContainerResources {
+    let linux = asked.linux.as_ref();
+    linux.and_then(|l| l.resources.clone()).unwrap_or_default()
+}
+
+fn record(
+    sandbox: &Sandbox,
+    request: &Request,
+    asked: ContainerConfig,
+    plan: &spec::Plan,
+    cgroup: CgroupPath,
+) -> Record {
+    let resources = resources(&asked);
+    let image_config = request.image.config.config().as_ref();
+    let image_signal = image_config.and_then(|c| c.stop_signal().as_deref());
+    let (stop_signal, _) = spec::stop_signal(asked.stop_signal(), image_signal);
+    let digest = request.image.repo_digests.first();
+    let log = Path::new(&request.pod.log_directory).join(&asked.log_path);
+    let has_log = !request.pod.log_directory.is_empty() && !asked.log_path.is_empty();
+    Record {
+        version: VERSION,
+        id: request.id.clone(),
+        sandbox_id: sandbox.id().to_owned(),
+        state: State::Creating,
+        created_at: now(),
+        started_at: 0,
+        finished_at: None,
+        exit_code: 0,
+        reason: String::new(),
+        message: String::new(),
+        config: asked,
+        resources,
+        image_id: request.image.id.clone(),
+        image_ref: digest.unwrap_or(&request.image.id).clone(),
+        image_mounts: request
+            .image_mounts
+            .iter()
+            .map(|(path, image)| (path.clone(), image.id.clone()))
+            .collect(),
+        user: plan.user.clone(),
+        stop_signal,
+        log_path: has_log.then_some(log),
+        cgroup,
+        pid: plan.pid.clone(),
+        seccomp: plan.seccomp.clone(),
+        capabilities: plan.capabilities.clone(),
+    }
+}
+
+fn write(dir: &Path, spec: &Spec, record: &Record) -> Result<(), VerbError> {
+    let path = dir.join(SPEC);
+    let text = serde_json::to_vec(spec).map_err(std::io::Error::other);
+    text.and_then(|text| std::fs::write(&path, text))
+        .map_err(|source| VerbError::Make { path, source })?;
+    Ok(write_record(dir, record)?)
+}
+
+fn io(
+    core: &Core,
+    config: &ContainerConfig,
+    log: Option<PathBuf>,
+) -> Result<ContainerIo, VerbError> {
+    if let Some(dir) = log.as_ref().and_then(|log| log.parent()) {
+        make_dir(dir)?;
+    }
+    Ok(ContainerIo {
+        tty: config.tty,
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        log,
+        log_max_size: core.config.log_max_size,
+        log_max_files: core.config.log_max_files,
+    })
+}
