@@ -11,6 +11,7 @@ mod layers;
 mod managers;
 mod raw;
 mod shutdown;
+mod told;
 mod traces;
 mod used;
 

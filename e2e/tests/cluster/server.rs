@@ -11,6 +11,7 @@ use std::time::Duration;
 crate::tests!(
     paths_of_the_server_answer_as_the_stock_kubelets,
     summary_has_the_fields_of_the_stock_kubelets,
+    configz_has_the_fields_of_the_stock_kubelets,
 );
 
 /// To whomever asks: there is nothing, or it is elsewhere.
@@ -296,4 +297,49 @@ fn plausible(node: &Value, pod: &Value) -> Result<()> {
     let used = number(node, "fs/usedBytes") + number(node, "fs/availableBytes");
     ensure!(used <= number(node, "fs/capacityBytes"), "{}", node["fs"]);
     Ok(())
+}
+
+/// With what the bed's file says. Where the serving certificate lies is each kubelet's own.
+const CONFIG: &str = "address apiVersion authentication.anonymous.enabled \
+    authentication.webhook.cacheTTL authentication.webhook.enabled \
+    authentication.x509.clientCAFile authorization.mode authorization.webhook.cacheAuthorizedTTL \
+    authorization.webhook.cacheUnauthorizedTTL cgroupDriver cgroupRoot cgroupsPerQOS clusterDNS \
+    clusterDomain configMapAndSecretChangeDetectionStrategy containerLogMaxFiles \
+    containerLogMaxSize containerLogMaxWorkers containerLogMonitorInterval contentType \
+    cpuCFSQuota cpuCFSQuotaPeriod cpuManagerPolicy cpuManagerReconcilePeriod \
+    crashLoopBackOff.maxContainerRestartPeriod enableControllerAttachDetach \
+    enableDebugFlagsHandler enableDebuggingHandlers enableProfilingHandler enableServer \
+    enableSystemLogHandler enableSystemLogQuery enforceNodeAllocatable eventBurst eventRecordQPS \
+    evictionHard.imagefs.available evictionHard.memory.available evictionHard.nodefs.available \
+    evictionHard.nodefs.inodesFree evictionPressureTransitionPeriod failCgroupV1 failSwapOn \
+    fileCheckFrequency hairpinMode healthzBindAddress healthzPort httpCheckFrequency \
+    imageGCHighThresholdPercent imageGCLowThresholdPercent imageMaximumGCAge imageMinimumGCAge \
+    imagePullCredentialsVerificationPolicy iptablesDropBit iptablesMasqueradeBit kind \
+    kubeAPIBurst kubeAPIQPS localStorageCapacityIsolation logging.flushFrequency logging.format \
+    logging.options.json.infoBufferSize logging.options.text.infoBufferSize logging.verbosity \
+    makeIPTablesUtilChains maxOpenFiles maxPods memoryManagerPolicy memoryReservationPolicy \
+    mergeDefaultEvictionSettings nodeLeaseDurationSeconds nodeStatusMaxImages \
+    nodeStatusReportFrequency nodeStatusUpdateFrequency oomScoreAdj podLogsDir podPidsLimit port \
+    registerNode registryBurst registryPullQPS resolvConf rotateCertificates \
+    runtimeRequestTimeout seccompDefault serializeImagePulls shutdownGracePeriod \
+    shutdownGracePeriodCriticalPods staticPodPath streamingConnectionIdleTimeout syncFrequency \
+    topologyManagerPolicy topologyManagerScope volumePluginDir volumeStatsAggPeriod";
+
+fn configz_has_the_fields_of_the_stock_kubelets(t: &Space) -> Result<()> {
+    let url = format!("/api/v1/nodes/{}/proxy/configz", t.node().name);
+    let told: Value = serde_json::from_str(&t.kubectl(&["get", "--raw", &url])?)?;
+    let mut config = told["kubeletconfig"].clone();
+    if let Value::Object(fields) = &mut config {
+        for own in [
+            "tlsCertFile",
+            "tlsPrivateKeyFile",
+            "containerRuntimeEndpoint",
+            "memorySwap",
+        ] {
+            fields.remove(own);
+        }
+    }
+    same(difference(CONFIG, &config).as_str(), "")?;
+    same(&config["maxPods"], &json!(250))?;
+    same(&config["nodeStatusUpdateFrequency"], &json!("10s"))
 }

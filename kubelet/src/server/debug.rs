@@ -9,13 +9,9 @@ use cri_proto::v1::CheckpointContainerRequest;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The configuration as it was written, without what was left out.
+/// The configuration, complete.
 pub(super) async fn configz(Extract(state): Extract<Arc<State>>) -> Json<Value> {
-    let mut config = json!(state.config.raw);
-    if let Value::Object(fields) = &mut config {
-        fields.retain(|_, value| !value.is_null());
-    }
-    Json(json!({ "kubeletconfig": config }))
+    Json(json!({ "kubeletconfig": state.config.told() }))
 }
 
 const FOR_PEOPLE: &str = "Warning: for people, not for programs: the form may change.\n";
@@ -33,18 +29,17 @@ pub(super) async fn statusz(Extract(state): Extract<Arc<State>>) -> String {
     )
 }
 
-/// The settings that were given, under the names of the kubelet's flags.
+/// The settings, under the names of the kubelet's flags.
 pub(super) async fn flagz(Extract(state): Extract<Arc<State>>) -> String {
-    let config = json!(state.config.raw);
+    let config = state.config.told();
     let fields = config.as_object().into_iter().flatten();
-    let given = fields.filter(|(_, value)| !value.is_null());
     let line = |(name, value): (&String, &Value)| {
         let value = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
         format!("{}: {value}\n", flag(name))
     };
-    let lines: String = given.map(line).collect();
+    let lines: String = fields.map(line).collect();
     format!("\nkubelet flagz\n{FOR_PEOPLE}{lines}")
 }
 
