@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 crate::tests!(
     resize_reaches_the_running_container_and_its_pods_cgroup,
     resize_restarts_only_the_container_that_asks_for_it,
+    resize_reaches_a_sidecar,
+    resize_below_what_is_used_is_an_error_until_less_is,
     resize_that_the_node_has_no_room_for_waits_and_says_why,
     resize_that_was_refused_stays_so_when_the_agent_is_killed: alone,
 );
@@ -79,6 +81,53 @@ fn resize_restarts_only_the_container_that_asks_for_it(t: &Space) -> Result<()> 
         settled(p) && main(p)["restartCount"] == 1
     })?;
     same(t.sh("again", MEMORY)?.trim(), "83886080")
+}
+
+fn resize_reaches_a_sidecar(t: &Space) -> Result<()> {
+    let mut side = container("side", FOREVER);
+    side["restartPolicy"] = json!("Always");
+    side["resources"] = resources("50m", "32Mi");
+    let pod = sized("beside", "50m", "32Mi");
+    t.run(&with(pod, json!({ "initContainers": [side] })))?;
+    let wanted = resources("60m", "48Mi");
+    let side = json!({ "name": "side", "resources": wanted });
+    let patch = json!({ "spec": { "initContainers": [side] } }).to_string();
+    t.kubectl(&[
+        "patch",
+        "pod",
+        "beside",
+        "--subresource=resize",
+        "-p",
+        &patch,
+    ])?;
+    t.wait("beside", "resized", |p| {
+        p["status"]["initContainerStatuses"][0]["resources"] == wanted && settled(p)
+    })?;
+    let limit = ["exec", "beside", "-c", "side", "--", "sh", "-c", MEMORY];
+    same(t.kubectl(&limit)?.trim(), "50331648")?;
+    same(t.sh("beside", MEMORY)?.trim(), "33554432")?;
+    let restarts = |p: &Value| p["status"]["initContainerStatuses"][0]["restartCount"].clone();
+    same(restarts(&t.pod("beside")?), json!(0))
+}
+
+fn resize_below_what_is_used_is_an_error_until_less_is(t: &Space) -> Result<()> {
+    t.run(&sized("holds", "50m", "64Mi"))?;
+    t.sh("holds", "dd if=/dev/zero of=/dev/shm/f bs=1M count=30")?;
+    resize(t, "holds", resources("50m", "16Mi"))?;
+    t.wait("holds", "told that it can't be", |p| {
+        let conditions = p["status"]["conditions"].as_array();
+        let mut conditions = conditions.into_iter().flatten();
+        conditions.any(|c| {
+            let message = c["message"].as_str().unwrap_or_default();
+            c["type"] == "PodResizeInProgress"
+                && c["reason"] == "Error"
+                && message.contains("below current usage")
+        })
+    })?;
+    same(t.sh("holds", MEMORY)?.trim(), "67108864")?;
+    t.sh("holds", "rm /dev/shm/f")?;
+    t.wait_for("holds", "resized", 150, settled)?;
+    same(t.sh("holds", MEMORY)?.trim(), "16777216")
 }
 
 fn resize_that_the_node_has_no_room_for_waits_and_says_why(t: &Space) -> Result<()> {
