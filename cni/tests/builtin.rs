@@ -14,14 +14,34 @@ use std::time::{Duration, Instant};
 const WAIT: Duration = Duration::from_secs(2);
 
 fn open(dir: &TempDir, cidrs: &[&str]) -> Arc<Network> {
-    let network = Network::open(NetworkConfig {
+    opened(config(dir), cidrs)
+}
+
+fn config(dir: &TempDir) -> NetworkConfig {
+    NetworkConfig {
         conf_dir: dir.0.join("net.d"),
         bin_dirs: vec![],
         state_dir: dir.0.join("state"),
         run_dir: dir.0.join("run"),
+        ipam_dir: dir.0.join("run/ipam"),
         executable: None,
         builtin: Builtin::default(),
-    });
+    }
+}
+
+/// A second runtime's, on the bridge of the first.
+fn open_second(dir: &TempDir, cidrs: &[&str]) -> Arc<Network> {
+    let mut config = NetworkConfig {
+        state_dir: dir.0.join("second/state"),
+        run_dir: dir.0.join("second/run"),
+        ..config(dir)
+    };
+    config.builtin.table = "lighter0.second".to_owned();
+    opened(config, cidrs)
+}
+
+fn opened(config: NetworkConfig, cidrs: &[&str]) -> Arc<Network> {
+    let network = Network::open(config);
     let network = network.unwrap();
     let cidrs: Vec<_> = cidrs.iter().map(|c| c.parse().unwrap()).collect();
     network.set_pod_cidrs(&cidrs).unwrap();
@@ -256,6 +276,7 @@ fn outside_sees_the_host_but_the_cluster_sees_the_pod() {
             bin_dirs: vec![],
             state_dir: dir.0.join("state"),
             run_dir: dir.0.join("run"),
+            ipam_dir: dir.0.join("run/ipam"),
             executable: None,
             builtin: Builtin {
                 no_masquerade: vec!["10.88.0.0/15".parse().unwrap()],
@@ -307,6 +328,52 @@ fn gc_keeps_the_living_and_gives_the_rest_back() {
                 .starts_with("10.88")
         });
         assert_eq!(ips.count(), 1);
+    });
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn two_runtimes_on_a_bridge_share_its_addresses_and_keep_their_host_ports() {
+    in_host(|| async {
+        let dir = TempDir::new("two");
+        let ranges = ["10.88.0.0/24"];
+        let (first, second) = (open(&dir, &ranges), open_second(&dir, &ranges));
+        let (a, b, c) = (Pod::new(), Pod::new(), Pod::new());
+        let of_first = pod("one", vec![port(8080, 80, Protocol::Tcp)]);
+        let of_second = pod("two", vec![port(8081, 80, Protocol::Tcp)]);
+        let ip = |attached: cni::Attachment| attached.ips[0];
+        let one = ip(first.add(&of_first, &a).await.unwrap());
+        let two = ip(second.add(&of_second, &b).await.unwrap());
+        assert_ne!(one, two);
+        for pod in [&a, &b] {
+            serve(pod, "0.0.0.0:80");
+        }
+        let both = || {
+            for host_port in [8080, 8081] {
+                let answer = ask(([10, 88, 0, 1], host_port));
+                assert!(answer.is_some(), "{host_port}: {}", sh("nft list ruleset"));
+            }
+        };
+        both();
+        // Each starts again, and puts back what is its own.
+        let first = open(&dir, &ranges);
+        first.gc(&["one".to_owned()]).await.unwrap();
+        both();
+        let second = open_second(&dir, &ranges);
+        second.gc(&["two".to_owned()]).await.unwrap();
+        both();
+        first.check(&of_first, &a).await.unwrap();
+        second.check(&of_second, &b).await.unwrap();
+        let third = ip(first.add(&pod("three", vec![]), &c).await.unwrap());
+        assert!(third != one && third != two);
+        first.del(&of_first, Some(&a), None).await.unwrap();
+        assert!(ask(([10, 88, 0, 1], 8080)).is_none());
+        assert!(ask(([10, 88, 0, 1], 8081)).is_some());
+        // Its pods and addresses are nobody's when the runtime is no more.
+        std::fs::remove_dir_all(dir.0.join("second")).unwrap();
+        first.gc(&["three".to_owned()]).await.unwrap();
+        assert_eq!(sh("ip -o link show master lighter0").lines().count(), 1);
+        assert!(!dir.0.join(format!("run/ipam/{two}")).exists());
     });
 }
 

@@ -25,6 +25,7 @@ fn open(dir: &TempDir, bin: Vec<PathBuf>) -> Arc<Network> {
         bin_dirs: bin,
         state_dir: dir.0.join("state"),
         run_dir: dir.0.join("run"),
+        ipam_dir: dir.0.join("run/ipam"),
         executable: None,
         builtin: Builtin::default(),
     })

@@ -35,6 +35,9 @@ pub struct Config {
     pub mtu: u32,
     /// Name of the built-in network's bridge, at most 15 bytes.
     pub bridge: String,
+    /// Whose each of the built-in network's addresses is: for all runtimes of the host, which may
+    /// share a bridge.
+    pub ipam_dir: PathBuf,
     /// Ranges that see pods' own addresses (the cluster's pod range); others
     /// see the node's. Empty = guessed from a podCIDR of the usual size.
     pub no_masquerade: Vec<String>,
@@ -63,6 +66,30 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where the addresses of this bridge are: a folder a bridge.
+    #[must_use]
+    pub fn ipam_of_bridge(&self) -> PathBuf {
+        let usual = self.bridge == Self::default().bridge;
+        match self.ipam_dir.file_name().filter(|_| !usual) {
+            Some(name) => {
+                let name = format!("{}.{}", name.to_string_lossy(), self.bridge);
+                self.ipam_dir.with_file_name(name)
+            }
+            None => self.ipam_dir.clone(),
+        }
+    }
+
+    /// Name of the nf_tables table: a runtime's alone, and the bridge's for the usual one.
+    #[must_use]
+    pub fn table(&self) -> String {
+        if self.state == Self::default().state {
+            return self.bridge.clone();
+        }
+        let state = self.state.as_os_str().as_encoded_bytes();
+        let digest = image::Digest::sha256(state);
+        format!("{}.{:.8}", self.bridge, digest.hex())
+    }
+
     /// Settings of the image store, for those who open it without a runtime.
     #[must_use]
     pub fn images(&self) -> image::Config {
@@ -85,6 +112,7 @@ impl Default for Config {
             pod_cidr: None,
             mtu: 0,
             bridge: "lighter0".to_owned(),
+            ipam_dir: "/run/lighter/network/ipam".into(),
             no_masquerade: Vec::new(),
             networks_ahead: 4,
             cgroup_root: String::new(),
@@ -97,5 +125,33 @@ impl Default for Config {
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtimes_of_one_bridge_share_addresses_and_have_a_table_each() {
+        let usual = Config::default();
+        let second = Config {
+            state: "/run/second".into(),
+            ..Config::default()
+        };
+        assert_eq!(usual.table(), "lighter0");
+        assert!(second.table().starts_with("lighter0."));
+        assert_eq!(second.table().len(), "lighter0.".len() + 8);
+        let dir = usual.ipam_of_bridge();
+        assert_eq!(dir, usual.state.join("network/ipam"));
+        assert_eq!(second.ipam_of_bridge(), dir);
+        let other = Config {
+            bridge: "br1".to_owned(),
+            ..Config::default()
+        };
+        assert_eq!(
+            other.ipam_of_bridge(),
+            PathBuf::from("/run/lighter/network/ipam.br1")
+        );
     }
 }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 /// Lays the table down; elements stay.
 pub async fn lay(config: &Builtin, pods: &[Cidr]) -> Result<(), BuiltinError> {
     let batch = table(config, pods);
-    commit("lay down the rules", &config.bridge, batch).await
+    commit("lay down the rules", &config.table, batch).await
 }
 
 /// Lays the table down with exactly these elements.
@@ -26,7 +26,7 @@ pub async fn restore(
     for element in &elements {
         batch.add_element(element);
     }
-    commit("restore the host ports", &config.bridge, batch).await
+    commit("restore the host ports", &config.table, batch).await
 }
 
 /// Adds the elements of a pod's host ports.
@@ -107,7 +107,7 @@ fn table(config: &Builtin, pods: &[Cidr]) -> Batch {
         pods,
         no_masquerade: &config.unmasqueraded(pods),
     };
-    let mut batch = Batch::new(&config.bridge);
+    let mut batch = Batch::new(&config.table);
     ruleset::lay(&mut batch, &policy);
     batch
 }

@@ -47,13 +47,13 @@ pub struct BridgeNetwork {
 
 impl BridgeNetwork {
     /// Nothing of the host is touched yet.
-    pub fn open(config: Builtin, ipam_dir: PathBuf) -> Result<Self, BuiltinError> {
-        Ok(Self {
+    pub fn open(config: Builtin, store: Store) -> Self {
+        Self {
             config,
-            store: Store::open(ipam_dir)?,
+            store,
             ranges: RwLock::default(),
             host: tokio::sync::Mutex::default(),
-        })
+        }
     }
 
     /// The ranges that later pods get addresses from.
@@ -92,7 +92,7 @@ impl BridgeNetwork {
             Err(_) if self.lost_bridge().await? => self.attach(pod, netns).await?,
             attached => attached?,
         };
-        filter::map_ports(&self.config.bridge, &pod.ports, &attachment.ips).await?;
+        filter::map_ports(&self.config.table, &pod.ports, &attachment.ips).await?;
         Ok(attachment)
     }
 
@@ -126,7 +126,7 @@ impl BridgeNetwork {
             let (inside, pod) = (pod::open(netns).await?, pod.clone());
             blocking(move || pod::shape(&pod, &inside)).await?;
         }
-        filter::map_ports(&self.config.bridge, &pod.ports, ips).await
+        filter::map_ports(&self.config.table, &pod.ports, ips).await
     }
 
     /// Whether the addresses are of the present ranges, one of each.
@@ -138,7 +138,7 @@ impl BridgeNetwork {
     /// Unwires a pod whose addresses these were; does all it can, then tells
     /// the first error.
     pub async fn del(&self, pod: &PodNetwork, ips: &[IpAddr]) -> Result<(), BuiltinError> {
-        let ports = filter::unmap_ports(&self.config.bridge, &pod.ports, ips).await;
+        let ports = filter::unmap_ports(&self.config.table, &pod.ports, ips).await;
         let (store, owner, ips) = (self.store.clone(), pod.sandbox_id.clone(), ips.to_vec());
         let rest = blocking(move || {
             let link = pod::remove(&owner);
@@ -164,7 +164,7 @@ impl BridgeNetwork {
         let rtnl = Rtnl::here()?;
         if let Some(bridge) = rtnl.index_of(&self.config.bridge)? {
             let ports = rtnl.ports_of(bridge)?;
-            let reserved = self.store.reservations()?;
+            let reserved = self.store.own()?;
             let owners: Vec<String> = reserved.into_iter().map(|(_, owner, _)| owner).collect();
             for stale in pod::stale(&ports, &owners, &ids) {
                 rtnl.del_link(stale)?;

@@ -41,9 +41,14 @@ pub enum StoreError {
 pub type Reservation = (IpAddr, String, String);
 
 /// A folder of reservations, all made under its lock.
+///
+/// Several runtimes may share it, each with a folder of its own besides. Whose a reservation
+/// is, is told by a third line, which those of the folder's first user lack.
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
+    /// Our own folder, if we are not the first.
+    guest: Option<PathBuf>,
 }
 
 /// The lock, given back when dropped.
@@ -53,9 +58,32 @@ impl Store {
     /// The folder, made if it is missing.
     pub fn open(dir: PathBuf) -> Result<Self, StoreError> {
         match fs::create_dir_all(&dir) {
-            Ok(()) => Ok(Self { dir }),
+            Ok(()) => Ok(Self { dir, guest: None }),
             Err(source) => Err(StoreError::Io { path: dir, source }),
         }
+    }
+
+    /// Somebody else's folder, for a runtime whose own is `guest`. When that is gone, so is
+    /// what it has reserved.
+    pub fn share(dir: PathBuf, guest: PathBuf) -> Result<Self, StoreError> {
+        let guest = Some(guest);
+        Ok(Self {
+            guest,
+            ..Self::open(dir)?
+        })
+    }
+
+    /// Takes over what earlier versions kept elsewhere; what is here already is newer.
+    pub fn take_over(&self, old: &Path) -> Result<(), StoreError> {
+        if old == self.dir || !old.exists() {
+            return Ok(());
+        }
+        let before = Self::open(old.to_owned())?;
+        let _lock = self.lock()?;
+        for (ip, owner, interface) in before.reservations()? {
+            self.take(ip, &owner, &interface)?;
+        }
+        fs::remove_dir_all(old).map_err(|e| before.error("", e))
     }
 
     /// Reserves the next free address of the range for the owner. An owner
@@ -135,11 +163,11 @@ impl Store {
         self.release_where(|id, _| id == owner)
     }
 
-    /// Gives back the addresses of these owners and interfaces; both are empty
-    /// where a crash left an empty file.
+    /// Gives back those of our addresses that have these owners and interfaces; both are
+    /// empty where a crash left an empty file.
     pub fn release_where(&self, gone: impl Fn(&str, &str) -> bool) -> Result<(), StoreError> {
         let _lock = self.lock()?;
-        for (ip, id, interface) in self.reservations()? {
+        for (ip, id, interface) in self.own()? {
             if gone(&id, &interface) {
                 self.remove(&ip.to_string())?;
             }
@@ -149,6 +177,21 @@ impl Store {
 
     /// Every reservation with its owner and interface.
     pub fn reservations(&self) -> Result<Vec<Reservation>, StoreError> {
+        self.reservations_where(|_| true)
+    }
+
+    /// Those of this runtime; for the folder's first user also those of runtimes that are no more.
+    pub fn own(&self) -> Result<Vec<Reservation>, StoreError> {
+        self.reservations_where(|runtime| match &self.guest {
+            Some(guest) => Path::new(runtime) == guest,
+            None => runtime.is_empty() || !Path::new(runtime).exists(),
+        })
+    }
+
+    fn reservations_where(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Reservation>, StoreError> {
         let mut found = Vec::new();
         let entries = fs::read_dir(&self.dir).map_err(|e| self.error("", e))?;
         for entry in entries {
@@ -159,8 +202,11 @@ impl Store {
             };
             let text = fs::read_to_string(self.dir.join(name)).unwrap_or_default();
             let mut lines = text.lines().map(|line| line.trim().to_owned());
-            let owner = lines.next().unwrap_or_default();
-            found.push((ip, owner, lines.next().unwrap_or_default()));
+            let mut line = || lines.next().unwrap_or_default();
+            let (owner, interface, runtime) = (line(), line(), line());
+            if wanted(&runtime) {
+                found.push((ip, owner, interface));
+            }
         }
         Ok(found)
     }
@@ -175,7 +221,10 @@ impl Store {
         if fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
             self.remove(&name)?;
         }
-        let content = format!("{owner}\r\n{interface}");
+        let mut content = format!("{owner}\r\n{interface}");
+        if let Some(guest) = &self.guest {
+            content += &format!("\r\n{}", guest.display());
+        }
         let linked = write_new(&temporary, content.as_bytes())
             .map_err(|e| (".new", e))
             .and_then(|()| fs::hard_link(&temporary, &path).map_err(|e| (name.as_str(), e)));
@@ -287,6 +336,51 @@ mod tests {
         assert_eq!(left, [(b, "b".to_owned(), "eth0".to_owned())]);
         store.give_back("b", &[]).unwrap();
         assert!(store.reservations().unwrap().is_empty());
+    }
+
+    #[test]
+    fn runtimes_share_a_folder_and_give_back_their_own_alone() {
+        let dir = TempDir::new();
+        let (home, run) = (dir.path().join("ipam"), dir.path().join("second"));
+        fs::create_dir(&run).unwrap();
+        let first = Store::open(home.clone()).unwrap();
+        let second = Store::share(home, run.clone()).unwrap();
+        let a = first.reserve_first(&range(), 0, "a", "eth0").unwrap();
+        let b = second.reserve_first(&range(), 0, "b", "eth0").unwrap();
+        assert_ne!(a, b);
+        let owners = |store: &Store| -> Vec<String> {
+            store.own().unwrap().into_iter().map(|r| r.1).collect()
+        };
+        assert_eq!(
+            (owners(&first), owners(&second)),
+            (vec!["a".into()], vec!["b".into()])
+        );
+        first.release_where(|_, _| true).unwrap();
+        assert_eq!(owners(&second), ["b"]);
+        // Of one that is no more.
+        fs::remove_dir(&run).unwrap();
+        assert_eq!(owners(&first), ["b"]);
+        first.release_where(|_, _| true).unwrap();
+        assert!(first.reservations().unwrap().is_empty());
+    }
+
+    #[test]
+    fn addresses_of_an_earlier_version_are_taken_over_once() {
+        let dir = TempDir::new();
+        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+        let before = Store::open(old.clone()).unwrap();
+        for id in ["a", "b"] {
+            before.reserve_first(&range(), 0, id, "eth0").unwrap();
+        }
+        let store = Store::share(new.clone(), dir.path().to_owned()).unwrap();
+        fs::write(new.join("10.0.0.3"), "now").unwrap();
+        store.take_over(&old).unwrap();
+        store.take_over(&old).unwrap();
+        let own = store.own().unwrap();
+        let moved = ("10.0.0.2".parse().unwrap(), "a".into(), "eth0".into());
+        assert_eq!(own, [moved]);
+        assert_eq!(fs::read_to_string(new.join("10.0.0.3")).unwrap(), "now");
+        assert!(!old.exists());
     }
 
     #[test]

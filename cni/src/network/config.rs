@@ -10,8 +10,10 @@ pub struct NetworkConfig {
     pub bin_dirs: Vec<PathBuf>,
     /// What outlives a boot of the host: pod ranges, what foreign plugins gave.
     pub state_dir: PathBuf,
-    /// What does not: addresses and records of the built-in network (ADR 11).
+    /// What does not: records of the built-in network (ADR 11). It is the runtime's alone.
     pub run_dir: PathBuf,
+    /// Its addresses, which do not either: one folder for all runtimes that share a bridge.
+    pub ipam_dir: PathBuf,
     /// Our executable, which stands in for the reference plugins where none
     /// are installed; it must call [`crate::plugin::dispatch`].
     pub executable: Option<PathBuf>,
@@ -22,8 +24,11 @@ pub struct NetworkConfig {
 /// Settings of the built-in network.
 #[derive(Debug, Clone)]
 pub struct Builtin {
-    /// Name of the bridge, at most 15 bytes; also the name of our nf_tables table.
+    /// Name of the bridge, at most 15 bytes.
     pub bridge: String,
+    /// Name of our nf_tables table, which is the runtime's alone: it takes what is not its own
+    /// out of it.
+    pub table: String,
     /// MTU of the pods' interfaces; 0 = that of the default route's interface.
     pub mtu: u32,
     /// Destinations outside this node's pod range that still see the pod's own
@@ -58,6 +63,7 @@ impl Default for Builtin {
     fn default() -> Self {
         Self {
             bridge: "lighter0".to_owned(),
+            table: "lighter0".to_owned(),
             mtu: 0,
             no_masquerade: Vec::new(),
         }

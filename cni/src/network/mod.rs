@@ -7,8 +7,9 @@ mod record;
 pub use config::{Builtin, NetworkConfig};
 pub use error::{AddError, CheckError, DelError, GcError, NotReady, OpenError, SetCidrsError};
 
-use crate::builtin::BridgeNetwork;
+use crate::builtin::{BridgeNetwork, BuiltinError};
 use crate::foreign::{self, Call, Chain, ConfList};
+use crate::ipam::Store;
 use crate::{Attachment, Cidr, Netns, PodNetwork};
 use record::{Record, Records};
 use std::path::PathBuf;
@@ -35,10 +36,17 @@ impl Network {
         };
         let records = Records::open(results.clone(), config.run_dir.join("results"))
             .map_err(|source| state(&results, source))?;
-        let ipam = config.run_dir.join("ipam");
-        record::take_over(&config.state_dir.join("ipam"), &ipam)
-            .map_err(|source| state(&ipam, source))?;
-        let builtin = BridgeNetwork::open(config.builtin.clone(), ipam)?;
+        let own = config.run_dir.join("ipam");
+        let store = match own == config.ipam_dir {
+            true => Store::open(own.clone()),
+            false => Store::share(config.ipam_dir.clone(), config.run_dir.clone()),
+        };
+        let store = store.map_err(BuiltinError::from)?;
+        // Where earlier versions had them.
+        for old in [config.state_dir.join("ipam"), own] {
+            store.take_over(&old).map_err(BuiltinError::from)?;
+        }
+        let builtin = BridgeNetwork::open(config.builtin.clone(), store);
         let mut path = config.bin_dirs.clone();
         path.push(config.state_dir.join("bin"));
         let network = Self {

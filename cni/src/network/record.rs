@@ -107,29 +107,6 @@ impl Records {
     }
 }
 
-/// Takes over the files of a folder that earlier versions used; what is there
-/// already is newer.
-pub fn take_over(old: &Path, new: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(old) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    if old == new {
-        return Ok(());
-    }
-    fs::create_dir_all(new)?;
-    for entry in entries {
-        let (from, to) = {
-            let entry = entry?;
-            (entry.path(), new.join(entry.file_name()))
-        };
-        if !to.exists() {
-            fs::copy(from, to)?;
-        }
-    }
-    fs::remove_dir_all(old)
-}
-
 const TEMPORARY: &str = "new";
 
 /// Temporary file and rename. Not synced: after a power cut no pod lives, and
@@ -216,21 +193,5 @@ mod tests {
         let ids: Vec<_> = open(&dir).all().unwrap();
         assert_eq!(ids.len(), 1);
         assert_eq!(ids[0].pod.sandbox_id, "theirs");
-    }
-
-    #[test]
-    fn addresses_of_an_earlier_version_are_taken_over_once() {
-        let dir = TempDir::new();
-        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
-        fs::create_dir(&old).unwrap();
-        fs::create_dir(&new).unwrap();
-        fs::write(old.join("10.0.0.2"), "before").unwrap();
-        fs::write(old.join("10.0.0.3"), "before").unwrap();
-        fs::write(new.join("10.0.0.3"), "now").unwrap();
-        take_over(&old, &new).unwrap();
-        take_over(&old, &new).unwrap();
-        assert_eq!(fs::read_to_string(new.join("10.0.0.2")).unwrap(), "before");
-        assert_eq!(fs::read_to_string(new.join("10.0.0.3")).unwrap(), "now");
-        assert!(!old.exists());
     }
 }

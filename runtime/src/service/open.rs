@@ -104,9 +104,11 @@ fn network(config: &Config) -> Result<Arc<Network>, OpenError> {
         bin_dirs: config.cni_bin_dirs.clone(),
         state_dir: config.root.join("network"),
         run_dir: config.state.join("network"),
+        ipam_dir: config.ipam_of_bridge(),
         executable: std::env::current_exe().ok(),
         builtin: Builtin {
             bridge: config.bridge.clone(),
+            table: config.table(),
             mtu: config.mtu,
             no_masquerade: no_masquerade.collect::<Result<_, _>>()?,
         },

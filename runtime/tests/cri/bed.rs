@@ -117,6 +117,7 @@ impl Bed {
             Some((Place::Logs, path)) => logs = path.to_owned(),
             None => {}
         }
+        config.ipam_dir = config.state.join("network/ipam");
         if place.is_some() {
             // Files that come and go by themselves would be taken for what is left.
             config.networks_ahead = 0;
