@@ -51,6 +51,14 @@ pub enum VolumeReason {
     Lifecycle { driver: String, mode: &'static str },
     #[error("volume {volume:?} is not attached to the node yet")]
     NotAttached { volume: String },
+    #[error("multiple SELinux labels found: {labels}")]
+    SelinuxLabels { labels: String },
+    #[error("conflicting SELinux labels of volume {volume}: {mounted:?} and {wanted:?}")]
+    SelinuxConflict {
+        volume: String,
+        mounted: String,
+        wanted: String,
+    },
     #[error("mount option {option:?} means nothing to a bind mount")]
     MountOption { option: String },
     #[error("{call} {}: {source}", path.display())]

@@ -101,7 +101,8 @@ impl Volumes {
         let found = self.look(pod, volume).await?;
         let found = fits(pod, volume, found)?;
         if let Some(csi) = &self.config.csi {
-            csi.check_ready(&self.job(pod, found.clone())).await?;
+            csi.check_ready(&self.job(pod, &volume.name, found.clone()))
+                .await?;
         }
         Ok(found)
     }
@@ -123,11 +124,12 @@ impl Volumes {
         Ok(claim::persistent(&wanted, &claim, &volume, &labels)?)
     }
 
-    pub(super) fn job(&self, pod: &Arc<Pod>, found: Persistent) -> Job {
+    pub(super) fn job(&self, pod: &Arc<Pod>, name: &str, found: Persistent) -> Job {
         let volumes_dir = self.volumes_dir(pod);
         Job {
             ownership: self.place(pod, &volumes_dir).ownership(found.read_only),
             pod: pod.clone(),
+            name: name.to_owned(),
             found,
             objects: self.objects.clone(),
         }
@@ -148,7 +150,7 @@ impl Volumes {
         };
         let jobs = found.iter().filter(|(_, p)| is_given(p));
         let jobs: Vec<_> = jobs
-            .map(|(name, p)| (name.clone(), self.job(pod, p.clone())))
+            .map(|(name, p)| (name.clone(), self.job(pod, name, p.clone())))
             .collect();
         let mut published = PodVolumes::new();
         if jobs.is_empty() {
@@ -181,7 +183,7 @@ impl Volumes {
         for volume in volumes::of(&pod).filter(|v| found.contains_key(&v.name)) {
             let kept = async {
                 let now = self.look(&pod, volume).await?;
-                csi.keep(&self.job(&pod, now)).await
+                csi.keep(&self.job(&pod, &volume.name, now)).await
             };
             if let Err(reason) = kept.await {
                 self.warn(&pod, &volumes::of_volume(&volume.name)(reason));

@@ -32,7 +32,7 @@ impl Volumes {
         let mut all = Vec::new();
         for (name, persistent) in found {
             let claim = persistent.claim.clone();
-            let usage = self.usage_of(&pod, persistent);
+            let usage = self.usage_of(&pod, &name, persistent);
             if let Ok(Some(usage)) = tokio::time::timeout(PATIENCE, usage).await {
                 all.push(VolumeUsage { name, claim, usage });
             }
@@ -40,11 +40,11 @@ impl Volumes {
         all
     }
 
-    async fn usage_of(&self, pod: &Arc<Pod>, found: Persistent) -> Option<Usage> {
+    async fn usage_of(&self, pod: &Arc<Pod>, name: &str, found: Persistent) -> Option<Usage> {
         match &found.source {
             Source::Csi(_) | Source::Inline(_) => {
                 let csi = self.config.csi.as_ref()?;
-                csi.usage(&self.job(pod, found)).await
+                csi.usage(&self.job(pod, name, found)).await
             }
             Source::Local(_) if !found.block => {
                 let target = self.volumes_dir(pod).join(LOCAL).join(&found.name);

@@ -5,7 +5,7 @@
 //! - [`Attachments`]: what controllers attach, and what is still needed here.
 //! - `driver`: one driver, as it is called.
 //! - `paths`, `record`: where things lie; upstream's layout, so that a node can change its kubelet.
-//! - `request`: what a driver is asked (pure).
+//! - `request`: what a driver is asked (pure); `selinux`: and with which label.
 //! - `setup`, `teardown`: staged and published, and back.
 //!
 //! What is on disk says what was done: nothing else is needed after a restart.
@@ -18,6 +18,7 @@ mod expand;
 mod paths;
 mod record;
 mod request;
+mod selinux;
 mod setup;
 mod stats;
 mod teardown;
@@ -41,6 +42,8 @@ pub struct Csi {
     api: Api,
     drivers: Arc<Drivers>,
     attachments: Arc<Attachments>,
+    /// `None` on a host without.
+    selinux: Option<selinux::Policy>,
     /// One call at a time for each volume, by driver and handle.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Names of volumes that this agent had staged, and targets that it had published.
@@ -68,6 +71,7 @@ impl Csi {
             drivers: Drivers::new(client.clone(), node_name),
             api: Api::new(client, watches, node_name),
             attachments: Arc::new(attachments),
+            selinux: selinux::Policy::of_host(),
             locks: Mutex::default(),
             done: Mutex::default(),
             paths,

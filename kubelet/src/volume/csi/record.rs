@@ -31,6 +31,9 @@ pub(super) struct Record {
     pub attachment_id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub volume_lifecycle_mode: String,
+    /// What it is mounted with, if all of it has one label.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub se_linux_mount_context: String,
 }
 
 impl Record {

@@ -185,11 +185,11 @@ pub(super) fn map(from: BTreeMap<String, String>) -> HashMap<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn volume_of(access: &str, fs_type: &str) -> Volume {
+    pub fn volume_of(access: &str, fs_type: &str) -> Volume {
         let source = json!({"driver": "d", "volumeHandle": "h", "fsType": fs_type,
             "nodePublishSecretRef": {"namespace": "s", "name": "n"}});
         let found = Persistent {

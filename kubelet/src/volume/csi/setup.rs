@@ -5,7 +5,7 @@ use super::driver::{Capabilities, Driver};
 use super::paths::{self, Place};
 use super::record::{self, Record};
 use super::request::{Volume, map};
-use super::{Csi, attachments};
+use super::{Csi, attachments, selinux};
 use crate::objects::{Objects, TokenSpec};
 use crate::proto::csi as api;
 use crate::proto::csi::node_service_capability::rpc::Type as Capability;
@@ -30,6 +30,8 @@ const TOKEN_SECONDS: i64 = 3600;
 #[derive(Clone)]
 pub(in crate::volume) struct Job {
     pub pod: Arc<Pod>,
+    /// Of the volume in the pod.
+    pub name: String,
     pub found: Persistent,
     pub ownership: Option<Ownership>,
     /// For Secrets and tokens.
@@ -61,6 +63,8 @@ pub(super) struct Call<'a> {
     pub can: Capabilities,
     pub about: Option<Arc<CSIDriver>>,
     publish_context: HashMap<String, String>,
+    /// SELinux: what the volume is mounted with.
+    label: Option<String>,
 }
 
 impl Csi {
@@ -106,12 +110,12 @@ impl Csi {
         };
         let _one = self.lock(&volume.driver, &volume.handle).await;
         let place = self.place(job.uid(), &volume);
-        let prepared = prepared(&volume, &place);
         let target = text(&place.target);
         if (job.runs() || self.done().contains(&target)) && is_published(&place)? {
-            return Ok(prepared);
+            return self.prepared(&volume, &place);
         }
         let call = self.call(job, volume, place).await?;
+        self.check_label(&call)?;
         call.write_records(&self.api.node)?;
         let staged = attachments::name(&call.volume.driver, &call.volume.handle);
         if call.can.has(Capability::StageUnstageVolume) && !call.volume.ephemeral {
@@ -124,7 +128,51 @@ impl Csi {
         call.own().await?;
         self.grow(&call).await?;
         self.done().insert(target);
-        Ok(prepared)
+        self.prepared(&call.volume, &call.place)
+    }
+
+    /// What is staged for another pod has that one's label.
+    fn check_label(&self, call: &Call<'_>) -> Result<(), VolumeReason> {
+        let (volume, place) = (&call.volume, &call.place);
+        let staged = place
+            .staging
+            .parent()
+            .filter(|_| call.stages() && !volume.block);
+        let Some(staged) = staged.map(|dir| dir.join(paths::RECORD)) else {
+            return Ok(());
+        };
+        let wanted = call.label.clone().unwrap_or_default();
+        match record::read(&staged)? {
+            Some(record)
+                if record.se_linux_mount_context != wanted
+                    && self.has_other_users(call.job.uid(), place, &record) =>
+            {
+                Err(VolumeReason::SelinuxConflict {
+                    volume: volume.name.clone(),
+                    mounted: record.se_linux_mount_context,
+                    wanted,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Files with labels of their own are given the pod's, unless it was mounted with that.
+    fn prepared(&self, volume: &Volume, place: &Place) -> Result<Prepared, VolumeReason> {
+        let (path, read_only) = (place.target.clone(), volume.read_only);
+        if volume.block {
+            return Ok(Prepared::Device { path, read_only });
+        }
+        let mut owned = false;
+        if self.selinux.is_some() && !read_only {
+            let record = record::read(&place.record)?.unwrap_or_default();
+            owned = record.se_linux_mount_context.is_empty() && mountpoint::has_labels(&path)?;
+        }
+        Ok(Prepared::Path {
+            path,
+            owned,
+            read_only,
+        })
     }
 
     /// Once in a while, for a pod that runs.
@@ -180,8 +228,17 @@ impl Csi {
             false => HashMap::new(),
         };
         let can = driver.capabilities().await?;
+        let mut volume = volume;
+        let label = match &self.selinux {
+            Some(policy) => policy.label(&job.pod, &job.name, (&volume, about.as_deref()))?,
+            None => None,
+        };
+        volume
+            .mount_flags
+            .extend(label.as_deref().map(selinux::mount_flag));
         Ok(Call {
             job,
+            label,
             volume,
             place,
             driver,
@@ -199,6 +256,7 @@ impl Call<'_> {
         let of_staging = Record {
             volume_handle: volume.handle.clone(),
             driver_name: volume.driver.clone(),
+            se_linux_mount_context: self.label.clone().unwrap_or_default(),
             ..Record::default()
         };
         let own = Record {
@@ -335,18 +393,6 @@ impl Call<'_> {
 }
 
 /// What containers are given.
-fn prepared(volume: &Volume, place: &Place) -> Prepared {
-    let (path, read_only) = (place.target.clone(), volume.read_only);
-    match volume.block {
-        true => Prepared::Device { path, read_only },
-        false => Prepared::Path {
-            path,
-            owned: false,
-            read_only,
-        },
-    }
-}
-
 /// It was begun, and something is there.
 fn is_published(place: &Place) -> Result<bool, VolumeReason> {
     if record::read(&place.record)?.is_none() {

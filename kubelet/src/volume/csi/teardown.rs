@@ -83,7 +83,7 @@ impl Csi {
         Ok(())
     }
 
-    fn has_other_users(&self, pod_uid: &str, place: &Place, record: &Record) -> bool {
+    pub(super) fn has_other_users(&self, pod_uid: &str, place: &Place, record: &Record) -> bool {
         let users = match (&place.link, place.target.parent()) {
             (Some(_), Some(published)) => record::names(published),
             _ => record::users(&self.paths, &record.driver_name, &record.volume_handle),

@@ -92,6 +92,21 @@ pub fn unmount_below(dir: &Path) -> Result<(), VolumeReason> {
     Ok(())
 }
 
+/// Whether files of what is mounted here have SELinux labels of their own.
+pub fn has_labels(path: &Path) -> Result<bool, VolumeReason> {
+    let table = fs::read_to_string(MOUNTS).map_err(failed("read", Path::new(MOUNTS)))?;
+    Ok(labels_in(&table, path))
+}
+
+fn labels_in(table: &str, path: &Path) -> bool {
+    let here = |line: &&str| mounted_on(line).as_deref() == Some(path);
+    let options = table.lines().rev().find(here);
+    let options = options
+        .and_then(|line| line.rsplit(' ').next())
+        .unwrap_or_default();
+    options.split(',').any(|option| option == "seclabel")
+}
+
 /// Fifth field of a line of mountinfo, proc_pid_mountinfo(5), with its octal
 /// escapes undone.
 fn mounted_on(line: &str) -> Option<PathBuf> {
@@ -142,6 +157,13 @@ mod tests {
         let line = r"36 35 98:0 / /mnt/a\040b\134c rw,noatime - ext4 /dev/x rw";
         assert_eq!(mounted_on(line), Some(PathBuf::from(r"/mnt/a b\c")));
         assert_eq!(mounted_on("short line"), None);
+    }
+
+    #[test]
+    fn files_have_labels_where_the_mount_says_so() {
+        let table = "1 0 8:1 / /a rw - ext4 /dev/a rw,seclabel\n2 0 8:2 / /b rw - nfs s:/ rw\n";
+        let labels = |path: &str| labels_in(table, Path::new(path));
+        assert!(labels("/a") && !labels("/b") && !labels("/c"));
     }
 
     #[test]
