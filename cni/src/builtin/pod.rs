@@ -95,7 +95,7 @@ impl Wiring<'_> {
     /// turns around within the bridge.
     fn host_end(&self, rtnl: &Rtnl) -> Result<(), BuiltinError> {
         let index = index_of(rtnl, &self.name)?;
-        rtnl.set_hairpin(index)?;
+        rtnl.set_up_port(index, true)?;
         if let Some(rate) = self.ingress {
             rtnl.set_rate(index, rate)?;
         }

@@ -2,7 +2,8 @@ use super::{CREATE, NetlinkError, Rtnl, accept, exists_is_fine};
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkMessage,
 };
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use std::io;
@@ -89,17 +90,27 @@ impl Rtnl {
         exists_is_fine(done).map_err(|e| NetlinkError::new("create bridge", name, e))
     }
 
-    /// Makes the pair; the host's end is up, the pod's is not.
+    /// Makes the pair; both ends are down.
     pub fn add_veth(&self, pair: &VethPair<'_>) -> Result<(), NetlinkError> {
         let done = self.order(Message::NewLink(veth_message(pair)), CREATE);
         done.map_err(|e| NetlinkError::new("create veth", pair.host, e))
     }
 
-    /// Lets the bridge send frames back through the port they came from.
-    pub fn set_hairpin(&self, index: u32) -> Result<(), NetlinkError> {
-        let message = LinkBridgePort::new(index).hairpin(true).build();
-        let done = self.order(Message::NewLink(message), 0);
-        done.map_err(|e| NetlinkError::new("set hairpin on link", index.to_string(), e))
+    /// Makes a bridge's port that of a pod and sets it up. With `hairpin` frames go back through
+    /// the port they came from. It has no IPv6 address of its own: nobody would use it, and all
+    /// other pods would hear of it.
+    pub fn set_up_port(&self, index: u32, hairpin: bool) -> Result<(), NetlinkError> {
+        let port = || LinkBridgePort::new(index).hairpin(hairpin);
+        let mute = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        let mute = LinkAttribute::AfSpecUnspec(vec![mute]);
+        let set = |message| self.order(Message::NewLink(message), 0);
+        let done = match set(port().append_extra_attribute(mute).build()) {
+            // A kernel without IPv6.
+            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => set(port().build()),
+            done => done,
+        };
+        done.map_err(|e| NetlinkError::new("set port", index.to_string(), e))?;
+        self.set_up(index)
     }
 
     /// Sets an interface up.
@@ -189,7 +200,6 @@ fn veth_message(pair: &VethPair<'_>) -> LinkMessage {
     let mut host = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(pair.host)
         .mtu(pair.mtu)
-        .up()
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
     if let Some(bridge) = pair.bridge {
         host = host.controller(bridge);

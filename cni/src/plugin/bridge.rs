@@ -43,9 +43,7 @@ async fn add(request: &Request) -> Result<Value, Failure> {
         leases: &leases,
     };
     let (host, pod) = wire.pair(&netns).await?;
-    if request.flag("hairpinMode") {
-        rtnl.set_hairpin(host.index)?;
-    }
+    rtnl.set_up_port(host.index, request.flag("hairpinMode"))?;
     let inside = netns.rtnl().await?;
     inside.set_up(pod.index)?;
     for lease in &leases.ips {

@@ -41,6 +41,7 @@ async fn add(request: &Request) -> Result<Value, Failure> {
         leases: &leases,
     };
     let (host, pod) = wire.pair(&netns).await?;
+    rtnl.set_up(host.index)?;
     let inside = netns.rtnl().await?;
     inside.set_up(pod.index)?;
     for lease in &leases.ips {

@@ -23,7 +23,7 @@ pub use process::{
     loopback_up, new_session_keyring, send_signal, trim_heap, unshare,
 };
 pub use ring::{Completion, Ring};
-pub use signal::{block_all, ignore, reset_all, signalfd, unblock_all};
+pub use signal::{block_all, ignore, reset, reset_all, signalfd, unblock_all};
 pub use watch::watch;
 
 /// Result of a system call made through libc.

@@ -19,23 +19,26 @@ pub fn ignore(signal: i32) {
 /// Sets every signal to its default, 32 and 33 as well, which glibc keeps to
 /// itself but which a parent may have left ignored.
 pub fn reset_all() {
+    (1..=SIGNAL_MAX).for_each(reset);
+}
+
+/// Sets one signal to its default.
+pub fn reset(signal: i32) {
     // The kernel's struct sigaction (include/linux/signal_types.h): handler
     // SIG_DFL, no flags, no restorer, an empty mask.
     let default = [0u64; 4];
-    for signal in 1..=SIGNAL_MAX {
-        // SAFETY: `default` is as large as the kernel's struct sigaction on
-        // 64-bit hosts and outlives the call; nothing is written back; a refusal
-        // (SIGKILL, SIGSTOP) changes nothing.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                std::ptr::null_mut::<u64>(),
-                size_of::<u64>(),
-            )
-        };
-    }
+    // SAFETY: `default` is as large as the kernel's struct sigaction on
+    // 64-bit hosts and outlives the call; nothing is written back; a refusal
+    // (SIGKILL, SIGSTOP) changes nothing.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            default.as_ptr(),
+            std::ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        )
+    };
 }
 
 fn set_mask(how: i32, fill: bool) {

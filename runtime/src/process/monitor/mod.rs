@@ -221,8 +221,8 @@ fn prepare(
     let _ = rustix::thread::set_name(&name);
     // Orphans of containers that share our PID namespace are ours to reap.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).at(Step::Session)?;
-    sys::reset_all();
-    sys::ignore(libc::SIGPIPE);
+    // The spawner has no handlers either, and ignores SIGPIPE as we do.
+    sys::reset(libc::SIGCHLD);
     let signals = sys::signalfd(&[libc::SIGCHLD]).at(Step::Epoll)?;
     // By us, so that whoever connects is told our pid.
     rustix::net::listen(listener, 8).at(Step::OpenSocket)?;

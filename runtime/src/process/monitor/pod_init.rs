@@ -133,7 +133,8 @@ fn drop_everything(init: &Init<'_>) -> rustix::io::Result<()> {
     kit::pivot_into(root.as_fd())?;
     drop(root);
     sys::close_all_but(&mut [program.as_raw_fd(), executed.as_raw_fd()])?;
-    sys::reset_all();
+    // As a stage does.
+    sys::reset(libc::SIGPIPE);
     sys::unblock_all();
     rustix::process::setsid()?;
     rustix::thread::set_no_new_privs(true)?;

@@ -100,7 +100,8 @@ fn run(stage: &Stage<'_>) -> Result<Infallible, Failure> {
         .at(Step::ReadPlan)?;
     // Nothing that is made below shall have fewer rights than asked for.
     rustix::process::umask(Mode::empty());
-    sys::reset_all();
+    // All that a monitor ignores; it has no handlers.
+    sys::reset(libc::SIGPIPE);
     sys::unblock_all();
     match stage.purpose {
         Purpose::Create { pid, userns } => create(stage, &plan, process, pid, userns),
