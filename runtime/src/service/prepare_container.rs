@@ -76,7 +76,8 @@ pub(super) async fn prepare(
         blocking(move || mounts(&core, &sandbox, &engine, request, (cgroup, beside)))
             .instrument(tracing::info_span!("prepare"))
     };
-    // Both to their ends, so that an undo does not race with either.
+    // The two wait for each other: they go to the pool as a pair, so that no crowd of one kind
+    // takes all its threads. Both to their ends, so that an undo does not race with either.
     let (_, prepared) = tokio::join!(beside, mounts);
     prepared
 }
