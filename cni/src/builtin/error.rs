@@ -47,8 +47,8 @@ pub enum BuiltinError {
         /// The range.
         cidr: Cidr,
     },
-    /// The pod's interface has gone.
-    #[error("the pod has no interface {name}")]
+    /// An end of the pod's wire has gone.
+    #[error("interface {name} has gone while the pod was wired or looked at")]
     NoInterface {
         /// Its name.
         name: String,

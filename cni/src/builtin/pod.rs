@@ -140,9 +140,9 @@ fn index_of(rtnl: &Rtnl, name: &str) -> Result<u32, BuiltinError> {
 /// The host's end has an address of its own, as the pod's end has: told beforehand, it need
 /// not be asked for. Nobody sends to it: it is a port of a bridge.
 fn host_end_of(pod: [u8; 6]) -> [u8; 6] {
-    let [first, second, rest @ ..] = pod;
-    let [c, d, e, f] = rest;
-    [first, second ^ 1, c, d, e, f]
+    let mut mac = pod;
+    mac[1] ^= 1;
+    mac
 }
 
 /// Limits what a pod that is wired sends and receives.

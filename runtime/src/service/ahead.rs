@@ -69,13 +69,14 @@ impl Core {
     /// leave no quiet moment: when the last one is all there is, the others are made now, and
     /// all at once, so that few pods have that beside them.
     pub(super) fn pod_started(self: &Arc<Self>) {
-        if self.ahead.ready().len() <= self.config.networks_ahead / 4 {
+        let low = self.config.networks_ahead / 4;
+        if self.lacks_ahead() && self.ahead.ready().len() <= low {
             self.fill_ahead(Duration::ZERO);
         }
     }
 
     fn fill_when_quiet(self: &Arc<Self>) {
-        if !self.ahead.waiting.swap(true, Ordering::AcqRel) {
+        if self.lacks_ahead() && !self.ahead.waiting.swap(true, Ordering::AcqRel) {
             self.fill_ahead(QUIET);
         }
     }
@@ -163,10 +164,15 @@ impl Core {
     }
 
     fn wants_ahead(&self) -> bool {
-        !self.shutdown.is_cancelled()
-            && self.ahead.starting.load(Ordering::Acquire) == 0
-            && self.ahead.ready().len() < self.config.networks_ahead
+        // Last what looks into a folder.
+        self.ahead.starting.load(Ordering::Acquire) == 0
+            && self.lacks_ahead()
             && self.network.wires_ahead()
+    }
+
+    /// Whether there shall be more than there are.
+    fn lacks_ahead(&self) -> bool {
+        !self.shutdown.is_cancelled() && self.ahead.ready().len() < self.config.networks_ahead
     }
 
     async fn make_ahead(&self) -> Result<Ready, VerbError> {

@@ -11,12 +11,8 @@ const AHEAD: usize = 4;
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root: pods"]
 async fn pod_takes_a_sandbox_made_ahead_and_a_new_agent_gives_the_rest_back() {
-    let mut bed = Bed::new("ahead").await;
-    let first = bed.run_pod(Pod::named("first")).await;
+    let (mut bed, first, before) = stocked("ahead").await;
     let state = bed.state().to_owned();
-    let full = || ready(&state).len() == AHEAD;
-    bed.eventually("networks are ready", full).await;
-    let before = ready(&state);
     let second = bed.run_pod(Pod::named("second")).await;
     assert!(before.contains(&second), "{second} is none of {before:?}");
     let id = bed.start(&second, "c", &["sleep", "1000"]).await;
@@ -24,7 +20,8 @@ async fn pod_takes_a_sandbox_made_ahead_and_a_new_agent_gives_the_rest_back() {
     let inside = String::from_utf8_lossy(&inside.stdout).into_owned();
     let address = bed.address(&second).await;
     assert!(inside.contains(&format!("-- {address}\n")), "{inside}");
-    bed.eventually("there are as many again", full).await;
+    bed.eventually("there are as many again", || full(&state))
+        .await;
     assert_eq!(wires(&state), 2 + AHEAD);
     bed.restart_after(Duration::ZERO).await;
     assert_eq!(ready(&state), Vec::<String>::new());
@@ -38,12 +35,7 @@ async fn pod_takes_a_sandbox_made_ahead_and_a_new_agent_gives_the_rest_back() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root: pods"]
 async fn pod_with_network_settings_of_its_own_takes_none_made_ahead() {
-    let bed = Bed::new("apart").await;
-    let first = bed.run_pod(Pod::named("first")).await;
-    let state = bed.state().to_owned();
-    let full = || ready(&state).len() == AHEAD;
-    bed.eventually("networks are ready", full).await;
-    let before = ready(&state);
+    let (bed, first, before) = stocked("apart").await;
     let mut pod = Pod::named("second");
     let linux = pod.config.linux.get_or_insert_default();
     let setting = ("net.ipv4.conf.default.rp_filter", "2");
@@ -65,12 +57,8 @@ async fn pod_with_network_settings_of_its_own_takes_none_made_ahead() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root: pods"]
 async fn monitors_that_were_killed_while_they_waited_are_passed_over() {
-    let bed = Bed::new("killed").await;
-    let first = bed.run_pod(Pod::named("first")).await;
+    let (bed, first, before) = stocked("killed").await;
     let state = bed.state().to_owned();
-    let full = || ready(&state).len() == AHEAD;
-    bed.eventually("sandboxes are ready", full).await;
-    let before = ready(&state);
     for pid in monitors_ahead() {
         let pid = rustix::process::Pid::from_raw(pid).expect("pid");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
@@ -81,12 +69,25 @@ async fn monitors_that_were_killed_while_they_waited_are_passed_over() {
     assert!(!before.contains(&second), "{second} is one of {before:?}");
     let id = bed.start(&second, "c", &["sleep", "1000"]).await;
     assert_eq!(bed.exec(&id, &["true"]).await.exit_code, 0);
-    bed.eventually("others are ready", full).await;
+    bed.eventually("others are ready", || full(&state)).await;
     let left = |id: &String| ready(&state).contains(id) || waiting(&state).contains(id);
     assert!(!before.iter().any(left), "{before:?}");
     bed.remove_pod(&second).await;
     bed.remove_pod(&first).await;
     bed.close().await;
+}
+
+/// A runtime with a first pod, its sandbox, and those that are ready after it.
+async fn stocked(name: &str) -> (Bed, String, Vec<String>) {
+    let bed = Bed::new(name).await;
+    let first = bed.run_pod(Pod::named("first")).await;
+    let state = bed.state().to_owned();
+    bed.eventually("sandboxes are ready", || full(&state)).await;
+    (bed, first, ready(&state))
+}
+
+fn full(state: &Path) -> bool {
+    ready(state).len() == AHEAD
 }
 
 /// Of our spawner's children those that have no pod.

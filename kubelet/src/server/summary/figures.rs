@@ -17,15 +17,24 @@ pub(super) fn time(ms: i64) -> Value {
     }
 }
 
-fn figures(at_nanos: i64, fields: &[(&str, Option<v1::UInt64Value>)]) -> Value {
+type Fields<'a> = &'a [(&'a str, Option<v1::UInt64Value>)];
+
+/// Of a moment, with pressure where the runtime knows it.
+fn figures(at_nanos: i64, fields: Fields<'_>, psi: Option<v1::PsiStats>) -> Value {
     let mut map = Map::new();
     map.insert("time".to_owned(), time(at_nanos / 1_000_000));
+    add(&mut map, fields);
+    let mut value = Value::Object(map);
+    put(&mut value, "psi", psi.map(of_psi));
+    value
+}
+
+fn add(map: &mut Map<String, Value>, fields: Fields<'_>) {
     for (name, value) in fields {
         if let Some(value) = value {
             map.insert((*name).to_owned(), json!(value.value));
         }
     }
-    Value::Object(map)
 }
 
 pub(super) fn of_cpu(cpu: v1::CpuUsage) -> Value {
@@ -33,9 +42,7 @@ pub(super) fn of_cpu(cpu: v1::CpuUsage) -> Value {
         ("usageNanoCores", cpu.usage_nano_cores),
         ("usageCoreNanoSeconds", cpu.usage_core_nano_seconds),
     ];
-    let mut value = figures(cpu.timestamp, &fields);
-    put(&mut value, "psi", cpu.psi.map(of_psi));
-    value
+    figures(cpu.timestamp, &fields, cpu.psi)
 }
 
 pub(super) fn of_memory(memory: v1::MemoryUsage) -> Value {
@@ -47,9 +54,7 @@ pub(super) fn of_memory(memory: v1::MemoryUsage) -> Value {
         ("pageFaults", memory.page_faults),
         ("majorPageFaults", memory.major_page_faults),
     ];
-    let mut value = figures(memory.timestamp, &fields);
-    put(&mut value, "psi", memory.psi.map(of_psi));
-    value
+    figures(memory.timestamp, &fields, memory.psi)
 }
 
 pub(super) fn of_swap(swap: v1::SwapUsage) -> Value {
@@ -57,13 +62,11 @@ pub(super) fn of_swap(swap: v1::SwapUsage) -> Value {
         ("swapAvailableBytes", swap.swap_available_bytes),
         ("swapUsageBytes", swap.swap_usage_bytes),
     ];
-    figures(swap.timestamp, &fields)
+    figures(swap.timestamp, &fields, None)
 }
 
 pub(super) fn of_io(io: v1::IoUsage) -> Value {
-    let mut value = figures(io.timestamp, &[]);
-    put(&mut value, "psi", io.psi.map(of_psi));
-    value
+    figures(io.timestamp, &[], io.psi)
 }
 
 fn of_psi(psi: v1::PsiStats) -> Value {
@@ -112,11 +115,7 @@ fn interface(i: &v1::NetworkInterfaceUsage) -> Map<String, Value> {
         ("txBytes", i.tx_bytes),
         ("txErrors", i.tx_errors),
     ];
-    for (name, value) in fields {
-        if let Some(value) = value {
-            map.insert(name.to_owned(), json!(value.value));
-        }
-    }
+    add(&mut map, &fields);
     map
 }
 

@@ -168,19 +168,19 @@ pub fn views(
     mut made: Vec<(String, OwnedFd)>,
     fds: &mut Fds,
 ) -> Result<Vec<u32>, Trouble> {
-    let has = |name: &str| made.iter().any(|(made, _)| made == name);
     let Some(mount) = plan.mounts.iter().find(|m| m.source() == Source::Cgroup) else {
         return Ok(Vec::new());
     };
-    if !plan.private_cgroup || !plan.hierarchies.iter().all(|h| has(&h.key)) {
+    let mut take = |name: &str| {
+        let at = made.iter().position(|(made, _)| made == name)?;
+        Some(made.swap_remove(at))
+    };
+    let views: Option<Vec<_>> = plan.hierarchies.iter().map(|h| take(&h.key)).collect();
+    let Some(views) = views.filter(|_| plan.private_cgroup) else {
         return Ok(Vec::new());
-    }
+    };
     let mut positions = Vec::new();
-    for hierarchy in &plan.hierarchies {
-        let Some(at) = made.iter().position(|(name, _)| *name == hierarchy.key) else {
-            continue;
-        };
-        let (name, view) = made.swap_remove(at);
+    for (name, view) in views {
         let attr = MountAttr {
             set: mount.attributes,
             propagation: options::MS_PRIVATE,
