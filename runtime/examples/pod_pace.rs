@@ -47,6 +47,7 @@ async fn measure(dir: &Path, pods: usize) {
     let config = EngineConfig {
         state: dir.join("state"),
         monitor_cgroups: Vec::new(),
+        mounts_ahead: Vec::new(),
     };
     let opened = Instant::now();
     let (engine, _events) = Engine::open(config).await.expect("engine");

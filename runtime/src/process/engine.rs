@@ -18,7 +18,7 @@ use super::link::{Answer, Link, Unasked};
 use super::wire::{self, Body, Hello};
 use super::{
     AdoptError, EngineConfig, Event, Exit, PidMode, ProcessError, SPAWNER, Sandbox, SandboxAhead,
-    SandboxSpec, answer, own, sandbox,
+    SandboxSpec, answer, own, prepare, sandbox,
 };
 
 /// Makes and finds sandboxes. One for each state folder: the caller sees to it
@@ -105,7 +105,8 @@ impl Engine {
     /// The step of the monitor that failed; nothing is left then.
     pub async fn sandbox_ahead(&self, id: &str) -> Result<SandboxAhead, ProcessError> {
         let dir = self.directory(id);
-        let made = self.make_monitor(id, &dir, Body::Ahead(wire::Empty {}));
+        let ahead = prepare::ahead(&self.config.mounts_ahead);
+        let made = self.make_monitor(id, &dir, Body::Ahead(ahead));
         let made = made
             .await
             .and_then(|(connection, answer)| SandboxAhead::open(connection, answer));

@@ -76,6 +76,31 @@ impl Link {
     /// # Errors
     /// `ConnectionReset` when the peer is gone.
     pub async fn ask(&self, body: Body, fds: &[BorrowedFd<'_>]) -> io::Result<Answer> {
+        let answer = self.request(body, fds).await?;
+        answer
+            .await
+            .map_err(|_| io::ErrorKind::ConnectionReset.into())
+    }
+
+    /// As [`ask`](Self::ask), and closes the descriptors while the peer works.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ask_with(&self, body: Body, fds: Vec<OwnedFd>) -> io::Result<Answer> {
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let answer = self.request(body, &borrowed).await?;
+        drop(borrowed);
+        drop(fds);
+        answer
+            .await
+            .map_err(|_| io::ErrorKind::ConnectionReset.into())
+    }
+
+    async fn request(
+        &self,
+        body: Body,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<oneshot::Receiver<Answer>> {
         let seq = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         match self.lock().as_mut() {
@@ -92,9 +117,7 @@ impl Link {
             }
             return Err(error);
         }
-        answer
-            .await
-            .map_err(|_| io::ErrorKind::ConnectionReset.into())
+        Ok(answer)
     }
 
     /// Sends what is answered elsewhere.

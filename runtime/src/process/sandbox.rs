@@ -196,8 +196,8 @@ impl Sandbox {
         self.renewal.settle(&self.id, &self.connection.link).await?;
         let prepare::Prepared { request, fds, .. } = container.prepared;
         let id = request.container.clone();
-        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let done = self.done(&id, Body::Create(request), &borrowed).await?.0;
+        let answer = self.connection.link.ask_with(Body::Create(request), fds);
+        let done = self.done_of(&id, answer.await)?.0;
         mark_waterfall(&done.marks);
         let record = Record {
             pid: done.pid,
@@ -434,6 +434,14 @@ impl Sandbox {
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Done, Vec<OwnedFd>), ProcessError> {
         let answer = self.connection.link.ask(body, fds).await;
+        self.done_of(container, answer)
+    }
+
+    fn done_of(
+        &self,
+        container: &str,
+        answer: io::Result<Answer>,
+    ) -> Result<(Done, Vec<OwnedFd>), ProcessError> {
         let answer = answer.map_err(|error| answer::lost(&self.id, error))?;
         match answer.body {
             Body::Done(done) => Ok((done, answer.fds)),

@@ -11,7 +11,7 @@ use prost::Message;
 use rustix::net::RecvFlags;
 
 use super::step::{At, Failure, Step};
-use super::wire::{Body, Done, Frame, Spawn};
+use super::wire::{Ahead, Body, Done, Frame, Spawn};
 use super::{kit, monitor};
 use crate::sys::{self, Forked, Packet};
 
@@ -94,8 +94,8 @@ fn serve(agent: BorrowedFd<'_>) -> rustix::io::Result<()> {
             continue;
         };
         match body {
-            Body::Spawn(spec) => spawn(seq, Some(&spec), packet.fds),
-            Body::Ahead(_) => spawn(seq, None, packet.fds),
+            Body::Spawn(spec) => spawn(seq, Birth::Pod(&spec), packet.fds),
+            Body::Ahead(ahead) => spawn(seq, Birth::Ahead(&ahead), packet.fds),
             _ => {}
         }
     }
@@ -106,9 +106,15 @@ fn decode(packet: &Packet) -> Option<Frame> {
     Frame::decode(packet.data.as_slice()).ok()
 }
 
-/// Forks one monitor, which waits for its pod if there is none yet. If that fails the answer
-/// goes where the monitor's first one would.
-fn spawn(seq: u64, spec: Option<&Spawn>, fds: Vec<OwnedFd>) {
+/// What a monitor is forked for.
+enum Birth<'a> {
+    Pod(&'a Spawn),
+    /// A pod that has not come yet.
+    Ahead(&'a Ahead),
+}
+
+/// Forks one monitor. If that fails the answer goes where the monitor's first one would.
+fn spawn(seq: u64, birth: Birth<'_>, fds: Vec<OwnedFd>) {
     let Ok([connection, listener, dir]) = <[OwnedFd; 3]>::try_from(fds) else {
         return;
     };
@@ -117,9 +123,9 @@ fn spawn(seq: u64, spec: Option<&Spawn>, fds: Vec<OwnedFd>) {
         listener,
         dir,
     };
-    match (sys::fork(0), spec) {
-        (Ok(Forked::Child), Some(spec)) => monitor::main(seq, spec, given),
-        (Ok(Forked::Child), None) => monitor::ahead(seq, given),
+    match (sys::fork(0), birth) {
+        (Ok(Forked::Child), Birth::Pod(spec)) => monitor::main(seq, spec, given),
+        (Ok(Forked::Child), Birth::Ahead(ahead)) => monitor::ahead(seq, ahead, given),
         (Ok(Forked::Parent(_)), _) => {}
         (Err(errno), _) => {
             let failure = Failure {

@@ -66,7 +66,7 @@ pub enum Body {
     /// To the spawner only, with what comes with `Spawn`: a monitor that waits for its pod.
     /// It answers with the network namespace and a NETLINK_ROUTE socket opened inside.
     #[prost(message, tag = "16")]
-    Ahead(Empty),
+    Ahead(Ahead),
 
     #[prost(message, tag = "32")]
     Failed(Failed),
@@ -81,6 +81,14 @@ pub enum Body {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Empty {}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Ahead {
+    /// An encoded [`Plan`](super::plan::Plan) of mounts alone, to be made for the pod's first
+    /// container.
+    #[prost(bytes = "vec", tag = "1")]
+    pub plan: Vec<u8>,
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Hello {

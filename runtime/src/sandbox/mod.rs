@@ -21,6 +21,8 @@ pub struct Sandbox {
     dir: PathBuf,
     record: Mutex<Record>,
     engine: Mutex<Option<Arc<process::Sandbox>>>,
+    /// Id of the first container, while it is to come and its writable layer waits.
+    layer_ahead: Mutex<Option<String>>,
     /// Held by the verbs that stop and remove, which exclude each other.
     pub(crate) ending: tokio::sync::Mutex<()>,
 }
@@ -40,6 +42,7 @@ impl Sandbox {
             dir,
             record: Mutex::new(record),
             engine: Mutex::new(None),
+            layer_ahead: Mutex::new(None),
             ending: tokio::sync::Mutex::new(()),
         }
     }
@@ -102,6 +105,21 @@ impl Sandbox {
     /// Sets or forgets the monitor.
     pub fn set_engine(&self, engine: Option<Arc<process::Sandbox>>) {
         *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = engine;
+    }
+
+    /// There is a writable layer for a container of this id.
+    pub fn set_layer_ahead(&self, container: Option<String>) {
+        *self.waiting_layer() = container;
+    }
+
+    /// The id of a container whose writable layer is there already; it is the caller's.
+    pub fn take_layer_ahead(&self) -> Option<String> {
+        self.waiting_layer().take()
+    }
+
+    fn waiting_layer(&self) -> MutexGuard<'_, Option<String>> {
+        let layer = self.layer_ahead.lock();
+        layer.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its directory.

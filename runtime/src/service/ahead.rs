@@ -1,14 +1,14 @@
 //! Sandboxes that wait for their pods: monitor, namespaces, wire and address, which are most
-//! of what a sandbox takes.
+//! of what a sandbox takes; and the folders of the first container's writable layer.
 //!
-//! Each has its id already. Nobody but this process knows of the monitor, which ends with it,
+//! Both have their ids already. Nobody but this process knows of the monitor, which ends with it,
 //! and the wire with the monitor's namespace; what the network has written down of it belongs
-//! to no sandbox on record, so the next start gives it back.
+//! to no sandbox on record, so the next start gives it back, and removes the layer.
 
 use super::VerbError;
-use super::core::{Core, new_id};
+use super::core::{Core, blocking, new_id};
 use super::error::chain;
-use crate::process::{SandboxAhead, SandboxSpec};
+use crate::process::{self, SandboxAhead, SandboxSpec};
 use cni::{Attachment, PodNetwork};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,6 +39,8 @@ pub(crate) struct Ahead {
 pub(super) struct Ready {
     pub monitor: SandboxAhead,
     attachment: Attachment,
+    /// Id of its first container, whose writable layer is there.
+    pub container: String,
 }
 
 impl Ahead {
@@ -104,6 +106,7 @@ impl Core {
     async fn end_ahead(&self, ready: Ready) {
         let id = ready.monitor.id().to_owned();
         self.give_back(&id).await;
+        self.discard_layer(&self.layers_dir().join(&ready.container));
         drop(ready);
         self.engine.forget(&id);
     }
@@ -182,15 +185,35 @@ impl Core {
             sandbox_id: id.clone(),
             ..PodNetwork::default()
         };
-        match self.network.add(&pod, monitor.network()).await {
+        let container = new_id();
+        let layer = self.layers_dir().join(&container);
+        let made = {
+            let layer = layer.clone();
+            let path = layer.clone();
+            let work = move || {
+                process::make_layer(&layer).map_err(|errno| VerbError::Make {
+                    path,
+                    source: errno.into(),
+                })
+            };
+            async {
+                let attachment = self.network.add(&pod, monitor.network()).await?;
+                blocking(work).await?;
+                Ok(attachment)
+            }
+        };
+        match made.await {
             Ok(attachment) => Ok(Ready {
                 monitor,
                 attachment,
+                container,
             }),
             Err(error) => {
                 drop(monitor);
+                self.discard_layer(&layer);
+                self.give_back(&id).await;
                 self.engine.forget(&id);
-                Err(error.into())
+                Err(error)
             }
         }
     }

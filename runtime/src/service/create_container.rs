@@ -61,7 +61,7 @@ async fn create(
         .filter(|_| sandbox.is_ready())
         .ok_or_else(not_ready)?;
     let _starting = core.starting();
-    let id = new_id();
+    let id = sandbox.take_layer_ahead().unwrap_or_else(new_id);
     let span = tracing::info_span!(
         "create_container",
         id = &id[..13],
@@ -84,10 +84,11 @@ async fn create(
                     Ok(container) => engine.create_prepared(container).await,
                     Err(error) => Err(error),
                 };
+                let spec = prepared.spec.await.unwrap_or(Err(VerbError::ShuttingDown));
                 let cgroup = prepared.container.read(|r| r.cgroup.clone());
                 core.cgroups.entered(&cgroup);
-                let made = made.map_err(VerbError::from);
-                made.and_then(|_| {
+                let made = made.map(drop).map_err(VerbError::from);
+                made.and(spec).and_then(|()| {
                     prepared.container.update(|r| r.state = State::Created)?;
                     Ok(prepared.container)
                 })

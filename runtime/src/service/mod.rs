@@ -11,6 +11,7 @@
 
 mod ahead;
 mod apparmor;
+mod container_record;
 mod core;
 mod create_container;
 mod error;

@@ -10,7 +10,7 @@ use crate::container::Mountpoints;
 use crate::image::{self, Store};
 use crate::lock::{LockError, PidLock};
 use crate::process::{Engine, EngineConfig, ProcessError};
-use crate::streaming;
+use crate::{spec, streaming};
 use cni::network::{Builtin, Network, NetworkConfig};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,9 +56,15 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
     let cgroups = Cgroups::open(&config.cgroup_root, config.cgroup_driver)?;
     let images = Store::open(config.images())?;
     let network = network(&config)?;
+    let host = host::security();
     let (engine, news) = Engine::open(EngineConfig {
         state: config.state.join("engine"),
         monitor_cgroups: cgroups.monitors()?,
+        // With SELinux each container's have a label of its own.
+        mounts_ahead: match host.selinux {
+            Some(_) => Vec::new(),
+            None => spec::usual_mounts(),
+        },
     })
     .await?;
     let core = Arc::new(Core {
@@ -69,7 +75,7 @@ pub(super) async fn core(config: Config) -> Result<Arc<Core>, OpenError> {
         mountpoints,
         network,
         ahead: Default::default(),
-        host: host::security(),
+        host,
         apparmor: Default::default(),
         levels: Default::default(),
         sandboxes: Default::default(),

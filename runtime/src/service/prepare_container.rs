@@ -1,35 +1,36 @@
 //! What the agent makes of a container before its monitor is asked.
 //!
 //! Two threads, of which each takes as long: one makes mounts, which wait for a disk and for
-//! overlay, the other cgroups and records. None has to be first: what a crash leaves is swept
-//! by the id in its name.
+//! overlay, the other cgroups. None has to be first: what a crash leaves is swept by the id in
+//! its name.
 
 use super::VerbError;
-use super::core::{Core, blocking, now};
+use super::container_record::{record, resources, write_spec};
+use super::core::{Core, blocking};
 use super::{host_paths, selinux};
 use crate::cdi;
 use crate::cgroup::{CgroupPath, DeviceRule, Limits, default_rules};
-use crate::container::{Container, Record, State, host_devices, lookup_dirs, requested_devices};
+use crate::container::{Container, host_devices, lookup_dirs, requested_devices};
 use crate::image::Image;
 use crate::process::{
     self, ContainerCgroups, ContainerIo, ContainerSpec, PreparedContainer, ProcessError, Rootfs,
 };
-use crate::sandbox::{Identified, Sandbox, VERSION, write_record};
+use crate::sandbox::{Identified, Sandbox};
 use crate::spec::{self, ImageMount, PodFiles};
-use cri_proto::v1::{ContainerConfig, LinuxContainerResources, PodSandboxConfig};
+use cri_proto::v1::{ContainerConfig, PodSandboxConfig};
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tracing::Instrument;
-
-/// The spec never changes, so it has a file of its own.
-pub(super) const SPEC: &str = "spec.json";
 
 /// All that has been made before the engine is asked.
 pub(super) struct Prepared {
     pub container: Arc<Container>,
     pub engine: Result<PreparedContainer, ProcessError>,
+    /// Ends when the spec is written, which the engine need not wait for.
+    pub spec: JoinHandle<Result<(), VerbError>>,
 }
 
 /// A request with what it refers to.
@@ -56,36 +57,51 @@ pub(super) async fn prepare(
     let cgroup = sandbox.read(|r| core.cgroups.of_container(&r.cgroup, &request.id));
     let (plan, planned) = oneshot::channel();
     let (made, entrance) = oneshot::channel();
-    let beside = {
+    let spec = {
         let (core, cgroup) = (core.clone(), cgroup.clone());
         let (dir, limits) = (
             request.dir.clone(),
             Limits::from(&resources(&request.config)),
         );
-        let work = move || {
-            let done = cgroups_and_records(&core, &cgroup, &limits, &dir, planned);
-            // Nobody waits for it when the mounts have failed.
-            let _ = made.send(done);
-            Ok(())
+        let span = tracing::debug_span!("cgroups_and_spec");
+        let work = move || match cgroups(&core, &cgroup, (&limits, &dir), planned) {
+            Ok((cgroups, spec)) => {
+                // Nobody waits for it when the mounts have failed.
+                let _ = made.send(Ok(cgroups));
+                write_spec(&dir, &spec)
+            }
+            Err(error) => {
+                let _ = made.send(Err(error));
+                Ok(())
+            }
         };
-        blocking(work).instrument(tracing::debug_span!("cgroups_and_records"))
+        tokio::task::spawn_blocking(move || span.in_scope(work))
     };
+    // The two wait for each other: they go to the pool as a pair, so that no crowd of one kind
+    // takes all its threads.
     let mounts = {
         let (core, sandbox, engine) = (core.clone(), sandbox.clone(), engine.clone());
         let beside = Beside { plan, entrance };
         blocking(move || mounts(&core, &sandbox, &engine, request, (cgroup, beside)))
             .instrument(tracing::info_span!("prepare"))
     };
-    // The two wait for each other: they go to the pool as a pair, so that no crowd of one kind
-    // takes all its threads. Both to their ends, so that an undo does not race with either.
-    let (_, prepared) = tokio::join!(beside, mounts);
-    prepared
+    match mounts.await {
+        Ok((container, engine)) => Ok(Prepared {
+            container: Arc::new(container),
+            engine,
+            spec,
+        }),
+        Err(error) => {
+            // To its end, so that an undo does not race with it.
+            let _ = spec.await;
+            Err(error)
+        }
+    }
 }
 
 /// What the thread of the cgroups needs to know of the spec.
 struct Plan {
     spec: Arc<Spec>,
-    record: Record,
     devices: Vec<DeviceRule>,
 }
 
@@ -95,13 +111,12 @@ struct Beside {
     entrance: oneshot::Receiver<Result<ContainerCgroups, VerbError>>,
 }
 
-fn cgroups_and_records(
+fn cgroups(
     core: &Core,
     cgroup: &CgroupPath,
-    limits: &Limits,
-    dir: &Path,
+    (limits, dir): (&Limits, &Path),
     planned: oneshot::Receiver<Plan>,
-) -> Result<ContainerCgroups, VerbError> {
+) -> Result<(ContainerCgroups, Arc<Spec>), VerbError> {
     core.cgroups.create(cgroup)?;
     core.cgroups.apply_new(cgroup, limits)?;
     let cgroups = ContainerCgroups {
@@ -113,10 +128,9 @@ fn cgroups_and_records(
     let plan = planned.blocking_recv();
     let plan = plan.map_err(|_| VerbError::ShuttingDown)?;
     core.cgroups.set_devices(cgroup, &plan.devices)?;
+    // Before the monitor knows of the container: a folder without a record is undone.
     make_dir(dir)?;
-    write(dir, &plan.spec, &plan.record)?;
-    process::moment("records written");
-    Ok(cgroups)
+    Ok((cgroups, plan.spec))
 }
 
 fn mounts(
@@ -125,7 +139,7 @@ fn mounts(
     engine: &process::Sandbox,
     mut request: Request,
     (cgroup, beside): (CgroupPath, Beside),
-) -> Result<Prepared, VerbError> {
+) -> Result<(Container, Result<PreparedContainer, ProcessError>), VerbError> {
     let accounts = core.accounts.get(&request.image)?;
     let image_mounts = image_layers(&request)?;
     let asked = request.config.clone();
@@ -164,7 +178,6 @@ fn mounts(
     let spec = Arc::new(plan.spec);
     let told = Plan {
         spec: spec.clone(),
-        record: record.clone(),
         devices: rules,
     };
     // When it has failed already its error is the answer, below.
@@ -189,10 +202,7 @@ fn mounts(
     let engine = engine.and_then(|mounted| mounted.in_cgroups(cgroups));
     let Request { dir, layer, .. } = request;
     let container = Container::new(dir, layer, sandbox.clone(), spec, record);
-    Ok(Prepared {
-        container: Arc::new(container),
-        engine,
-    })
+    Ok((container, engine))
 }
 
 fn security(config: &ContainerConfig) -> cri_proto::v1::LinuxContainerSecurityContext {
@@ -274,63 +284,6 @@ pub(super) fn owner(id: &str, number: usize) -> String {
         0 => id.to_owned(),
         number => format!("{id}-{number}"),
     }
-}
-
-fn resources(asked: &ContainerConfig) -> LinuxContainerResources {
-    let linux = asked.linux.as_ref();
-    linux.and_then(|l| l.resources.clone()).unwrap_or_default()
-}
-
-fn record(
-    sandbox: &Sandbox,
-    request: &Request,
-    asked: ContainerConfig,
-    plan: &spec::Plan,
-    cgroup: CgroupPath,
-) -> Record {
-    let resources = resources(&asked);
-    let image_config = request.image.config.config().as_ref();
-    let image_signal = image_config.and_then(|c| c.stop_signal().as_deref());
-    let (stop_signal, _) = spec::stop_signal(asked.stop_signal(), image_signal);
-    let digest = request.image.repo_digests.first();
-    let log = Path::new(&request.pod.log_directory).join(&asked.log_path);
-    let has_log = !request.pod.log_directory.is_empty() && !asked.log_path.is_empty();
-    Record {
-        version: VERSION,
-        id: request.id.clone(),
-        sandbox_id: sandbox.id().to_owned(),
-        state: State::Creating,
-        created_at: now(),
-        started_at: 0,
-        finished_at: None,
-        exit_code: 0,
-        reason: String::new(),
-        message: String::new(),
-        config: asked,
-        resources,
-        image_id: request.image.id.clone(),
-        image_ref: digest.unwrap_or(&request.image.id).clone(),
-        image_mounts: request
-            .image_mounts
-            .iter()
-            .map(|(path, image)| (path.clone(), image.id.clone()))
-            .collect(),
-        user: plan.user.clone(),
-        stop_signal,
-        log_path: has_log.then_some(log),
-        cgroup,
-        pid: plan.pid.clone(),
-        seccomp: plan.seccomp.clone(),
-        capabilities: plan.capabilities.clone(),
-    }
-}
-
-fn write(dir: &Path, spec: &Spec, record: &Record) -> Result<(), VerbError> {
-    let path = dir.join(SPEC);
-    let text = serde_json::to_vec(spec).map_err(std::io::Error::other);
-    text.and_then(|text| std::fs::write(&path, text))
-        .map_err(|source| VerbError::Make { path, source })?;
-    Ok(write_record(dir, record)?)
 }
 
 fn io(

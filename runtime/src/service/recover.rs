@@ -2,11 +2,11 @@
 //! sweeps what belongs to nobody.
 
 use super::VerbError;
+use super::container_record::SPEC;
 use super::core::{Core, delete, now};
 use super::create_container::undo;
 use super::error::chain;
 use super::events::lost;
-use super::prepare_container::SPEC;
 use crate::cgroup::CgroupPath;
 use crate::container::{Container, Record as ContainerRecord, State as ContainerState};
 use crate::process::AdoptError;

@@ -66,10 +66,10 @@ async fn run(
     }
     let mut spec = spec::sandbox(&new_id(), &config, &node_name())?;
     let starting = core.starting();
-    let ahead = core.take_ahead(&spec).await.map(|ready| ready.monitor);
+    let ahead = core.take_ahead(&spec).await;
     let waited = ahead.is_some();
     if let Some(ahead) = &ahead {
-        ahead.id().clone_into(&mut spec.id);
+        ahead.monitor.id().clone_into(&mut spec.id);
     }
     let id = spec.id.clone();
     let (namespace, pod) = (&name.0, &name.1);
@@ -90,6 +90,8 @@ async fn run(
         if let Some(labels) = labels {
             (spec.mount_label, spec.process_label) = (labels.mount, labels.process);
         }
+        let (ahead, container) = ahead.map(|a| (a.monitor, a.container)).unzip();
+        sandbox.set_layer_ahead(container);
         match make(core, &sandbox, spec, ahead).await {
             Ok(()) => Ok(sandbox),
             Err(error) => {
@@ -332,7 +334,15 @@ impl Core {
             return;
         }
         self.leave_cgroup(sandbox);
+        self.discard_layer_ahead(sandbox);
         delete(sandbox.dir());
+    }
+
+    /// There will be no first container.
+    pub(super) fn discard_layer_ahead(&self, sandbox: &Sandbox) {
+        if let Some(container) = sandbox.take_layer_ahead() {
+            self.discard_layer(&self.layers_dir().join(container));
+        }
     }
 }
 

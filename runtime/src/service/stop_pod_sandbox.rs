@@ -140,6 +140,7 @@ impl Core {
         }
         self.sandboxes.remove(sandbox.id());
         self.leave_cgroup(sandbox);
+        self.discard_layer_ahead(sandbox);
         super::core::delete(sandbox.dir());
         self.samples.forget(sandbox.id());
         self.emit(

@@ -25,6 +25,7 @@ pub use apparmor::{
 };
 pub use defaults::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 pub use error::SpecError;
+pub(crate) use mounts::usual as usual_mounts;
 pub use mounts::{ImageMount, PodFiles};
 pub use namespaces::{sandbox, user_namespace};
 pub use security::HostSecurity;

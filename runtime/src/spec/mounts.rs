@@ -60,6 +60,15 @@ fn in_dev(path: &Path) -> bool {
 fn defaults(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Vec<Mount> {
     let mode = if security.privileged { "rw" } else { "ro" };
     let host_ipc = namespace(security, |o| o.ipc()) == NamespaceMode::Node;
+    all(mode, host_ipc, sysfs(input, security, mode))
+}
+
+/// Those of a container that is not privileged and shares no namespace with the host.
+pub(crate) fn usual() -> Vec<Mount> {
+    all("ro", false, own_sysfs("ro"))
+}
+
+fn all(mode: &str, host_ipc: bool, sysfs: Mount) -> Vec<Mount> {
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount(
@@ -95,7 +104,7 @@ fn defaults(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Vec<
         "mqueue",
         &["nosuid", "noexec", "nodev"],
     ));
-    mounts.push(sysfs(input, security, mode));
+    mounts.push(sysfs);
     // On v1 hosts the engine shows every hierarchy below it, each with the
     // container's own cgroup as its root.
     let options = ["nosuid", "noexec", "nodev", "relatime", mode];
@@ -112,12 +121,12 @@ fn sysfs(input: &Input<'_>, security: &LinuxContainerSecurityContext, mode: &str
         let options = ["rbind", "rprivate", "nosuid", "noexec", "nodev", mode];
         return mount("/sys", "bind", "/sys", &options);
     }
-    mount(
-        "/sys",
-        "sysfs",
-        "sysfs",
-        &["nosuid", "noexec", "nodev", mode],
-    )
+    own_sysfs(mode)
+}
+
+fn own_sysfs(mode: &str) -> Mount {
+    let options = ["nosuid", "noexec", "nodev", mode];
+    mount("/sys", "sysfs", "sysfs", &options)
 }
 
 /// With a read-only root these are, too.

@@ -77,6 +77,38 @@ async fn monitors_that_were_killed_while_they_waited_are_passed_over() {
     bed.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: pods"]
+async fn mounts_made_ahead_are_those_of_any_container_and_the_first_ones_alone() {
+    let (bed, first, before) = stocked("mounts").await;
+    let second = bed.run_pod(Pod::named("second")).await;
+    assert!(before.contains(&second), "{second} is none of {before:?}");
+    let one = bed.start(&second, "one", &["sleep", "1000"]).await;
+    let other = bed.start(&second, "other", &["sleep", "1000"]).await;
+    let seen = async |id: &str, script: &str| {
+        let seen = bed.exec(id, &["sh", "-c", script]).await;
+        String::from_utf8_lossy(&seen.stdout).into_owned()
+    };
+    for script in [
+        "grep -v ' / overlay' /proc/mounts | sort",
+        "stat -c '%n %F %a %u:%g %t:%T' /dev /dev/* /dev/pts/*",
+        "for link in fd stdin stdout stderr ptmx; do readlink /dev/$link; done",
+    ] {
+        let (ours, theirs) = (seen(&one, script).await, seen(&other, script).await);
+        assert!(ours.contains("/"), "{script}: {ours}");
+        assert_eq!(ours, theirs, "{script}");
+    }
+    seen(&one, "touch /dev/mine").await;
+    let others = seen(&other, "ls /dev").await;
+    assert!(
+        others.contains("null") && !others.contains("mine"),
+        "{others}"
+    );
+    bed.remove_pod(&second).await;
+    bed.remove_pod(&first).await;
+    bed.close().await;
+}
+
 /// A runtime with a first pod, its sandbox, and those that are ready after it.
 async fn stocked(name: &str) -> (Bed, String, Vec<String>) {
     let bed = Bed::new(name).await;

@@ -397,13 +397,8 @@ impl Bed {
     pub async fn close(self) {
         assert!(self.pods().await.is_empty(), "pods are left");
         let (root, state) = (self.config.root.clone(), &self.config.state);
-        for dir in [
-            root.join("containers"),
-            state.join("sandboxes"),
-            state.join("held"),
-        ] {
-            let entries = std::fs::read_dir(&dir).expect("a directory");
-            assert_eq!(entries.count(), 0, "{} is not empty", dir.display());
+        for dir in [state.join("sandboxes"), state.join("held")] {
+            assert_empty(&dir);
         }
         let kubepods = cgroup_dirs(&self.config.cgroup_root)
             .into_iter()
@@ -418,6 +413,8 @@ impl Bed {
         }
         self.runtime.shutdown().await;
         drop(self.runtime);
+        // With those that have waited for their containers.
+        assert_empty(&root.join("containers"));
         for _ in 0..250 {
             if cgroup_dirs(&self.config.cgroup_root)
                 .iter()
@@ -432,6 +429,11 @@ impl Bed {
         let _ = std::fs::remove_dir_all(self.dir);
         let _ = std::fs::remove_dir_all(root);
     }
+}
+
+fn assert_empty(dir: &Path) {
+    let entries = std::fs::read_dir(dir).expect("a directory");
+    assert_eq!(entries.count(), 0, "{} is not empty", dir.display());
 }
 
 fn cgroup_dirs(root: &str) -> Vec<PathBuf> {

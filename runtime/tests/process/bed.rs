@@ -199,6 +199,7 @@ impl Bed {
         let config = EngineConfig {
             state: self.dir.join("state"),
             monitor_cgroups: Vec::new(),
+            mounts_ahead: Vec::new(),
         };
         let (engine, events) = Engine::open(config).await.expect("engine");
         self.engine = Some(engine);

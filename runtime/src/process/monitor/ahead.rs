@@ -8,14 +8,15 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socket_with
 use rustix::thread::UnshareFlags;
 
 use super::super::kit;
+use super::super::stage::MadeAhead;
 use super::super::step::{At, Failure, Step};
-use super::super::wire::{Body, Done, Frame};
-use super::{Given, become_monitor, leave_spawner, mark};
+use super::super::wire::{Ahead, Body, Done, Frame};
+use super::{Given, Waited, become_monitor, leave_spawner, mark};
 use crate::sys;
 
 /// Becomes a monitor when a pod comes. Until then it ends with the agent that had it made:
 /// nobody else knows of it, and it listens to nobody.
-pub fn main(seq: u64, given: Given) -> ! {
+pub fn main(seq: u64, ahead: &Ahead, given: Given) -> ! {
     let netns = match make(&given) {
         Ok([netns, route]) => {
             let fds = [netns.as_fd(), route.as_fd()];
@@ -27,6 +28,9 @@ pub fn main(seq: u64, given: Given) -> ! {
             sys::exit_now(1)
         }
     };
+    // After the answer, since the network's part takes as long. What can't be had is the
+    // container's to tell.
+    let mounts = MadeAhead::make(&ahead.plan).unwrap_or_default();
     let Ok(Some(packet)) = sys::receive(&given.connection, RecvFlags::empty()) else {
         sys::exit_now(0)
     };
@@ -35,7 +39,10 @@ pub fn main(seq: u64, given: Given) -> ! {
         Ok(Frame {
             seq,
             body: Some(Body::Spawn(spec)),
-        }) => become_monitor(seq, &spec, given, Ok((begun, Some(netns)))),
+        }) => {
+            let waited = Waited { netns, mounts };
+            become_monitor(seq, &spec, given, Ok((begun, Some(waited))))
+        }
         _ => sys::exit_now(1),
     }
 }

@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use super::stage::MadeAhead;
 use super::step::{At, Failure, Step};
 use super::wire::{Body, Failed, Frame, Known, Mark, Spawn, State, VERSION, Why};
 use crate::sys;
@@ -72,8 +73,14 @@ fn leave_spawner(keep: &mut Vec<i32>) -> Result<(), Failure> {
     rustix::stdio::dup2_stdin(rustix::stdio::stdout()).at(Step::CloseDescriptors)
 }
 
-/// When it began, and the namespaces if they are made.
-type Begun = (Mark, Option<OwnedFd>);
+/// What there is of a pod before it comes.
+struct Waited {
+    netns: OwnedFd,
+    mounts: MadeAhead,
+}
+
+/// When it began, and what there was by then.
+type Begun = (Mark, Option<Waited>);
 
 fn become_monitor(seq: u64, spec: &Spawn, given: Given, begun: Result<Begun, Failure>) -> ! {
     let made = match begun {
@@ -146,6 +153,8 @@ struct Monitor {
     /// Exit records are written in it.
     exits: OwnedFd,
     namespaces: setup::Namespaces,
+    /// For the first container.
+    ahead: MadeAhead,
     ipc: bool,
     marks: Vec<Mark>,
     containers: BTreeMap<u32, Container>,
@@ -177,7 +186,12 @@ fn start(spec: &Spawn, given: Given, begun: Begun) -> Result<Monitor, (Failure, 
         listener,
         dir,
     } = given;
-    match prepare(spec, (&listener, &dir), begun) {
+    let (begun, waited) = begun;
+    let (netns, ahead) = match waited {
+        Some(waited) => (Some(waited.netns), waited.mounts),
+        None => Default::default(),
+    };
+    match prepare(spec, (&listener, &dir), (begun, netns)) {
         Ok((epoll, signals, exits, namespaces, marks)) => {
             let mut monitor = Monitor {
                 epoll,
@@ -186,6 +200,7 @@ fn start(spec: &Spawn, given: Given, begun: Begun) -> Result<Monitor, (Failure, 
                 agent: None,
                 exits,
                 namespaces,
+                ahead,
                 ipc: spec.ipc,
                 marks,
                 containers: BTreeMap::new(),
@@ -212,7 +227,7 @@ type Prepared = (OwnedFd, OwnedFd, OwnedFd, setup::Namespaces, Vec<Mark>);
 fn prepare(
     spec: &Spawn,
     (listener, dir): (&OwnedFd, &OwnedFd),
-    (begun, netns): Begun,
+    (begun, netns): (Mark, Option<OwnedFd>),
 ) -> Result<Prepared, Failure> {
     let mut marks = vec![begun];
     rustix::process::setsid().at(Step::Session)?;

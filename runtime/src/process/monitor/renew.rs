@@ -13,6 +13,7 @@ use rustix::fs::MemfdFlags;
 use rustix::io::{Errno, FdFlags};
 
 use super::super::MONITOR;
+use super::super::stage::MadeAhead;
 use super::super::step::{Failure, Step};
 use super::super::wire::{Body, Done, Failed, Why};
 use super::kept::{Kept, KeptChild, KeptClient, KeptContainer, KeptEnd, KeptExecution, Open};
@@ -184,6 +185,7 @@ fn taken_over() -> rustix::io::Result<(Monitor, u64)> {
         agent,
         exits: sys::inherited(kept.exits)?,
         namespaces: kept.namespaces()?,
+        ahead: MadeAhead::default(),
         ipc: kept.ipc,
         marks: Vec::new(),
         containers: kept.containers()?,

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::pipe::PipeFlags;
 
-use super::super::stage::{self, PidNamespace, Purpose, Stage};
+use super::super::stage::{self, MadeAhead, PidNamespace, Purpose, Stage};
 use super::super::step::{At, Failure, Step};
 use super::super::wire::{self, Body, Done, Failed, Frame, PidOf, Why};
 use super::super::{answer, kit, seqpacket_pair};
@@ -138,8 +138,11 @@ impl Monitor {
             channel: theirs.as_fd(),
             cgroup: create.cgroup,
             born: false,
+            ahead: &self.ahead,
         };
         let child = fork_stage(flags, stage)?;
+        // Each is a file system of one container's.
+        self.ahead = MadeAhead::default();
         let key = self.key();
         let [stdin, stdout, stderr] = pipes.map(|p| p.ours).unwrap_or_default();
         if let Some((file, rotation)) = log {
@@ -268,6 +271,7 @@ impl Monitor {
             channel: theirs.as_fd(),
             cgroup: exec.cgroup,
             born: false,
+            ahead: &MadeAhead::default(),
         };
         let process = fork_stage(0, stage)?;
         let what = What::Execution {

@@ -8,6 +8,8 @@ mod options;
 mod overlay;
 mod process;
 
+pub use overlay::make_layer;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -21,7 +23,7 @@ use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::pipe::PipeFlags;
 
 use super::plan::{Device, Plan};
-use super::wire::{Create, Exec, PidOf};
+use super::wire::{Ahead, Create, Exec, PidOf};
 use super::{
     ContainerCgroups, ContainerIo, ContainerPid, ContainerSpec, ExecSpec, ProcessError, Streams,
 };
@@ -87,6 +89,18 @@ impl Fds {
     fn add(&mut self, fd: OwnedFd) -> u32 {
         self.0.push(fd);
         (self.0.len() - 1) as u32
+    }
+}
+
+/// A request for a monitor that waits for its pod: the mounts, of those that most containers
+/// have, which are new file systems.
+pub fn ahead(usual: &[oci_spec::runtime::Mount]) -> Ahead {
+    let plan = Plan {
+        mounts: mounts::fresh(usual),
+        ..Plan::default()
+    };
+    Ahead {
+        plan: plan.encode_to_vec(),
     }
 }
 

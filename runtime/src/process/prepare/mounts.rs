@@ -41,6 +41,54 @@ pub fn plan(
         .collect()
 }
 
+/// Those that are new file systems, as [`plan`] plans them.
+pub fn fresh(mounts: &[oci_spec::runtime::Mount]) -> Vec<Mount> {
+    let planned = mounts.iter().map(|mount| {
+        let options = parse(mount);
+        let source = source(mount, &options, true);
+        planned(mount, source, &options)
+    });
+    let fresh = |m: &Mount| matches!(m.source(), Source::Fresh | Source::Sysfs);
+    planned.filter(fresh).collect()
+}
+
+fn parse(mount: &oci_spec::runtime::Mount) -> Options {
+    options::parse(mount.options().iter().flatten().map(String::as_str))
+}
+
+fn fstype(mount: &oci_spec::runtime::Mount) -> &str {
+    mount.typ().as_deref().unwrap_or("none")
+}
+
+fn source(mount: &oci_spec::runtime::Mount, options: &Options, own_shm: bool) -> Source {
+    match fstype(mount) {
+        _ if options.bind.is_some() => Source::Prepared,
+        "bind" | OVERLAY => Source::Prepared,
+        POD_SHM if own_shm => Source::PodShm,
+        POD_SHM => Source::Prepared,
+        "proc" => Source::Proc,
+        "sysfs" => Source::Sysfs,
+        "cgroup" | "cgroup2" => Source::Cgroup,
+        _ => Source::Fresh,
+    }
+}
+
+/// All of it but its descriptor.
+fn planned(mount: &oci_spec::runtime::Mount, source: Source, options: &Options) -> Mount {
+    let mut planned = Mount {
+        source: source.into(),
+        destination: mount.destination().to_string_lossy().into_owned(),
+        directory: true,
+        attributes: options.set | options.set_recursive,
+        ..Mount::default()
+    };
+    if source == Source::Fresh {
+        fstype(mount).clone_into(&mut planned.fstype);
+        planned.options.clone_from(&options.data);
+    }
+    planned
+}
+
 fn one(
     mount: &oci_spec::runtime::Mount,
     host: &Host,
@@ -48,28 +96,11 @@ fn one(
     fds: &mut Fds,
     hierarchies: &mut Vec<KeyValue>,
 ) -> Result<Mount, Trouble> {
-    let options = options::parse(mount.options().iter().flatten().map(String::as_str));
-    let destination = mount.destination().to_string_lossy().into_owned();
-    let fstype = mount.typ().as_deref().unwrap_or("none");
-    let source = match fstype {
-        _ if options.bind.is_some() => Source::Prepared,
-        "bind" | OVERLAY => Source::Prepared,
-        POD_SHM if host.ipc => Source::PodShm,
-        POD_SHM => Source::Prepared,
-        "proc" => Source::Proc,
-        "sysfs" => Source::Sysfs,
-        "cgroup" | "cgroup2" => Source::Cgroup,
-        _ => Source::Fresh,
-    };
-    let mut planned = Mount {
-        source: source.into(),
-        destination,
-        directory: true,
-        attributes: options.set | options.set_recursive,
-        ..Mount::default()
-    };
+    let options = parse(mount);
+    let source = source(mount, &options, host.ipc);
+    let mut planned = planned(mount, source, &options);
     match source {
-        Source::Prepared if fstype == OVERLAY => {
+        Source::Prepared if fstype(mount) == OVERLAY => {
             let value = |key: &str| {
                 let data = options.data.iter().find(|data| data.key == key);
                 data.map(|data| data.value.as_str()).unwrap_or_default()
@@ -80,7 +111,7 @@ fn one(
             planned.fd = fds.add(tree);
         }
         Source::Prepared => {
-            let path = match (fstype, mount.source()) {
+            let path = match (fstype(mount), mount.source()) {
                 (POD_SHM, _) => Path::new(HOST_SHM),
                 (_, Some(path)) => path.as_path(),
                 (_, None) => Path::new(""),
@@ -91,12 +122,8 @@ fn one(
             planned.directory = is_directory(&tree).map_err(trouble("look at", path.display()))?;
             planned.fd = fds.add(tree);
         }
-        Source::Fresh => {
-            planned.fstype = fstype.to_owned();
-            planned.options = options.data;
-        }
         Source::Cgroup => *hierarchies = self::hierarchies(),
-        Source::Proc | Source::Sysfs | Source::PodShm => {}
+        Source::Fresh | Source::Proc | Source::Sysfs | Source::PodShm => {}
     }
     Ok(planned)
 }

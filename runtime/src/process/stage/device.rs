@@ -1,6 +1,6 @@
 //! /dev.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -15,12 +15,12 @@ type Answer = Result<(), Failure>;
 /// OCI runtime-spec config-linux.md "Default Devices": name and minor, all of
 /// major 1 but tty.
 const DEFAULT: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
 ];
 
 /// OCI runtime-spec runtime-linux.md "Dev symbolic links", and ptmx of devpts.
@@ -32,23 +32,27 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Makes the default devices, those asked for, and the links.
-pub fn populate(root: BorrowedFd<'_>, devices: &[Device], user: bool) -> Answer {
-    for (path, major, minor) in DEFAULT {
+/// Makes the default devices and the links in the directory that is /dev.
+pub fn defaults(dev: BorrowedFd<'_>, user: bool) -> Answer {
+    for (name, major, minor) in DEFAULT {
         let device = Device {
-            path: path.to_owned(),
+            path: format!("/{name}"),
             mode: FileType::CharacterDevice.as_raw_mode() | 0o666,
             major,
             minor,
             uid: 0,
             gid: 0,
         };
-        make(root, &device, user).on(Step::MakeDevice, path)?;
+        make(dev, &device, user).on(Step::MakeDevice, name)?;
     }
-    for device in devices {
-        make(root, device, user).on(Step::MakeDevice, &device.path)?;
-    }
-    links(root)
+    links(dev)
+}
+
+/// Makes the devices that are asked for.
+pub fn asked_for(root: BorrowedFd<'_>, devices: &[Device], user: bool) -> Answer {
+    devices
+        .iter()
+        .try_for_each(|device| make(root, device, user).on(Step::MakeDevice, &device.path))
 }
 
 /// Sees to it that there are nodes to bind, where they cannot be made later.
@@ -68,12 +72,19 @@ fn make(root: BorrowedFd<'_>, device: &Device, user: bool) -> rustix::io::Result
         return bind(root, device, kind);
     }
     let (parent, name) = device.path.rsplit_once('/').ok_or(Errno::INVAL)?;
-    let above = directory(root, parent)?;
+    let made;
+    let above = match parent {
+        "" => root,
+        parent => {
+            made = path::ensure_directory(root, parent)?;
+            made.as_fd()
+        }
+    };
     let mode = Mode::from_raw_mode(device.mode & 0o7777);
     let dev = rustix::fs::makedev(device.major, device.minor);
-    match rustix::fs::mknodat(&above, name, kind, mode, dev) {
+    match rustix::fs::mknodat(above, name, kind, mode, dev) {
         Ok(()) => {}
-        Err(Errno::EXIST) => return check(&above, name, kind, dev),
+        Err(Errno::EXIST) => return check(above, name, kind, dev),
         // A host that may not make nodes can still bind them.
         Err(Errno::PERM) => return bind(root, device, kind),
         Err(errno) => return Err(errno),
@@ -83,7 +94,7 @@ fn make(root: BorrowedFd<'_>, device: &Device, user: bool) -> rustix::io::Result
     }
     let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
     rustix::fs::chownat(
-        &above,
+        above,
         name,
         Some(uid),
         Some(gid),
@@ -92,7 +103,7 @@ fn make(root: BorrowedFd<'_>, device: &Device, user: bool) -> rustix::io::Result
 }
 
 /// One of the image's own is good when it is the same.
-fn check(above: &OwnedFd, name: &str, kind: FileType, dev: u64) -> rustix::io::Result<()> {
+fn check(above: BorrowedFd<'_>, name: &str, kind: FileType, dev: u64) -> rustix::io::Result<()> {
     let found = rustix::fs::statat(above, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(found.st_mode) == kind && found.st_rdev == dev {
         Ok(())
@@ -108,14 +119,9 @@ fn bind(root: BorrowedFd<'_>, device: &Device, kind: FileType) -> rustix::io::Re
     rootfs::attach_on(mount.as_fd(), target)
 }
 
-fn directory(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
-    path::ensure_directory(root, if path.is_empty() { "/" } else { path })
-}
-
-fn links(root: BorrowedFd<'_>) -> Answer {
-    let dev = directory(root, "/dev").on(Step::LinkDevice, "/dev")?;
+fn links(dev: BorrowedFd<'_>) -> Answer {
     for (name, target) in LINKS {
-        match rustix::fs::symlinkat(target, &dev, name) {
+        match rustix::fs::symlinkat(target, dev, name) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno).on(Step::LinkDevice, name),
         }

@@ -10,6 +10,7 @@
 
 mod device;
 mod identity;
+mod made_ahead;
 mod path;
 mod procfs;
 pub mod program;
@@ -30,6 +31,8 @@ use super::plan::{Plan, Process};
 use super::step::{At, Failure, Step};
 use super::wire::{Body, Done, Frame};
 use crate::sys::{self, Forked};
+
+pub use made_ahead::MadeAhead;
 
 /// Where the first process of a container lives.
 #[derive(Clone, Copy)]
@@ -74,6 +77,8 @@ pub struct Stage<'a> {
     pub cgroup: Option<u32>,
     /// It was born there.
     pub born: bool,
+    /// Of its pod's first container.
+    pub ahead: &'a MadeAhead,
 }
 
 /// Runs a stage in a process that was forked for it.

@@ -9,6 +9,7 @@ use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use super::super::kit;
 use super::super::plan::{Mount, Plan, Source};
 use super::super::step::{At, Failure, Step};
+use super::made_ahead::DEV;
 use super::{PidNamespace, Stage, device, path, procfs};
 use crate::sys::{self, MountAttr};
 
@@ -84,7 +85,7 @@ impl<'a> Rootfs<'a> {
                 self.place_kernel(made.as_fd(), destination)
             }
             Source::Sysfs => {
-                let made = kit::make("sysfs", &[], attributes).on(Step::MakeMount, destination)?;
+                let made = self.made(mount).on(Step::MakeMount, destination)?;
                 self.place_kernel(made.as_fd(), destination)
             }
             Source::PodShm => {
@@ -94,9 +95,7 @@ impl<'a> Rootfs<'a> {
             }
             Source::Cgroup => self.cgroup(destination, attributes),
             Source::Fresh => {
-                let made = self
-                    .fresh(mount, attributes)
-                    .on(Step::MakeMount, destination)?;
+                let made = self.made(mount).on(Step::MakeMount, destination)?;
                 if mount.fstype == MQUEUE {
                     self.label(&made);
                 }
@@ -116,13 +115,12 @@ impl<'a> Rootfs<'a> {
         }
     }
 
-    fn fresh(&self, mount: &Mount, attributes: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
-        let options: Vec<_> = mount
-            .options
-            .iter()
-            .map(|option| (option.key.as_str(), option.value.as_str()))
-            .collect();
-        kit::make(&mount.fstype, &options, attributes)
+    /// One that was made ahead, or a new one.
+    fn made(&self, mount: &Mount) -> rustix::io::Result<OwnedFd> {
+        match self.stage.ahead.find(mount) {
+            Some(made) => rustix::io::fcntl_dupfd_cloexec(made, 0),
+            None => fresh(mount),
+        }
     }
 
     fn place(&self, mount: BorrowedFd<'_>, destination: &str, directory: bool) -> Answer {
@@ -172,11 +170,17 @@ impl<'a> Rootfs<'a> {
     /// /dev as every container expects it, and the devices asked for. A /dev that
     /// is the host's own is left as it is.
     pub fn devices(&self) -> Answer {
-        let theirs = |m: &Mount| m.source() == Source::Prepared && m.destination == "/dev";
+        let theirs = |m: &Mount| m.source() == Source::Prepared && m.destination == DEV;
         if self.plan.mounts.iter().any(theirs) {
             return Ok(());
         }
-        device::populate(self.fd(), &self.plan.devices, self.user)
+        let is_dev = |m: &&Mount| m.destination == DEV;
+        let ours = self.plan.mounts.iter().find(is_dev);
+        if ours.and_then(|m| self.stage.ahead.find(m)).is_none() {
+            let dev = path::ensure_directory(self.fd(), DEV).on(Step::MakeDevice, DEV)?;
+            device::defaults(dev.as_fd(), self.user)?;
+        }
+        device::asked_for(self.fd(), &self.plan.devices, self.user)
     }
 
     /// The terminal as /dev/console.
@@ -256,6 +260,21 @@ impl<'a> Rootfs<'a> {
         };
         sys::set_mount_attr(&self.root, attr).at(Step::Propagation)
     }
+}
+
+/// A new file system, detached: of [`Source::Fresh`] or [`Source::Sysfs`].
+pub fn fresh(mount: &Mount) -> rustix::io::Result<OwnedFd> {
+    let attributes = MountAttrFlags::from_bits_retain(mount.attributes as u32);
+    let options: Vec<_> = mount
+        .options
+        .iter()
+        .map(|option| (option.key.as_str(), option.value.as_str()))
+        .collect();
+    let fstype = match mount.source() {
+        Source::Sysfs => "sysfs",
+        _ => mount.fstype.as_str(),
+    };
+    kit::make(fstype, &options, attributes)
 }
 
 /// A hierarchy of cgroup v1 by its options; without any, that of v2.

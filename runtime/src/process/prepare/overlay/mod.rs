@@ -18,6 +18,13 @@ use crate::sys::{self, MountAttr};
 const UPPER: &str = "upper";
 const WORK: &str = "work";
 
+/// Makes the folders of a writable layer, as far as no image is known.
+pub fn make_layer(writable: &Path) -> rustix::io::Result<()> {
+    [UPPER, WORK]
+        .iter()
+        .try_for_each(|part| make_dir(&writable.join(part)))
+}
+
 /// A detached mount of the image's layers and a writable one. With a user
 /// namespace the layers are seen through its map; the writable one holds the
 /// host's ids, as they come.
@@ -141,7 +148,10 @@ fn empty_work(writable: Option<&Path>) -> rustix::io::Result<()> {
         return Ok(());
     };
     let work = writable.join(WORK);
-    let _ = std::fs::remove_dir_all(&work);
+    let used = std::fs::read_dir(&work).is_ok_and(|mut entries| entries.next().is_some());
+    if used {
+        let _ = std::fs::remove_dir_all(&work);
+    }
     make_dir(&work)
 }
 
