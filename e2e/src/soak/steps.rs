@@ -8,7 +8,7 @@ use crate::cri::pods::{Pods, SLEEP};
 use crate::image::catalog;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -177,20 +177,20 @@ impl Trial<'_> {
             churn::paths(&self.stand.machine.path(dir), &mut all);
         }
         // Sandboxes that wait for pods are other ones each time. Of their networks traces take
-        // count; their monitors' folders are left out here, unless there are too many.
+        // count; their monitors' folders and their first containers' layers are left out here,
+        // unless there are too many.
         let network = self.stand.machine.path("/run/lighter/network");
         all.retain(|path| !path.starts_with(&network));
+        let sandboxes = self.stand.machine.path("/run/lighter/sandboxes");
         let monitors = self.stand.machine.path("/run/lighter/engine/sandboxes");
-        let records = self.stand.machine.path("/run/lighter/sandboxes");
-        let ahead = |dir: &PathBuf| {
-            let id = dir.strip_prefix(&monitors).ok()?;
-            let waits = id.components().count() == 1 && !records.join(id).exists();
-            waits.then(|| dir.clone())
+        leave_out(&mut all, &monitors, |id| sandboxes.join(id).exists());
+        let records = all.clone();
+        let layers = self.stand.machine.path("/var/lib/lighter/containers");
+        let of_a_container = |id: &Path| {
+            let mut records = records.iter().filter(|path| path.starts_with(&sandboxes));
+            records.any(|path| path.ends_with(id))
         };
-        let ahead: Vec<_> = all.iter().filter_map(ahead).collect();
-        if ahead.len() <= AHEAD {
-            all.retain(|path| !ahead.iter().any(|dir| path.starts_with(dir)));
-        }
+        leave_out(&mut all, &layers, of_a_container);
         all
     }
 
@@ -208,6 +208,18 @@ impl Trial<'_> {
         }
         self.agent = Some(self.stand.start_again()?);
         serving(self.stand).await
+    }
+}
+
+/// Takes out what is below `dir` under names that are `known` to nobody: so many as may wait.
+fn leave_out(all: &mut BTreeSet<PathBuf>, dir: &Path, known: impl Fn(&Path) -> bool) {
+    let waits = |path: &&PathBuf| {
+        let name = path.strip_prefix(dir);
+        name.is_ok_and(|name| name.components().count() == 1 && !known(name))
+    };
+    let waiting: Vec<_> = all.iter().filter(waits).cloned().collect();
+    if waiting.len() <= AHEAD {
+        all.retain(|path| !waiting.iter().any(|dir| path.starts_with(dir)));
     }
 }
 
