@@ -22,7 +22,7 @@ use crate::node::NodeHandle;
 use crate::pod::Engine;
 use crate::pod::image::provider::Providers;
 use crate::server::tls::Serving;
-use crate::server::{self, Server};
+use crate::server::{self, Server, Verbosity};
 use cri_proto::Cri;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -62,6 +62,8 @@ pub struct AgentOptions {
     pub system_logs: PathBuf,
     /// The runtime does not rotate logs by itself.
     pub rotate_logs: bool,
+    /// How much this process says, for `/debug/flags/v`.
+    pub verbosity: Option<Arc<dyn Verbosity>>,
 }
 
 impl AgentOptions {
@@ -80,6 +82,7 @@ impl AgentOptions {
             container_links: "/var/log/containers".into(),
             system_logs: "/var/log".into(),
             rotate_logs: false,
+            verbosity: None,
         }
     }
 

@@ -17,6 +17,7 @@
 //! - [`join`]: from a bootstrap token to a client certificate.
 //! - [`server`]: the kubelet API on port 10250.
 //! - [`metrics`]: what all of them count.
+//! - [`profile`]: where its own CPU time goes.
 //! - [`trace`]: what of it is told to an OpenTelemetry collector.
 //! - [`play`]: the same engine with no API server.
 //! - [`plugin`]: plugins that announce themselves in `plugins_registry`.
@@ -47,6 +48,7 @@ pub mod play;
 pub mod plugin;
 pub mod pod;
 pub mod pod_resources;
+pub mod profile;
 pub mod proto;
 pub mod quantity;
 pub mod server;

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::clap(&error),
     };
-    let starts = logs::init(&cli);
+    let logs = logs::init(&cli);
     if rustls::crypto::ring::default_provider()
         .install_default()
         .is_err()
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Ok(tokio) => tokio,
         Err(error) => return exit::software(&format!("start the async runtime: {error}")),
     };
-    match tokio.block_on(command::run(cli, starts)) {
+    match tokio.block_on(command::run(cli, logs)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => exit::failure(&error),
     }

@@ -12,6 +12,7 @@ mod changing;
 mod commands;
 mod containers;
 mod csi;
+mod debug;
 mod devices;
 mod doctor;
 mod dra;
@@ -55,6 +56,7 @@ fn all() -> Vec<Test> {
         probes::TESTS,
         volumes::TESTS,
         server::TESTS,
+        debug::TESTS,
         network::TESTS,
         bad_input::TESTS,
         survival::TESTS,

@@ -27,9 +27,14 @@ const OPEN: &[(&str, &str, u16)] = &[
     ("GET", "/stats", 307),
     ("GET", "/logs", 307),
     ("GET", "/nothing", 404),
+    ("GET", "/debug", 404),
+    ("GET", "/debug/", 404),
+    ("GET", "/debug/flags/", 404),
+    ("GET", "/debug/nothing", 404),
+    ("GET", "/debug/pprof", 307),
 ];
 
-/// To those who may; `NS` is the test's namespace. Not here: /debug, which is of Go.
+/// To those who may; `NS` is the test's namespace. Not here: those of /debug/pprof that are of Go.
 const GUARDED: &[(&str, &str, u16)] = &[
     ("GET", "/healthz", 200),
     ("HEAD", "/healthz", 200),
@@ -84,6 +89,15 @@ const GUARDED: &[(&str, &str, u16)] = &[
     ("POST", "/checkpoint/NS/p/main", 500),
     ("POST", "/checkpoint/NS/nothing/main", 404),
     ("GET", "/checkpoint/NS/p/main", 405),
+    ("GET", "/debug/flags/v", 406),
+    ("PUT", "/debug/flags/v", 400),
+    ("GET", "/debug/pprof/", 200),
+    ("POST", "/debug/pprof/", 405),
+    ("GET", "/debug/pprof/cmdline", 200),
+    ("GET", "/debug/pprof/nothing", 404),
+    ("GET", "/debug/pprof/profile?seconds=20000", 400),
+    ("GET", "/debug/pprof/symbol?0x1", 200),
+    ("POST", "/debug/pprof/symbol", 405),
 ];
 
 fn paths_of_the_server_answer_as_the_stock_kubelets(t: &Space) -> Result<()> {

@@ -392,5 +392,7 @@ fn server_state(
         started: jiff::Timestamp::now(),
         cpu_samples: Default::default(),
         metrics: server::Metrics::new(metrics),
+        verbosity: options.verbosity.clone(),
+        profiling: Arc::default(),
     })
 }

@@ -31,7 +31,7 @@ fn defaults() -> Value {
         "healthzBindAddress": "127.0.0.1", "healthzPort": 10248,
         "enableDebuggingHandlers": true, "enableSystemLogHandler": true,
         "enableSystemLogQuery": false,
-        "enableProfilingHandler": false, "enableDebugFlagsHandler": false,
+        "enableProfilingHandler": true, "enableDebugFlagsHandler": true,
         "streamingConnectionIdleTimeout": "4h0m0s", "rotateCertificates": false,
         "authentication": {
             "x509": {},
@@ -153,6 +153,9 @@ mod tests {
             config.image_gc.high_percent
         );
         assert_eq!(told["enableSystemLogQuery"], config.enable_system_log_query);
+        let (profiles, flags) = ("enableProfilingHandler", "enableDebugFlagsHandler");
+        assert_eq!(told[profiles], config.enable_profiling_handler);
+        assert_eq!(told[flags], config.enable_debug_flags_handler);
         for (field, used) in [
             (
                 "/nodeStatusUpdateFrequency",

@@ -2,8 +2,9 @@
 
 use super::Refusal;
 use super::routes::State;
+use axum::body::Bytes;
 use axum::extract::{Path, State as Extract};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::Json;
 use cri_proto::v1::CheckpointContainerRequest;
 use serde_json::{Value, json};
@@ -57,18 +58,64 @@ fn flag(field: &str) -> String {
     flag
 }
 
+/// Changes how much the log says, while the process runs.
+pub trait Verbosity: std::fmt::Debug + Send + Sync {
+    /// To klog's level: the kubelet's `--v`.
+    ///
+    /// # Errors
+    /// A sentence, when there is no log any more.
+    fn set(&self, level: i32) -> Result<(), String>;
+}
+
+/// `/debug/flags/v`: answers as k8s.io/component-base/logs `GlogSetter` does.
+pub(super) async fn set_verbosity(
+    Extract(state): Extract<Arc<State>>,
+    method: Method,
+    body: Bytes,
+) -> Result<String, Refusal> {
+    if method != Method::PUT {
+        let why = "unsupported http method".to_owned();
+        return Err(Refusal(StatusCode::NOT_ACCEPTABLE, why));
+    }
+    let value = String::from_utf8_lossy(&body);
+    let failed = |code, why: &str| {
+        let text = format!("failed set klog.logging.verbosity {value}: {why}");
+        Err(Refusal(code, text))
+    };
+    let Ok(level) = value.parse::<i32>() else {
+        let why = format!("{value:?} is no number from {} to {}", i32::MIN, i32::MAX);
+        return failed(StatusCode::BAD_REQUEST, &why);
+    };
+    let Some(verbosity) = &state.verbosity else {
+        let why = "the log of this process has one level";
+        return failed(StatusCode::NOT_IMPLEMENTED, why);
+    };
+    if let Err(why) = verbosity.set(level) {
+        return failed(StatusCode::INTERNAL_SERVER_ERROR, &why);
+    }
+    Ok(format!(
+        "successfully set klog.logging.verbosity to {value}\n"
+    ))
+}
+
+fn switched_off(what: &str) -> Refusal {
+    Refusal(StatusCode::METHOD_NOT_ALLOWED, what.to_owned())
+}
+
 pub(super) async fn disabled() -> Refusal {
-    Refusal(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "Debug endpoints are disabled.".to_owned(),
-    )
+    switched_off("Debug endpoints are disabled.")
 }
 
 pub(super) async fn logs_disabled() -> Refusal {
-    Refusal(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "logs endpoint is disabled.".to_owned(),
-    )
+    switched_off("logs endpoint is disabled.")
+}
+
+pub(super) async fn profiling_disabled() -> Refusal {
+    switched_off("profiling endpoint is disabled.")
+}
+
+pub(super) async fn flags_disabled() -> Refusal {
+    switched_off("flags endpoint is disabled.")
 }
 
 /// The runtime says what it thinks of checkpoints; ours refuses.

@@ -15,7 +15,7 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
-    match places::of(request.uri().path()) {
+    match places::of(request.uri().path(), state.config.enable_debugging_handlers) {
         places::Place::Served => {}
         // As Go's multiplexer, before anybody is asked who they are.
         places::Place::Folder => return Ok(places::to_folder(request.uri())),

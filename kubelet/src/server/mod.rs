@@ -17,6 +17,7 @@ mod metrics;
 mod node_logs;
 mod places;
 mod pods;
+mod pprof;
 mod query;
 mod routes;
 mod stream;
@@ -24,6 +25,7 @@ mod summary;
 pub mod tls;
 
 pub use accept::{Server, ServerError};
+pub use debug::Verbosity;
 pub use healthz::serve_healthz;
 pub use metrics::Metrics;
 pub use routes::State;

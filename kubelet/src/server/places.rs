@@ -17,9 +17,7 @@ pub(super) enum Place {
 }
 
 /// These alone.
-const FILES: [&str; 12] = [
-    "/configz",
-    "/flagz",
+const FILES: [&str; 10] = [
     "/healthz",
     "/healthz/log",
     "/healthz/ping",
@@ -29,31 +27,36 @@ const FILES: [&str; 12] = [
     "/metrics/probes",
     "/metrics/resource",
     "/metrics/slis",
-    "/statusz",
-];
-
-/// These and what is below them.
-const TREES: [&str; 6] = [
-    "/attach",
-    "/containerLogs",
-    "/exec",
     "/pods",
-    "/portForward",
-    "/run",
 ];
 
-/// What is below these.
-const FOLDERS: [&str; 4] = ["/checkpoint", "/logs", "/runningpods", "/stats"];
+/// What is below these, and they themselves lead there.
+const FOLDERS: [&str; 4] = ["/debug/pprof", "/logs", "/runningpods", "/stats"];
 
-pub(super) fn of(path: &str) -> Place {
+/// These, too, with `enableDebuggingHandlers`.
+const DEBUGGING_FILES: [&str; 4] = ["/configz", "/debug/flags/v", "/flagz", "/statusz"];
+const DEBUGGING_FOLDERS: [&str; 1] = ["/checkpoint"];
+
+/// These and what is below them. Without `enableDebuggingHandlers` they are folders, in which a
+/// sentence says that they are switched off.
+const STREAMS: [&str; 5] = ["/attach", "/containerLogs", "/exec", "/portForward", "/run"];
+
+/// What there is at a path.
+pub(super) fn of(path: &str, debugging: bool) -> Place {
     let below = |root: &&str| path.strip_prefix(*root).is_some_and(|r| r.starts_with('/'));
-    if FILES.contains(&path) || TREES.contains(&path) {
+    let also = match debugging {
+        true => (&DEBUGGING_FILES[..], &DEBUGGING_FOLDERS[..]),
+        false => (&[][..], &[][..]),
+    };
+    let folders = || FOLDERS.iter().chain(&STREAMS).chain(also.1);
+    let whole = debugging && STREAMS.contains(&path);
+    if whole || FILES.contains(&path) || also.0.contains(&path) {
         return Place::Served;
     }
-    if TREES.iter().chain(&FOLDERS).any(below) {
+    if path.starts_with("/pods/") || folders().any(|f| below(&f)) {
         return Place::Served;
     }
-    match FOLDERS.contains(&path) {
+    match folders().any(|f| *f == path) {
         true => Place::Folder,
         false => Place::Nothing,
     }
@@ -84,8 +87,32 @@ mod tests {
             ("/exec/ns/p/c", Place::Served),
             ("/", Place::Nothing),
             ("//pods", Place::Nothing),
+            ("/debug", Place::Nothing),
+            ("/debug/flags/v", Place::Served),
+            ("/debug/flags/x", Place::Nothing),
+            ("/debug/pprof", Place::Folder),
+            ("/debug/pprof/profile", Place::Served),
         ] {
-            assert_eq!(of(path), place, "{path}");
+            assert_eq!(of(path, true), place, "{path}");
+        }
+    }
+
+    #[test]
+    fn without_debugging_handlers_some_paths_are_nothing_and_others_say_so() {
+        for (path, place) in [
+            ("/pods", Place::Served),
+            ("/pods/x", Place::Served),
+            ("/metrics", Place::Served),
+            ("/stats/summary", Place::Served),
+            ("/exec", Place::Folder),
+            ("/exec/ns/p/c", Place::Served),
+            ("/debug/pprof/", Place::Served),
+            ("/debug/flags/v", Place::Nothing),
+            ("/configz", Place::Nothing),
+            ("/statusz", Place::Nothing),
+            ("/checkpoint/ns/p/c", Place::Nothing),
+        ] {
+            assert_eq!(of(path, false), place, "{path}");
         }
     }
 }

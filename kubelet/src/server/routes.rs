@@ -3,7 +3,7 @@
 use super::authn::Authenticator;
 use super::authz::Authorizer;
 use super::metrics::Metrics;
-use super::{debug, guard, logs, metrics, node_logs, pods, stream, summary};
+use super::{Verbosity, debug, guard, logs, metrics, node_logs, pods, pprof, stream, summary};
 use crate::config::Config;
 use crate::node::machine::Machine;
 use crate::pod::PodView;
@@ -43,6 +43,10 @@ pub struct State {
     pub cpu_samples: summary::CpuSamples,
     /// Counted here.
     pub metrics: Metrics,
+    /// How much the log says; `None`: that can't be changed.
+    pub verbosity: Option<Arc<dyn Verbosity>>,
+    /// Held while a profile is taken.
+    pub profiling: Arc<tokio::sync::Mutex<()>>,
 }
 
 pub(super) fn router(state: Arc<State>) -> Router {
@@ -59,12 +63,10 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/metrics/cadvisor", any(metrics::cadvisor))
         .route("/metrics/probes", any(metrics::probes))
         .route("/metrics/slis", any(metrics::slis))
-        .route("/statusz", any(debug::statusz))
-        .route("/flagz", any(debug::flagz))
         .route("/stats/summary", any(summary::summary))
         .route("/stats/summary/", any(summary::summary));
     let router = match state.config.enable_debugging_handlers {
-        true => debugging(router, state.config.enable_system_log_handler),
+        true => debugging(router, &state.config),
         false => router.fallback(debug::disabled),
     };
     router
@@ -72,8 +74,10 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .with_state(state)
 }
 
-fn debugging(router: Router<Arc<State>>, system_logs: bool) -> Router<Arc<State>> {
+fn debugging(router: Router<Arc<State>>, config: &Config) -> Router<Arc<State>> {
     let router = router
+        .route("/statusz", any(debug::statusz))
+        .route("/flagz", any(debug::flagz))
         .route("/runningpods/", get(pods::running))
         .route("/configz", any(debug::configz))
         .route(
@@ -113,12 +117,24 @@ fn debugging(router: Router<Arc<State>>, system_logs: bool) -> Router<Arc<State>
             "/checkpoint/{namespace}/{pod}/{container}",
             post(debug::checkpoint),
         );
-    match system_logs {
+    let router = match config.enable_system_log_handler {
         true => router
             .route("/logs/", get(node_logs::root))
             .route("/logs/{*path}", get(node_logs::below)),
         false => router
             .route("/logs/", any(debug::logs_disabled))
             .route("/logs/{*path}", any(debug::logs_disabled)),
+    };
+    let router = match config.enable_profiling_handler {
+        true => router
+            .route("/debug/pprof/", get(pprof::index))
+            .route("/debug/pprof/{*name}", get(pprof::of)),
+        false => router
+            .route("/debug/pprof/", any(debug::profiling_disabled))
+            .route("/debug/pprof/{*name}", any(debug::profiling_disabled)),
+    };
+    match config.enable_debug_flags_handler {
+        true => router.route("/debug/flags/v", any(debug::set_verbosity)),
+        false => router.route("/debug/flags/v", any(debug::flags_disabled)),
     }
 }

@@ -4,6 +4,7 @@ use super::runtime::{default_socket, settings};
 use crate::cli::AgentArgs;
 use crate::control::{self, Control};
 use crate::exit::{CONFIG, USAGE, coded};
+use crate::logs::Logs;
 use crate::signals;
 use crate::systemd;
 use crate::waterfall::Starts;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// Runs until SIGTERM; containers stay.
-pub async fn run(args: AgentArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
+pub async fn run(args: AgentArgs, logs: Logs) -> anyhow::Result<u8> {
     super::need_root("agent")?;
     let file = args
         .node
@@ -29,14 +30,14 @@ pub async fn run(args: AgentArgs, starts: Arc<Starts>) -> anyhow::Result<u8> {
     if let Some(id) = &args.provider_id {
         loaded.config.provider_id = Some(id.clone());
     }
-    start(args, loaded, starts).await
+    start(args, loaded, logs).await
 }
 
 /// [`run`] with a configuration that is read already.
 pub async fn start(
     mut args: AgentArgs,
     mut loaded: kubelet::config::Loaded,
-    starts: Arc<Starts>,
+    logs: Logs,
 ) -> anyhow::Result<u8> {
     let config = settings(&args.options)?;
     args.container_runtime_endpoint = foreign(&args, &loaded, &config);
@@ -45,7 +46,9 @@ pub async fn start(
         loaded.config.cgroup_root = Some(config.cgroup_root.clone());
     }
     let down = signals::shutdown()?;
-    let options = options(&args, loaded)?;
+    let mut options = options(&args, loaded)?;
+    options.verbosity = Some(logs.level);
+    let starts = logs.starts;
     match &args.container_runtime_endpoint {
         Some(endpoint) => {
             drop(systemd::held()?);

@@ -13,8 +13,7 @@ mod waterfall;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{NO_PERMISSION, coded};
-use crate::waterfall::Starts;
-use std::sync::Arc;
+use crate::logs::Logs;
 
 /// The agent mostly waits: two threads keep its memory small, and a blocking
 /// pool does what blocks.
@@ -22,15 +21,15 @@ pub fn worker_threads() -> usize {
     2
 }
 
-/// Runs the command; the answer is the exit code. What it starts is in `starts`.
-pub async fn run(cli: Cli, starts: Arc<Starts>) -> anyhow::Result<u8> {
+/// Runs the command; the answer is the exit code. What it starts is in `logs`.
+pub async fn run(cli: Cli, logs: Logs) -> anyhow::Result<u8> {
     match cli.command {
-        Command::Agent(args) => agent::run(*args, starts).await,
-        Command::Kubelet(args) => kubelet::run(args.flags, starts).await,
+        Command::Agent(args) => agent::run(*args, logs).await,
+        Command::Kubelet(args) => kubelet::run(args.flags, logs).await,
         Command::Join(args) => join::run(args).await,
         Command::Reset(args) => join::reset(&args),
-        Command::Play(args) => play::run(args, &starts).await,
-        Command::Runtime(args) => runtime::run(args, starts).await,
+        Command::Play(args) => play::run(args, &logs.starts).await,
+        Command::Runtime(args) => runtime::run(args, logs.starts).await,
         Command::Image(command) => image::run(command).await,
         Command::Ps(args) => look::ps(&args).await,
         Command::Logs(args) => look::logs(&args).await,

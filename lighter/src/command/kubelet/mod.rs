@@ -7,12 +7,11 @@ mod table;
 use super::{agent, runtime};
 use crate::cli::{AgentArgs, NodeOptions, RuntimeArgs, RuntimeOptions};
 use crate::exit::{CONFIG, USAGE, coded};
-use crate::waterfall::Starts;
+use crate::logs::{self, Logs};
 use flags::Given;
 use kubelet::config::Loaded;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use table::{Kind, TABLE, Use};
 
 /// The arguments behind the name, when the program is asked to be a kubelet.
@@ -28,21 +27,17 @@ pub fn asked(args: &[String]) -> Option<Vec<String>> {
     }
 }
 
-/// How much the log says: the kubelet's `--v`, of which 2 is usual in production.
+/// How much the log says: by the kubelet's `--v`.
 #[must_use]
 pub fn verbosity(args: &[String]) -> u8 {
-    match flags::parse(args).map_or(0, |g| g.verbosity) {
-        0..=3 => 0,
-        4..=7 => 1,
-        _ => 3,
-    }
+    logs::of_klog(flags::parse(args).map_or(0, |g| g.verbosity.into()))
 }
 
 /// Runs until SIGTERM; containers stay.
 ///
 /// # Errors
 /// All mistakes of the flags at once, or all of a configuration file.
-pub async fn run(args: Vec<String>, starts: Arc<Starts>) -> anyhow::Result<u8> {
+pub async fn run(args: Vec<String>, logs: Logs) -> anyhow::Result<u8> {
     let given = flags::parse(&args)
         .map_err(|mistakes| coded(USAGE, format!("kubelet flags: {}", mistakes.join("; "))))?;
     if given.help {
@@ -59,10 +54,10 @@ pub async fn run(args: Vec<String>, starts: Arc<Starts>) -> anyhow::Result<u8> {
     }
     if let Some(file) = text(&given, "config").filter(|file| !Path::new(file).exists()) {
         tracing::info!(file, "no configuration yet: serving only the CRI socket");
-        return runtime::run(standby(&given), starts).await;
+        return runtime::run(standby(&given), logs.starts).await;
     }
     let loaded = load(&given)?;
-    agent::start(agent_args(&given)?, loaded, starts).await
+    agent::start(agent_args(&given)?, loaded, logs).await
 }
 
 /// kubeadm asks the runtime before it writes the configuration, then stops the service and starts
