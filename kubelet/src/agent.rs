@@ -62,6 +62,8 @@ pub struct AgentOptions {
     pub system_logs: PathBuf,
     /// The runtime does not rotate logs by itself.
     pub rotate_logs: bool,
+    /// The cgroup that the runtime counts names from; empty: the host's root.
+    pub runtime_cgroup: String,
     /// How much this process says, for `/debug/flags/v`.
     pub verbosity: Option<Arc<dyn Verbosity>>,
 }
@@ -82,6 +84,7 @@ impl AgentOptions {
             container_links: "/var/log/containers".into(),
             system_logs: "/var/log".into(),
             rotate_logs: false,
+            runtime_cgroup: String::new(),
             verbosity: None,
         }
     }

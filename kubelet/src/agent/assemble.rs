@@ -17,6 +17,7 @@ use crate::node::{
 };
 use crate::objects::{ApiObjects, Objects};
 use crate::plugin;
+use crate::pod::spec::cgroup;
 use crate::pod::{CgroupDriver, Deps, Engine, NodeFacts, Options, PodView};
 use crate::pod_resources::PodResources;
 use crate::server::authn::{Authenticator, AuthnOptions};
@@ -239,7 +240,7 @@ pub fn parts(
             options,
             clients,
             cri,
-            fixed.machine,
+            (fixed.machine, facts.cgroup_driver),
             (engine.clone(), volumes, metrics),
         ),
         engine,
@@ -362,7 +363,7 @@ fn server_state(
     options: &AgentOptions,
     clients: &Clients,
     cri: &Arc<dyn Cri>,
-    machine: Machine,
+    (machine, cgroup_driver): (Machine, CgroupDriver),
     (pods, volumes, metrics): (Arc<dyn PodView>, Arc<Volumes>, Metrics),
 ) -> Arc<State> {
     let config = options.config.config.clone();
@@ -378,7 +379,14 @@ fn server_state(
         allowed_ttl: config.cache_authorized_ttl,
         denied_ttl: config.cache_unauthorized_ttl,
     };
+    let root = config.cgroup_root.as_deref().unwrap_or_default();
+    let root = format!(
+        "{}/{}",
+        options.runtime_cgroup,
+        root.trim_start_matches('/')
+    );
     Arc::new(State {
+        pods_cgroup: cgroup::of_pods(&root, cgroup_driver),
         node_name: options.node_name.clone(),
         config,
         cri: cri.clone(),

@@ -39,6 +39,8 @@ pub struct State {
     pub system_logs: PathBuf,
     /// When this began.
     pub started: jiff::Timestamp,
+    /// The cgroup that all pods are in, as a path.
+    pub pods_cgroup: String,
     /// What the machine's cores did before.
     pub cpu_samples: summary::CpuSamples,
     /// Counted here.

@@ -58,7 +58,10 @@ pub async fn start(
             kubelet::agent::run(options, cri, ready, down).await?;
             control.abort();
         }
-        None => built_in(&args, config, starts, options, down).await?,
+        None => {
+            options.runtime_cgroup.clone_from(&config.cgroup_root);
+            built_in(&args, config, starts, options, down).await?;
+        }
     }
     Ok(0)
 }

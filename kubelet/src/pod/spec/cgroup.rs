@@ -38,6 +38,31 @@ pub fn parent(pod: &Pod, root: &str, driver: CgroupDriver) -> String {
     }
 }
 
+/// The path of the cgroup that all pods are in.
+///
+/// systemd.slice(5): a slice is below that of the name up to its last dash.
+#[must_use]
+pub fn of_pods(root: &str, driver: CgroupDriver) -> String {
+    let root = root.trim_matches('/');
+    match driver {
+        CgroupDriver::Cgroupfs if root.is_empty() => "/kubepods".to_owned(),
+        CgroupDriver::Cgroupfs => format!("/{root}/kubepods"),
+        CgroupDriver::Systemd => {
+            let name = root.trim_end_matches(".slice");
+            let words = name.split('-').filter(|w| !w.is_empty());
+            let (mut path, mut slice) = (String::new(), String::new());
+            for word in words.chain(["kubepods"]) {
+                if !slice.is_empty() {
+                    slice.push('-');
+                }
+                slice += word;
+                path += &format!("/{slice}.slice");
+            }
+            path
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +87,22 @@ mod tests {
             name("BestEffort", "/", systemd),
             "kubepods-besteffort-poda_b.slice"
         );
+    }
+
+    #[test]
+    fn cgroup_of_all_pods_is_above_those_of_each() {
+        let (fs, systemd) = (CgroupDriver::Cgroupfs, CgroupDriver::Systemd);
+        for (root, driver, path) in [
+            ("", fs, "/kubepods"),
+            ("/n1/", fs, "/n1/kubepods"),
+            ("/", systemd, "/kubepods.slice"),
+            (
+                "/a-b.slice",
+                systemd,
+                "/a.slice/a-b.slice/a-b-kubepods.slice",
+            ),
+        ] {
+            assert_eq!(of_pods(root, driver), path);
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::figures::{of_network, put, time};
 use crate::server::metrics::NodeUsage;
 use cri_proto::v1;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 /// Ours: a share of the cores is told over at least this long.
@@ -14,21 +15,27 @@ const DEFAULT_INTERFACE: &str = "eth0";
 /// cadvisor v0.53 lib/container/libcontainer/handler.go `ignoredDevicePrefixes`.
 const IGNORED: [&str; 4] = ["lo", "veth", "docker", "nerdctl"];
 
-/// What was used when: a share of the cores is told from two of them.
+/// What was used when, by the node and by what else is told of: a share of the cores is told
+/// from two of them.
 #[derive(Debug)]
-pub struct CpuSamples(Mutex<[(i64, f64); 2]>);
+pub struct CpuSamples(Mutex<BTreeMap<&'static str, [(i64, f64); 2]>>);
+
+/// Among the samples.
+const NODE: &str = "node";
 
 impl Default for CpuSamples {
     fn default() -> Self {
         let now = NodeUsage::read();
-        CpuSamples(Mutex::new([(now.at_ms, now.cpu_seconds); 2]))
+        let node = [(now.at_ms, now.cpu_seconds); 2];
+        CpuSamples(Mutex::new(BTreeMap::from([(NODE, node)])))
     }
 }
 
 impl CpuSamples {
-    /// Nanoseconds of cores a second since an earlier sample.
-    fn nano_cores(&self, at_ms: i64, seconds: f64) -> Option<u64> {
+    /// Nanoseconds of cores a second since an earlier sample, if there is one.
+    pub(super) fn of(&self, who: &'static str, at_ms: i64, seconds: f64) -> Option<u64> {
         let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = samples.entry(who).or_insert([(at_ms, seconds); 2]);
         if at_ms - samples[1].0 >= SAMPLE_MS {
             *samples = [samples[1], (at_ms, seconds)];
         }
@@ -42,7 +49,7 @@ pub(super) fn of_node(name: &str, samples: &CpuSamples, brief: bool) -> Value {
     let usage = NodeUsage::read();
     let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let mut node = of_usage(name, &usage);
-    let cores = samples.nano_cores(usage.at_ms, usage.cpu_seconds);
+    let cores = samples.of(NODE, usage.at_ms, usage.cpu_seconds);
     put(&mut node["cpu"], "usageNanoCores", cores.map(|n| json!(n)));
     for kind in ["cpu", "memory"] {
         put(&mut node[kind], "psi", pressure(&text(&file(kind))));
@@ -141,8 +148,8 @@ fn interface(line: &str) -> Option<v1::NetworkInterfaceUsage> {
     })
 }
 
-/// Of /proc/pressure/*, where the kernel has it.
-fn pressure(text: &str) -> Option<Value> {
+/// Of /proc/pressure/* or of a cgroup, where the kernel has it.
+pub(super) fn pressure(text: &str) -> Option<Value> {
     let mut told = json!({});
     for line in text.lines() {
         let (kind, fields) = line.split_once(' ')?;
@@ -165,11 +172,13 @@ mod tests {
 
     #[test]
     fn share_of_the_cores_is_told_over_the_last_samples() {
-        let samples = CpuSamples(Mutex::new([(0, 100.0); 2]));
-        assert_eq!(samples.nano_cores(0, 100.0), None);
-        assert_eq!(samples.nano_cores(2000, 103.0), Some(1_500_000_000));
-        assert_eq!(samples.nano_cores(10_000, 110.0), Some(1_000_000_000));
-        assert_eq!(samples.nano_cores(30_000, 110.0), Some(0));
+        let samples = CpuSamples(Mutex::default());
+        let cores = |at_ms, seconds| samples.of("pods", at_ms, seconds);
+        assert_eq!(cores(0, 100.0), None);
+        assert_eq!(cores(2000, 103.0), Some(1_500_000_000));
+        assert_eq!(cores(10_000, 110.0), Some(1_000_000_000));
+        assert_eq!(cores(30_000, 110.0), Some(0));
+        assert_eq!(samples.of("kubelet", 30_000, 1.0), None);
     }
 
     #[test]

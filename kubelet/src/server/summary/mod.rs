@@ -4,6 +4,7 @@
 mod figures;
 mod host;
 mod storage;
+mod system;
 
 pub use host::CpuSamples;
 
@@ -25,6 +26,9 @@ pub(super) async fn summary(Extract(state): Extract<Arc<State>>, uri: Uri) -> Js
     let usage = usage::gather(&state).await;
     let mut pods = Vec::new();
     let mut node = host::of_node(&state.node_name, &state.cpu_samples, brief);
+    let (pods_cgroup, samples) = (&state.pods_cgroup, &state.cpu_samples);
+    let system = system::containers(pods_cgroup, state.started, samples, brief);
+    put(&mut node, "systemContainers", Some(json!(system)));
     if brief {
         let pods: Vec<Value> = usage.pods.iter().map(of_pod).collect();
         return Json(json!({"node": node, "pods": pods}));
