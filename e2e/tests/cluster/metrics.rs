@@ -1,13 +1,16 @@
 //! What dashboards and alerts read of a node: names and labels, the same on the stock node.
 
-use crate::kit::{Space, pod, with_main};
+use crate::kit::{FOREVER, Space, pod, with, with_main};
 use anyhow::{Result, ensure};
 use e2e::progress;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-crate::tests!(series_have_the_names_and_labels_that_dashboards_expect);
+crate::tests!(
+    series_have_the_names_and_labels_that_dashboards_expect,
+    volumes_and_pulls_are_counted_by_plugin_and_size,
+);
 
 /// Name and labels of series; `le` of histograms left out.
 const KUBELET: &[(&str, &str)] = &[
@@ -66,7 +69,13 @@ const KUBELET: &[(&str, &str)] = &[
     ("process_resident_memory_bytes", ""),
     ("process_start_time_seconds", ""),
     ("process_virtual_memory_bytes", ""),
+    ("rest_client_request_duration_seconds_bucket", "host verb"),
     ("rest_client_requests_total", "code host method"),
+    (
+        "storage_operation_duration_seconds_bucket",
+        "migrated operation_name status volume_plugin",
+    ),
+    ("volume_manager_total_volumes", "plugin_name state"),
 ];
 
 const PROBES: &[(&str, &str)] = &[
@@ -146,6 +155,66 @@ fn series_have_the_names_and_labels_that_dashboards_expect(t: &Space) -> Result<
         });
         ensure!(seen.is_ok(), "/{path}: {}", wrong.join("; "));
     }
+    Ok(())
+}
+
+fn volumes_and_pulls_are_counted_by_plugin_and_size(t: &Space) -> Result<()> {
+    t.kubectl(&["create", "configmap", "c", "--from-literal=k=v"])?;
+    let volumes = json!([
+        { "name": "config", "configMap": { "name": "c" } },
+        { "name": "empty", "emptyDir": {} },
+        { "name": "host", "hostPath": { "path": "/tmp" } },
+    ]);
+    let mounts = json!({
+        "imagePullPolicy": "Always",
+        "volumeMounts": [
+            { "name": "config", "mountPath": "/c" },
+            { "name": "empty", "mountPath": "/e" },
+            { "name": "host", "mountPath": "/h" },
+        ],
+    });
+    let volumes = json!({ "volumes": volumes });
+    t.run(&with_main(with(pod("p", FOREVER), volumes), mounts))?;
+    let operation = |name: &str, plugin: &str| {
+        format!(
+            "storage_operation_duration_seconds_count{{migrated=\"false\",operation_name=\"{name}\",\
+             status=\"success\",volume_plugin=\"kubernetes.io/{plugin}\"}}"
+        )
+    };
+    let total = |plugin: &str, state: &str| {
+        format!(
+            "volume_manager_total_volumes{{plugin_name=\"kubernetes.io/{plugin}\",\
+             state=\"{state}_state_of_world\"}}"
+        )
+    };
+    // busybox is a small image.
+    let pulled = "kubelet_image_pull_duration_seconds_count{image_size_in_bytes=\"0-10MB\"}";
+    let mut wanted = vec![pulled.to_owned()];
+    for plugin in ["configmap", "empty-dir", "host-path"] {
+        wanted.push(operation("volume_mount", plugin));
+        wanted.extend(["actual", "desired"].map(|state| total(plugin, state)));
+    }
+    wait_counted(t, &wanted)?;
+    t.kubectl(&["delete", "pod", "p"])?;
+    let unmounted = ["configmap", "empty-dir"].map(|p| operation("volume_unmount", p));
+    wait_counted(t, &unmounted)
+}
+
+/// Waits until each of the series is there, and is not 0.
+fn wait_counted(t: &Space, series: &[String]) -> Result<()> {
+    let url = format!("/api/v1/nodes/{}/proxy/metrics", t.node().name);
+    let mut left = Vec::new();
+    let seen = progress::wait_for("the series", Duration::from_secs(60), || {
+        std::thread::sleep(Duration::from_millis(500));
+        let text = t.kubectl(&["get", "--raw", &url])?;
+        let counted = |series: &&String| {
+            let mut lines = text.lines().filter_map(|l| l.strip_prefix(series.as_str()));
+            lines.any(|value| value.trim() != "0")
+        };
+        left = series.iter().filter(|s| !counted(s)).cloned().collect();
+        Ok(left.is_empty().then_some(()))
+    });
+    ensure!(seen.is_ok(), "not counted: {}", left.join("; "));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use crate::cpu;
 use crate::dra::{self, Drivers, Slices};
 use crate::event::Recorder;
 use crate::eviction::{Evictor, EvictorOptions, Images};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StorageOperations};
 use crate::node::address::{self, Addresses, LiveAddresses};
 use crate::node::machine::Machine;
 use crate::node::{
@@ -160,7 +160,10 @@ pub fn parts(
     let mirrors = Mirrors::new(clients.writes(), name);
     let objects: Arc<dyn Objects> = ApiObjects::new(clients.watches(), clients.writes(), name);
     let volumes = Volumes::new(
-        volumes_config(options, &fixed, node.clone(), csi.clone()),
+        VolumesConfig {
+            operations: metrics.storage(),
+            ..volumes_config(options, &fixed, node.clone(), csi.clone())
+        },
         objects.clone(),
         events.clone(),
     );
@@ -302,6 +305,7 @@ fn volumes_config(
             cluster_domain: config.cluster_domain.trim_end_matches('.').to_owned(),
             resolv_conf: config.resolv_conf.clone().unwrap_or_default(),
         },
+        operations: StorageOperations::default(),
     }
 }
 

@@ -5,16 +5,15 @@ use crate::defaults;
 use crate::metrics;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 type KubeBody = kube::client::Body;
 type Http = Client<HttpsConnector<HttpConnector>, KubeBody>;
@@ -27,7 +26,7 @@ pub struct Connections {
     /// One element is one HTTP/2 connection; an `Arc`'s further holders are the
     /// streams that are open on it.
     open: Mutex<Vec<Arc<Http>>>,
-    requests: Family<metrics::Request, Counter>,
+    requests: metrics::Requests,
 }
 
 impl Connections {
@@ -37,7 +36,7 @@ impl Connections {
     /// When the endpoint's roots can't be used.
     pub fn new(
         endpoint: Arc<Endpoint>,
-        requests: Family<metrics::Request, Counter>,
+        requests: metrics::Requests,
     ) -> Result<Arc<Connections>, EndpointError> {
         let tls = endpoint.tls()?;
         Ok(Arc::new(Connections {
@@ -135,19 +134,15 @@ impl tower::Service<Request<KubeBody>> for Requests {
             completed?;
             connections.endpoint.identity.there().await;
             let connection = connections.pick();
-            let requests = &connections.requests;
             let method = request.method().to_string();
             let host = request.uri().authority().map(ToString::to_string);
+            let start = Instant::now();
             let response = connection.request(request).await;
-            let labels = metrics::Request {
-                code: match &response {
-                    Ok(response) => response.status().as_str().to_owned(),
-                    Err(_) => "<error>".to_owned(),
-                },
-                host: host.unwrap_or_default(),
-                method,
-            };
-            requests.get_or_create(&labels).inc();
+            let status = response.as_ref().ok().map(Response::status);
+            let status = status.as_ref().map(StatusCode::as_str);
+            let host = host.unwrap_or_default();
+            let requests = &connections.requests;
+            requests.ended(&method, &host, status, start.elapsed());
             let response = response?;
             Ok(response.map(|body| Counted {
                 body,
@@ -192,7 +187,7 @@ mod tests {
         let roots = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
         let trust = Trust::Roots(vec![roots.cert.der().clone()]);
         let endpoint = Endpoint::anonymous("https://a:6443/base/", trust).unwrap();
-        Connections::new(Arc::new(endpoint), Family::default()).unwrap()
+        Connections::new(Arc::new(endpoint), metrics::Requests::default()).unwrap()
     }
 
     fn open(connections: &Connections) -> usize {

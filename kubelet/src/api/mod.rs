@@ -21,8 +21,6 @@ pub use recorder::EventRecorder;
 
 use crate::metrics;
 use kube::runtime::watcher::{self, Event};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -58,7 +56,7 @@ pub struct Clients {
     writes: kube::Client,
     watches: kube::Client,
     connections: [Arc<Connections>; 2],
-    requests: Family<metrics::Request, Counter>,
+    requests: metrics::Requests,
 }
 
 impl Clients {
@@ -76,7 +74,7 @@ impl Clients {
     /// When its CA bundle can't be used.
     pub fn new(endpoint: Endpoint) -> Result<Clients, EndpointError> {
         let endpoint = Arc::new(endpoint);
-        let requests = Family::default();
+        let requests = metrics::Requests::default();
         let one = Connections::new(endpoint.clone(), requests.clone())?;
         let two = Connections::new(endpoint.clone(), requests.clone())?;
         Ok(Clients {
@@ -99,7 +97,7 @@ impl Clients {
     }
 
     /// What was asked so far, by answer.
-    pub fn requests(&self) -> Family<metrics::Request, Counter> {
+    pub fn requests(&self) -> metrics::Requests {
         self.requests.clone()
     }
 

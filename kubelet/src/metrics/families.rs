@@ -30,6 +30,28 @@ pub fn image_pull() -> Histogram {
     Histogram::new(IMAGE_PULL)
 }
 
+/// kubernetes v1.37 pkg/kubelet/metrics/metrics.go `imageSizeBuckets`: more bytes than these.
+const SIZES: [(u64, &str); 12] = [
+    (100 << 30, "GT100GB"),
+    (60 << 30, "60GB-100GB"),
+    (40 << 30, "40GB-60GB"),
+    (30 << 30, "30GB-40GB"),
+    (20 << 30, "20GB-30GB"),
+    (10 << 30, "10GB-20GB"),
+    (5 << 30, "5GB-10GB"),
+    (1 << 30, "1GB-5GB"),
+    (500 << 20, "500MB-1GB"),
+    (100 << 20, "100MB-500MB"),
+    (10 << 20, "10MB-100MB"),
+    (0, "0-10MB"),
+];
+
+/// The class of an image of so many bytes.
+pub fn size(bytes: u64) -> &'static str {
+    let found = SIZES.iter().find(|(least, _)| bytes > *least);
+    found.map_or("N/A", |(_, label)| label)
+}
+
 pub fn pod_start() -> Histogram {
     Histogram::new(POD_START)
 }
@@ -64,11 +86,8 @@ impl Metrics {
             "When the last orderly shutdown ended, seconds since 1970",
             self.shutdown_end.clone(),
         );
-        registry.register(
-            "rest_client_requests",
-            "Number of HTTP requests, by status code, method, and host",
-            self.requests.clone(),
-        );
+        self.requests.register(registry);
+        self.storage.register(registry);
     }
 
     fn register_runtime(&self, registry: &mut Registry) {
@@ -175,5 +194,22 @@ impl Metrics {
             "Duration of probes",
             self.probe_duration.clone(),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn size_of_an_image_is_told_by_its_class() {
+        for (bytes, class) in [
+            (0, "N/A"),
+            (1, "0-10MB"),
+            (10 << 20, "0-10MB"),
+            ((10 << 20) + 1, "10MB-100MB"),
+            (2 << 30, "1GB-5GB"),
+            (1 << 40, "GT100GB"),
+        ] {
+            assert_eq!(super::size(bytes), class, "{bytes}");
+        }
     }
 }

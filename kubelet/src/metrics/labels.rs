@@ -2,16 +2,6 @@
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-/// HTTP method and status of a request to the API server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[allow(missing_docs)]
-pub struct Request {
-    /// A status, or `<error>` when there was no answer (client-go's word for it).
-    pub code: String,
-    pub host: String,
-    pub method: String,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ContainerType {
     pub container_type: &'static str,

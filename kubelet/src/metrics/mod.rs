@@ -7,11 +7,15 @@
 
 mod families;
 mod labels;
+mod requests;
 mod resources;
 mod runtime;
+pub mod storage;
 
-pub use labels::{Probed, Request};
+pub use labels::Probed;
+pub use requests::Requests;
 pub use resources::{Answer, PodResourcesCall};
+pub use storage::StorageOperations;
 
 use jiff::Timestamp;
 use labels::{
@@ -50,20 +54,21 @@ pub struct Metrics {
     images_removed: Family<Reason, Counter>,
     shutdown_start: Gauge,
     shutdown_end: Gauge,
-    requests: Family<Request, Counter>,
+    requests: Requests,
+    storage: StorageOperations,
     resources: resources::Resources,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new(Family::default())
+        Self::new(Requests::default())
     }
 }
 
 impl Metrics {
     /// `requests` is what clients of the API server count.
     #[must_use]
-    pub fn new(requests: Family<Request, Counter>) -> Metrics {
+    pub fn new(requests: Requests) -> Metrics {
         Metrics {
             runtime_operations: Family::default(),
             runtime_errors: Family::default(),
@@ -89,6 +94,7 @@ impl Metrics {
             shutdown_start: Gauge::default(),
             shutdown_end: Gauge::default(),
             requests,
+            storage: StorageOperations::default(),
             resources: resources::Resources::default(),
         }
     }
@@ -103,6 +109,22 @@ impl Metrics {
     pub fn image_removed(&self, reason: &'static str) {
         let label = Reason { reason };
         self.images_removed.get_or_create(&label).inc();
+    }
+
+    /// What is done for volumes.
+    #[must_use]
+    pub fn storage(&self) -> StorageOperations {
+        self.storage.clone()
+    }
+
+    /// An image of so many bytes was pulled; 0 where the runtime did not say.
+    pub fn image_pulled(&self, bytes: u64, took: Duration) {
+        let image_size_in_bytes = families::size(bytes);
+        let size = Size {
+            image_size_in_bytes,
+        };
+        let histogram = self.image_pull.get_or_create(&size);
+        histogram.observe(took.as_secs_f64());
     }
 
     /// When the last orderly shutdown of the machine began and ended.

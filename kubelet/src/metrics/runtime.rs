@@ -1,7 +1,7 @@
 //! Calls of the runtime, as they are counted.
 
 use super::Metrics;
-use super::labels::{Handler, Operation, Size};
+use super::labels::{Handler, Operation};
 use cri_proto::v1::{NamespaceMode, RunPodSandboxRequest};
 use cri_proto::{CallObserver, Ended};
 use std::any::Any;
@@ -47,13 +47,6 @@ impl Metrics {
         }
         if let Some(sandbox) = sandbox {
             self.sandbox(&sandbox, seconds, failed);
-        }
-        if verb == "pull_image" {
-            // The size is not known to who asks.
-            let size = Size {
-                image_size_in_bytes: "N/A",
-            };
-            self.image_pull.get_or_create(&size).observe(seconds);
         }
     }
 

@@ -245,6 +245,7 @@ fn start(
             resolv_conf: host::resolv_conf(&options.resolv_conf),
             ..DnsSettings::default()
         },
+        operations: Default::default(),
     };
     let engine = Engine::new(Deps {
         cri,

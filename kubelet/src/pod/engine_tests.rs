@@ -406,6 +406,7 @@ impl World {
             node_labels: Arc::new(BTreeMap::new()),
             csi: None,
             dns: DnsSettings::default(),
+            operations: Default::default(),
         };
         let (sender, status) = watch::channel((None, false));
         let engine = Engine::new(Deps {

@@ -3,12 +3,15 @@
 use super::disk::{mountpoint, tree};
 use super::error::VolumeReason;
 use super::nfs;
+use super::plugin;
 use super::volumes::Volumes;
+use crate::metrics::StorageOperations;
+use crate::metrics::storage::VOLUME_UNMOUNT;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Ours: how often an orphan's driver or server is looked for at least.
 const RETIRE_MAX: Duration = Duration::from_secs(60);
@@ -65,6 +68,9 @@ async fn retire(volumes: Weak<Volumes>, uid: String) {
     }
 }
 
+/// Volumes of these are unmounted by who mounted them.
+const GIVEN_BACK: [&str; 2] = [nfs::DIR, "kubernetes.io~csi"];
+
 /// Below `pods/<uid>/volumes`.
 pub const LOCAL: &str = "kubernetes.io~local-volume";
 
@@ -98,11 +104,10 @@ pub fn entries(dir: &Path) -> Vec<OsString> {
 
 /// Unmounts what we mounted, innermost first, then removes the folder; looks for
 /// mounts of others only when that fails.
-pub fn clear(pod_dir: &Path) -> Result<(), VolumeReason> {
+pub fn clear(pod_dir: &Path, operations: &StorageOperations) -> Result<(), VolumeReason> {
     let usual = || {
         subpaths(pod_dir)?;
-        // volumes/<plugin>/<name>
-        unmount_level(&pod_dir.join("volumes"), 2)?;
+        volumes(&pod_dir.join("volumes"), operations)?;
         tree::remove(pod_dir)
     };
     let volumes_dir = pod_dir.join("volumes");
@@ -112,6 +117,27 @@ pub fn clear(pod_dir: &Path) -> Result<(), VolumeReason> {
         tree::remove(pod_dir)
     })?;
     unshare(&volumes_dir, local)
+}
+
+/// Unmounts and removes volumes/<plugin>/<name>, one after the other.
+fn volumes(dir: &Path, operations: &StorageOperations) -> Result<(), VolumeReason> {
+    for kind in entries(dir) {
+        // Given back before: what is left of them is no volume.
+        let is_over = GIVEN_BACK.iter().any(|k| kind == *k);
+        for name in entries(&dir.join(&kind)) {
+            let volume = dir.join(&kind).join(name);
+            let start = Instant::now();
+            let removed = mountpoint::unmount_all(&volume).and_then(|()| tree::remove(&volume));
+            match is_over {
+                true => removed?,
+                false => {
+                    let plugin = plugin::of_folder(&volume);
+                    operations.ended(&plugin, VOLUME_UNMOUNT, start, removed)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Unmounts volume-subpaths/<volume>/<container>/<index>, which lie on volumes.

@@ -7,7 +7,10 @@ use super::cleanup::{self, entries};
 use super::disk::{failed, make_dirs, mountpoint};
 use super::error::VolumeReason;
 use super::persistent::{Persistent, Source};
+use super::plugin;
 use super::volumes::blocking;
+use crate::metrics::StorageOperations;
+use crate::metrics::storage::VOLUME_UNMOUNT;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
@@ -16,12 +19,12 @@ use std::net::Ipv6Addr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// Below `pods/<uid>/volumes`.
-const DIR: &str = "kubernetes.io~nfs";
+pub const DIR: &str = "kubernetes.io~nfs";
 /// nfs.go `unMountTimeout`.
 const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Ours: `umount -f` has the kernel give up what it waits for.
@@ -101,7 +104,7 @@ pub fn has_some(pod_dir: &Path) -> bool {
 ///
 /// # Errors
 /// What umount(8) says.
-pub async fn tear_down(pod_dir: &Path) -> Result<(), VolumeReason> {
+pub async fn tear_down(pod_dir: &Path, operations: &StorageOperations) -> Result<(), VolumeReason> {
     let targets = targets(pod_dir);
     if targets.is_empty() {
         return Ok(());
@@ -110,10 +113,17 @@ pub async fn tear_down(pod_dir: &Path) -> Result<(), VolumeReason> {
     let dir = pod_dir.to_owned();
     blocking(move || cleanup::subpaths(&dir)).await?;
     for target in targets {
-        // Once for each layer.
-        while mountpoint::is_mounted(&target)? {
-            unmount(&target).await?;
-        }
+        let start = Instant::now();
+        let unmounted = unmount_all(&target).await;
+        operations.ended(plugin::NFS, VOLUME_UNMOUNT, start, unmounted)?;
+    }
+    Ok(())
+}
+
+/// Once for each layer.
+async fn unmount_all(target: &Path) -> Result<(), VolumeReason> {
+    while mountpoint::is_mounted(target)? {
+        unmount(target).await?;
     }
     Ok(())
 }

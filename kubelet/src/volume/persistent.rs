@@ -7,7 +7,8 @@ use super::error::{ClaimReason, VolumeReason};
 use super::kind::Kind;
 use super::nfs::Export;
 use super::volumes::{Driving, Mounted, Volumes};
-use super::{PodVolumes, VolumeError, volumes};
+use super::{PodVolumes, VolumeError, plugin, volumes};
+use crate::metrics::storage::{MAP_VOLUME, VOLUME_MOUNT};
 use crate::objects::ObjectError;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{
@@ -157,13 +158,21 @@ impl Volumes {
             return Ok(published);
         }
         let (csi, volumes_dir) = (self.config.csi.clone(), self.volumes_dir(pod));
+        let operations = self.config.operations.clone();
         let all = tokio::spawn(async move {
             for (name, job) in jobs {
+                let start = std::time::Instant::now();
                 let prepared = match (Export::of(&job.found, &volumes_dir), &csi) {
                     (Some(export), _) => export.mount(&mut driving.leaving).await,
                     (None, Some(csi)) => csi.set_up(&job).await,
                     (None, None) => Err(VolumeReason::Unsupported { kind: "csi" }),
                 };
+                let operation = match job.found.block {
+                    true => MAP_VOLUME,
+                    false => VOLUME_MOUNT,
+                };
+                let plugin = plugin::of_persistent(&job.found);
+                let prepared = operations.ended(&plugin, operation, start, prepared);
                 published.insert(name.clone(), prepared.map_err(volumes::of_volume(&name))?);
             }
             Ok(published)

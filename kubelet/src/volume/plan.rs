@@ -10,6 +10,8 @@ use super::error::VolumeReason;
 use super::kind::Kind;
 use super::payload::Files;
 use super::persistent::{Persistent, Source};
+use super::plugin;
+use crate::metrics::storage::{MAP_VOLUME, VOLUME_MOUNT};
 use crate::quantity::Amount;
 use cri_proto::v1;
 use k8s_openapi::api::core::v1::{
@@ -272,6 +274,24 @@ impl Work {
             Work::Attached(attached) => attached.mount(),
             Work::Device { path, .. } => attach::check_device(path),
             Work::Image(_) => Ok(()),
+        }
+    }
+
+    /// The kind of volume, by the name of its plugin.
+    pub fn plugin(&self) -> String {
+        match self {
+            Work::Files { dir, .. } | Work::EmptyDir { dir, .. } => plugin::of_folder(dir),
+            Work::HostPath { .. } => plugin::HOST_PATH.to_owned(),
+            Work::Attached(_) | Work::Device { .. } => plugin::LOCAL.to_owned(),
+            Work::Image(_) => plugin::IMAGE.to_owned(),
+        }
+    }
+
+    /// What is done, as it is counted.
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Work::Device { .. } => MAP_VOLUME,
+            _ => VOLUME_MOUNT,
         }
     }
 

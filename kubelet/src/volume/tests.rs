@@ -130,6 +130,7 @@ fn room(renew_in: SignedDuration) -> Room {
         node_labels: Arc::new(BTreeMap::new()),
         csi: None,
         dns: dns::DnsSettings::default(),
+        operations: Default::default(),
     };
     let volumes = Volumes::new(config, objects.clone(), Arc::new(Told(tell)));
     Room {

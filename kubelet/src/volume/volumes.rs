@@ -9,6 +9,7 @@ use super::persistent::Found;
 use super::plan::{Place, Work};
 use super::{MountError, MountRequest, PodVolumes, VolumeError, cleanup, mounts, nfs, refresh};
 use crate::event::{EventType, Recorder};
+use crate::metrics::StorageOperations;
 use crate::objects::{ObjectRef, Objects};
 use crate::pod::NodeLabels;
 use cri_proto::v1;
@@ -18,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 
 /// What the room is told once.
@@ -36,6 +38,8 @@ pub struct VolumesConfig {
     pub csi: Option<Arc<Csi>>,
     /// DNS of pods.
     pub dns: DnsSettings,
+    /// What is counted of them.
+    pub operations: StorageOperations,
 }
 
 /// Volumes of every pod on this node.
@@ -100,6 +104,12 @@ impl Mounted {
         (seen.pod.clone(), seen.found.clone())
     }
 
+    /// The same, and whether all of it is mounted.
+    pub(super) fn all(&self) -> (Arc<Pod>, Found, bool) {
+        let seen = self.seen();
+        (seen.pod.clone(), seen.found.clone(), seen.complete)
+    }
+
     pub(super) fn retry_at(&self, when: jiff::Timestamp) {
         self.seen().renew_at = Some(when);
     }
@@ -151,7 +161,7 @@ impl Volumes {
             .iter()
             .map(|(name, work)| (name.clone(), work.prepared()))
             .collect();
-        drop(apply(wanted, works, Work::apply).await?);
+        drop(self.apply(wanted, works, Work::apply).await?);
         prepared.extend(published);
         mounted.seen().found = found;
         mounted.seen().complete = true;
@@ -174,14 +184,18 @@ impl Volumes {
         let dir = self.pod_dir(pod_uid);
         let _driving = mounted.driving.lock().await;
         let mut given_back = match &self.config.csi {
-            Some(csi) => csi.tear_down(pod_uid).await,
+            Some(csi) => csi.tear_down(pod_uid, &self.config.operations).await,
             None => Ok(()),
         };
         if given_back.is_ok() {
-            given_back = nfs::tear_down(&dir).await;
+            given_back = nfs::tear_down(&dir, &self.config.operations).await;
         }
-        let cleared =
-            blocking(move || (given_back.and_then(|()| cleanup::clear(&dir)), wanted)).await;
+        let operations = self.config.operations.clone();
+        let clear = move || {
+            let cleared = given_back.and_then(|()| cleanup::clear(&dir, &operations));
+            (cleared, wanted)
+        };
+        let cleared = blocking(clear).await;
         wanted = cleared.1;
         if let Err(reason) = cleared.0 {
             *mounted.seen() = Seen {
@@ -365,12 +379,35 @@ impl Volumes {
         }
         let pod = mounted.seen().pod.clone();
         let works = self.plan(mounted, &pod, |kind| kind.has_files());
-        apply(wanted, works.await?, |work| match work.still_mounted()? {
+        let again = |work: &Work| match work.still_mounted()? {
             true => work.apply(),
             false => Ok(()),
-        })
-        .await
-        .map(drop)
+        };
+        self.apply(wanted, works.await?, again).await.map(drop)
+    }
+
+    /// Works one after the other, away from the async threads. Whoever waits may
+    /// go: the folder stays held until the work is done.
+    async fn apply(
+        &self,
+        held: OwnedMutexGuard<bool>,
+        works: Vec<(String, Work)>,
+        how: fn(&Work) -> Result<(), VolumeReason>,
+    ) -> Result<OwnedMutexGuard<bool>, VolumeError> {
+        if works.is_empty() {
+            return Ok(held);
+        }
+        let operations = self.config.operations.clone();
+        let all = move || {
+            for (name, work) in &works {
+                let start = Instant::now();
+                let done = how(work);
+                let done = operations.ended(&work.plugin(), work.operation(), start, done);
+                done.map_err(of_volume(name))?;
+            }
+            Ok(held)
+        };
+        blocking(all).await
     }
 
     pub(super) fn complain(&self, mounted: &Mounted, error: &VolumeError) {
@@ -392,25 +429,6 @@ fn note(mounted: &Mounted, payloads: &[Option<Payload>]) {
     let payloads = || payloads.iter().flatten();
     seen.refs = payloads().flat_map(|p| p.refs.iter().cloned()).collect();
     seen.renew_at = payloads().filter_map(|p| p.renew_at).min();
-}
-
-/// Works one after the other, away from the async threads. Whoever waits may
-/// go: the folder stays held until the work is done.
-async fn apply(
-    held: OwnedMutexGuard<bool>,
-    works: Vec<(String, Work)>,
-    how: fn(&Work) -> Result<(), VolumeReason>,
-) -> Result<OwnedMutexGuard<bool>, VolumeError> {
-    if works.is_empty() {
-        return Ok(held);
-    }
-    let all = move || {
-        for (name, work) in &works {
-            how(work).map_err(of_volume(name))?;
-        }
-        Ok(held)
-    };
-    blocking(all).await
 }
 
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -196,9 +196,11 @@ impl Executor {
                 format!("pulled image {id} is not to be found"),
             )
         })?;
+        let took = begun.elapsed();
+        self.deps.metrics.image_pulled(found.size, took);
         let message = format!(
             "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {} bytes.",
-            seconds(begun.elapsed()),
+            seconds(took),
             seconds(asked.elapsed()),
             found.size
         );

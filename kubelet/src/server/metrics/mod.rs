@@ -32,7 +32,9 @@ pub(super) async fn kubelet(Extract(state): Extract<Arc<State>>) -> Response {
     for uid in pods.iter().filter_map(|p| p.pod.metadata.uid.as_deref()) {
         volumes.extend(state.volumes.usage(uid).await);
     }
-    let own = state.metrics.encode(&state.node_name, &pods, &volumes);
+    let totals = state.volumes.totals();
+    let volumes = (volumes.as_slice(), &totals);
+    let own = state.metrics.encode(&state.node_name, &pods, volumes);
     let plain = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",

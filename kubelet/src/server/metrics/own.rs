@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -44,6 +45,15 @@ struct ClaimLabels {
     namespace: String,
     persistentvolumeclaim: String,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VolumeLabels {
+    plugin_name: String,
+    state: &'static str,
+}
+
+/// Volumes by plugin and state.
+type Totals = BTreeMap<(String, &'static str), i64>;
 
 /// Counters that live as long as the process.
 #[derive(Default, Clone)]
@@ -138,7 +148,7 @@ impl Metrics {
         &self,
         node_name: &str,
         pods: &[Known],
-        volumes: &[VolumeUsage],
+        (volumes, totals): (&[VolumeUsage], &Totals),
     ) -> String {
         let mut registry = Registry::default();
         registry.register(
@@ -151,6 +161,7 @@ impl Metrics {
         self.work.register(&mut registry);
         pods::register(&mut registry, pods);
         of_claims(&mut registry, volumes);
+        of_volumes(&mut registry, totals);
         build(&mut registry);
         process(&mut registry);
         written(&registry)
@@ -207,6 +218,23 @@ fn of_claims(registry: &mut Registry, volumes: &[VolumeUsage]) {
         }
         registry.register(format!("kubelet_volume_stats_{name}"), help, family);
     }
+}
+
+/// kubernetes v1.37 pkg/kubelet/volumemanager/metrics/metrics.go.
+fn of_volumes(registry: &mut Registry, totals: &Totals) {
+    let family = Family::<VolumeLabels, Gauge>::default();
+    for ((plugin_name, state), total) in totals {
+        let labels = VolumeLabels {
+            plugin_name: plugin_name.clone(),
+            state,
+        };
+        family.get_or_create(&labels).set(*total);
+    }
+    registry.register(
+        "volume_manager_total_volumes",
+        "Volumes of pods here, by plugin: those that are to be there, and those that are",
+        family,
+    );
 }
 
 /// Streams, which last as long as somebody watches.
@@ -313,7 +341,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.request(&Method::GET, "/containerLogs/a/b/c");
         metrics.request(&Method::GET, "/containerLogs/d/e/f");
-        let text = metrics.encode("n1", &[], &[]);
+        let text = metrics.encode("n1", &[], (&[], &Totals::new()));
         let line = "kubelet_http_requests_total{long_running=\"false\",method=\"GET\",path=\"containerLogs\",server_type=\"readwrite\"} 2";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("kubelet_node_name{node=\"n1\"} 1"), "{text}");

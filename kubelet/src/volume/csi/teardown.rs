@@ -6,29 +6,43 @@ use super::paths::{Place, RECORD};
 use super::record::{self, EPHEMERAL, Record};
 use super::setup::text;
 use super::{Csi, attachments};
+use crate::metrics::StorageOperations;
+use crate::metrics::storage::{UNMAP_VOLUME, VOLUME_UNMOUNT};
 use crate::proto::csi as api;
 use crate::volume::disk::{failed, mountpoint};
 use crate::volume::error::VolumeReason;
+use crate::volume::plugin;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::time::Instant;
 
 impl Csi {
     /// Gives back all that a pod has. Succeeds on what is not there.
-    pub(in crate::volume) async fn tear_down(&self, pod_uid: &str) -> Result<(), VolumeReason> {
+    pub(in crate::volume) async fn tear_down(
+        &self,
+        pod_uid: &str,
+        operations: &StorageOperations,
+    ) -> Result<(), VolumeReason> {
         let dir = self.paths.volumes(pod_uid);
         for name in record::names(&dir) {
             let path = dir.join(&name).join(RECORD);
             if let Some(record) = readable(&path) {
                 let (driver, handle) = (&record.driver_name, &record.volume_handle);
                 let place = self.paths.mount(pod_uid, &name, driver, handle);
-                self.give_back(pod_uid, &place, &record).await?;
+                let start = Instant::now();
+                let given_back = self.give_back(pod_uid, &place, &record).await;
+                let plugin = plugin::of_driver(driver);
+                operations.ended(&plugin, VOLUME_UNMOUNT, start, given_back)?;
             }
         }
         for name in record::names(&self.paths.devices(pod_uid)) {
             let place = self.paths.device(pod_uid, &name);
             if let Some(record) = readable(&place.record) {
-                self.give_back(pod_uid, &place, &record).await?;
+                let start = Instant::now();
+                let given_back = self.give_back(pod_uid, &place, &record).await;
+                let plugin = plugin::of_driver(&record.driver_name);
+                operations.ended(&plugin, UNMAP_VOLUME, start, given_back)?;
             }
         }
         self.attachments.release(None, pod_uid);
