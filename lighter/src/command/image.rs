@@ -1,6 +1,6 @@
 //! `lighter image`.
 
-use super::look::table;
+use super::look::{answer, table};
 use super::runtime::settings;
 use crate::cli::{ImageCommand, RuntimeOptions, Socket};
 use crate::control;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Dispatches to the CRI socket; `import`, for which CRI has no verb, elsewhere.
 pub async fn run(command: ImageCommand) -> anyhow::Result<u8> {
     match command {
-        ImageCommand::Ls(socket) => ls(&connect(&socket).await?).await,
+        ImageCommand::Ls(socket) => ls(&socket).await,
         ImageCommand::Pull {
             socket,
             image,
@@ -29,8 +29,12 @@ async fn connect(socket: &Socket) -> anyhow::Result<Arc<dyn Cri>> {
     Ok(cri_proto::connect(&socket.socket).await?)
 }
 
-async fn ls(cri: &Arc<dyn Cri>) -> anyhow::Result<u8> {
-    let images = cri.list_images(ListImagesRequest::default()).await?.images;
+async fn ls(socket: &Socket) -> anyhow::Result<u8> {
+    let listed = answer(&socket.socket, async {
+        let cri = connect(socket).await?;
+        Ok(cri.list_images(ListImagesRequest::default()).await?)
+    });
+    let images = listed.await?.images;
     let mut rows = vec![["IMAGE", "ID", "SIZE"].map(str::to_owned).to_vec()];
     for image in images {
         let id: String = image

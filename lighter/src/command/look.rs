@@ -6,9 +6,35 @@ use cri_proto::Cri;
 use cri_proto::v1::*;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// As many digits of an id as crictl shows.
 const SHORT_ID: usize = 13;
+
+/// Longer than a runtime takes to start when its socket is asked, and to tell what it knows. A
+/// socket may also be there with nobody behind it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is said on a socket, or that nothing is.
+pub async fn answer<T>(
+    socket: &str,
+    asked: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    within(PATIENCE, socket, asked).await
+}
+
+async fn within<T>(
+    patience: Duration,
+    socket: &str,
+    asked: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let answer = tokio::time::timeout(patience, asked).await;
+    answer.unwrap_or_else(|_| {
+        bail!(
+            "no answer on {socket} within {patience:?}: it is there, but does a runtime serve it?"
+        )
+    })
+}
 
 /// Columns of left-aligned cells, two spaces between.
 pub fn table(rows: &[Vec<String>]) -> String {
@@ -32,17 +58,20 @@ pub fn table(rows: &[Vec<String>]) -> String {
 
 /// Containers with their pods.
 pub async fn ps(args: &PsArgs) -> anyhow::Result<u8> {
-    let cri = cri_proto::connect(&args.socket.socket).await?;
     let filter = (!args.all).then(|| ContainerFilter {
         state: Some(ContainerStateValue {
             state: ContainerState::ContainerRunning.into(),
         }),
         ..Default::default()
     });
-    let mut containers = cri
-        .list_containers(ListContainersRequest { filter })
-        .await?
-        .containers;
+    let socket = &args.socket.socket;
+    let listed = answer(socket, async {
+        let cri = cri_proto::connect(socket).await?;
+        Ok(cri
+            .list_containers(ListContainersRequest { filter })
+            .await?)
+    });
+    let mut containers = listed.await?.containers;
     containers.sort_by_key(|c| std::cmp::Reverse(c.created_at));
     let header = [
         "CONTAINER",
@@ -95,8 +124,11 @@ async fn status(cri: &Arc<dyn Cri>, id: &str) -> anyhow::Result<ContainerStatus>
 
 /// The log file as it stands, without its time stamps.
 pub async fn logs(args: &LogsArgs) -> anyhow::Result<u8> {
-    let cri = cri_proto::connect(&args.socket.socket).await?;
-    let path = status(&cri, &args.container).await?.log_path;
+    let socket = &args.socket.socket;
+    let status = answer(socket, async {
+        status(&cri_proto::connect(socket).await?, &args.container).await
+    });
+    let path = status.await?.log_path;
     if path.is_empty() {
         bail!("container {} has no log file", args.container);
     }
@@ -126,5 +158,22 @@ mod tests {
             vec!["1234".into(), "x".into()],
         ];
         assert_eq!(table(&rows), "ID    NAME\n1234  x\n");
+    }
+
+    #[tokio::test]
+    async fn socket_that_nobody_serves_is_named() {
+        let path = std::env::temp_dir().join(format!("lighter-ps-{}.sock", std::process::id()));
+        let _bound = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let socket = path.display().to_string();
+        let listed = within(Duration::from_millis(200), &socket, async {
+            let cri = cri_proto::connect(&socket).await?;
+            Ok(cri.list_containers(Default::default()).await?)
+        });
+        let said = listed.await.unwrap_err().to_string();
+        std::fs::remove_file(&path).unwrap();
+        assert!(
+            said.contains(&socket) && said.contains("no answer"),
+            "{said}"
+        );
     }
 }
