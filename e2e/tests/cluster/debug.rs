@@ -44,16 +44,18 @@ fn log_says_more_and_less_when_its_level_is_put(t: &Space) -> Result<()> {
         grown.push(said(t, &format!("p{n}"))?);
     }
     let (quiet, loud, again) = (grown[0], grown[1], grown[2]);
-    ensure!(loud > 4 * quiet && loud > 4 * again, "{grown:?}");
+    ensure!(loud > 2 * quiet && loud > 2 * again, "{grown:?}");
     Ok(())
 }
 
 fn cpu_profile_opens_in_pprof(t: &Space) -> Result<()> {
-    let index = t.kubectl(&["get", "--raw", &path(t, "pprof/")])?;
-    ["profile", "cmdline", "symbol"]
-        .map(|name| has(&index, name))
-        .into_iter()
-        .collect::<Result<Vec<()>>>()?;
+    // The stock kubelet's routes leave out the page itself.
+    if t.suite.kind().kubelet() == Maker::Lighter {
+        let index = t.kubectl(&["get", "--raw", &path(t, "pprof/")])?;
+        for name in ["profile", "cmdline", "symbol"] {
+            has(&index, name)?;
+        }
+    }
     let summary = format!("/api/v1/nodes/{}/proxy/stats/summary", t.node().name);
     let over = AtomicBool::new(false);
     let taken = std::thread::scope(|scope| {
