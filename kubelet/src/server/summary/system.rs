@@ -41,7 +41,7 @@ impl Cgroup {
     }
 }
 
-/// All of them; `None` where there is no such cgroup (no pod was ever here).
+/// All that there are: without pods there is no cgroup of theirs.
 pub(super) fn containers(
     pods: &str,
     started: jiff::Timestamp,
