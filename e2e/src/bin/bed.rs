@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use e2e::cluster::{Bed, Cluster, down, up};
+use e2e::cluster::{Bed, Cluster, down, registry, up};
 use e2e::conformance::Conformance;
 use e2e::critest::Critest;
 use e2e::machine::{enter::Enter, hold::Hold};
@@ -70,6 +70,9 @@ enum Verb {
         /// Also those that only tests need
         #[arg(long)]
         all: bool,
+        /// Also the images of a cluster and of its tests, into the storage of the registry
+        #[arg(long)]
+        images: bool,
         /// Only these
         names: Vec<String>,
     },
@@ -209,7 +212,14 @@ fn run(args: Args) -> Result<bool> {
             let found = found.with_context(|| format!("no machine {machine} in cluster {name}"))?;
             Err(found.command(&args[0]).args(&args[1..]).exec().into())
         }
-        Verb::Build { all, names } => build(&bed, all, &names).map(done),
+        Verb::Build { all, images, names } => {
+            build(&bed, all, &names)?;
+            if images {
+                let images = [&image::catalog::CLUSTER[..], &image::catalog::TESTS].concat();
+                registry::store(&bed, &images)?;
+            }
+            Ok(true)
+        }
         Verb::Hold(hold) => hold.run().map(done),
         Verb::Enter(enter) => enter.run().map(done),
     }

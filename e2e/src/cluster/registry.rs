@@ -2,7 +2,7 @@
 
 use super::{Bed, Cluster};
 use crate::http::{self, Request};
-use crate::image::{Image, registry};
+use crate::image::{Image, registry, stored};
 use crate::machine::{Machine, network};
 use crate::{machine::Process, progress};
 use anyhow::Result;
@@ -77,7 +77,7 @@ fn serve(machine: &Machine, name: &str, config: &Path) -> Result<Process> {
 /// Builds and pushes what is not there yet.
 pub fn push(bed: &Bed, machine: &Machine, images: &[Image]) -> Result<()> {
     let inputs = bed.image_inputs();
-    let _lock = crate::cache::lock(&bed.cache.dir("registry")?.join(".push.lock"))?;
+    let _lock = lock(&bed.cache.dir("registry")?)?;
     for image in images {
         registry::build(&inputs, image)?;
     }
@@ -86,6 +86,19 @@ pub fn push(bed: &Bed, machine: &Machine, images: &[Image]) -> Result<()> {
             .iter()
             .try_for_each(|image| registry::push(&inputs, ADDRESS, image))
     })
+}
+
+/// Builds them and writes them to the storage itself, for a machine that can build nothing.
+pub fn store(bed: &Bed, images: &[Image]) -> Result<()> {
+    let storage = bed.cache.dir("registry")?;
+    let _lock = lock(&storage)?;
+    let write = |image| stored::write(&bed.image_inputs(), &storage, image);
+    images.iter().try_for_each(write)
+}
+
+/// Who writes to the storage writes alone.
+fn lock(storage: &Path) -> Result<fs::File> {
+    crate::cache::lock(&storage.join(".push.lock"))
 }
 
 /// A mirror in plain HTTP. `server` points at it too: nothing falls back to the internet.

@@ -9,9 +9,9 @@ pub mod report;
 pub mod suite;
 pub mod tally;
 
-use crate::cluster::{Bed, Cluster, down, up};
-use crate::image::{Image, conformance as images};
-use crate::node::Kind;
+use crate::cluster::{Bed, Cluster, down, registry, up};
+use crate::image::{Image, catalog, conformance as images};
+use crate::node::{self, Kind};
 use crate::progress::step;
 use anyhow::{Context, Result};
 use record::Record;
@@ -33,6 +33,9 @@ pub enum Group {
     SigNode,
     /// Dynamic resource allocation with a driver on each of two nodes: what is on by default.
     Dra,
+    /// What takes a machine with all capabilities, cgroup v2 and a kernel with the `dummy`
+    /// driver: in-place resizes, and a privileged pod that adds an interface. `make vm` has one.
+    Vm,
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,6 +54,9 @@ pub struct Conformance {
     /// Specs at once
     #[arg(long, default_value_t = 12)]
     parallel: usize,
+    /// How long, as Go writes it; what has not ended by then is taken up by the next run
+    #[arg(long, default_value = "24h")]
+    limit: String,
     /// On the stock node: what fails there too is the machine's
     #[arg(long)]
     control: bool,
@@ -62,6 +68,13 @@ pub struct Conformance {
     keep: bool,
     #[arg(long)]
     lighter: Option<PathBuf>,
+    /// Only build what a run takes into the cache: the programs, and the images in the storage of
+    /// the cluster's registry
+    #[arg(long)]
+    prepare: bool,
+    /// What the results are said to be of, where the tree has no git
+    #[arg(long)]
+    build: Option<String>,
     /// Run nothing; write what is known, Lighter beside the control, to this file
     #[arg(long)]
     report: Option<PathBuf>,
@@ -75,6 +88,7 @@ impl Group {
             Group::Storage => "storage",
             Group::SigNode => "sig-node",
             Group::Dra => "dra",
+            Group::Vm => "vm",
         }
     }
 
@@ -87,6 +101,7 @@ impl Group {
             }
             Group::SigNode => r"\[sig-node\]",
             Group::Dra => r"\[sig-node\] \[DRA\]",
+            Group::Vm => r"\[sig-node\] (?:(?:PLR )?Pod InPlace Resize|PrivilegedPod)",
         }
     }
 
@@ -97,6 +112,7 @@ impl Group {
             Group::Dra => Some(
                 r"\[Conformance\]|\[Serial\]|\[Slow\]|\[Flaky\]|\[Disruptive\]|\[Alpha\]|OffByDefault\]",
             ),
+            Group::Vm => Some(r"\[Serial\]|\[Flaky\]|\[Disruptive\]|\[Alpha\]|OffByDefault\]"),
             Group::SigNode => Some(concat!(
                 r"\[Conformance\]|\[NodeConformance\]|\[Serial\]|\[Slow\]|\[Flaky\]|\[Disruptive\]",
                 r"|\[Alpha\]|OffByDefault\]|\[Provider:|\[DRA\]|DynamicResourceAllocation",
@@ -108,14 +124,14 @@ impl Group {
 
     fn nodes(self) -> usize {
         match self {
-            Group::Node | Group::SigNode => 1,
+            Group::Node | Group::SigNode | Group::Vm => 1,
             Group::Full | Group::Dra | Group::Storage => 2,
         }
     }
 
     fn images(self) -> Vec<Image> {
         match self {
-            Group::Node | Group::Storage | Group::SigNode => images::NODE.to_vec(),
+            Group::Node | Group::Storage | Group::SigNode | Group::Vm => images::NODE.to_vec(),
             Group::Full => [&images::NODE[..], &images::CLUSTER].concat(),
             Group::Dra => [&images::NODE[..], &images::DRA].concat(),
         }
@@ -130,6 +146,9 @@ impl Conformance {
         }
         let dir = self.dir(bed, self.kind())?;
         let suite = Suite::prepare(bed)?;
+        if self.prepare {
+            return self.build_all(bed).map(|()| true);
+        }
         let mut record = if self.again {
             Record::default()
         } else {
@@ -151,6 +170,13 @@ impl Conformance {
         Ok(tally.all_passed())
     }
 
+    /// What else a run builds, for one on a machine that can build nothing.
+    fn build_all(&self, bed: &Bed) -> Result<()> {
+        step("peers", || node::build_peers(bed, self.kind()))?;
+        let images = [&catalog::CLUSTER[..], &self.group.images()].concat();
+        step("images in the registry", || registry::store(bed, &images))
+    }
+
     fn run_specs(
         &self,
         bed: &Bed,
@@ -163,14 +189,21 @@ impl Conformance {
         step("images of the specs", || {
             cluster.push(bed, &self.group.images())
         })?;
-        let run = record::new_run(&dir)?;
+        let files = record::new_run(&dir)?;
         // The tree may be edited while they run.
-        let build = build(bed, self.kind());
-        println!("  running, with log and junit in {}", run.display());
-        let ended = suite.run(&cluster, specs, self.parallel, &run);
-        keep_logs(&cluster, &run.join("nodes"));
+        let build = self.build.clone();
+        let build = build.unwrap_or_else(|| build_of(bed, self.kind()));
+        println!("  running, with log and junit in {}", files.display());
+        let run = suite::Run {
+            specs,
+            parallel: self.parallel,
+            limit: &self.limit,
+            dir: &files,
+        };
+        let ended = suite.run(&cluster, &run);
+        keep_logs(&cluster, &files.join("nodes"));
         // Also of a run that was cut short: what is done is done.
-        let outcomes = report::read(&run.join(suite::REPORT));
+        let outcomes = report::read(&files.join(suite::REPORT));
         if let Ok(outcomes) = outcomes {
             record.take(outcomes, &build);
             record.save(&dir)?;
@@ -242,7 +275,7 @@ impl Conformance {
 }
 
 /// What the results are results of.
-fn build(bed: &Bed, kind: Kind) -> String {
+fn build_of(bed: &Bed, kind: Kind) -> String {
     if kind == Kind::Stock {
         return "stock".into();
     }

@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 pub const REPORT: &str = "report.json";
 const LOG: &str = "ginkgo.log";
 const JUNIT: &str = "junit.xml";
-/// Ginkgo's own limit for a suite is an hour.
-const LIMIT: &str = "24h";
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -23,6 +21,19 @@ pub struct Suite {
     test: PathBuf,
     ginkgo: PathBuf,
     kube: PathBuf,
+}
+
+/// What of the suite is run, and how.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// These specs and no others.
+    pub specs: &'a [String],
+    /// At once.
+    pub parallel: usize,
+    /// As Go writes durations. Specs that have not ended by then are not in the report.
+    pub limit: &'a str,
+    /// Where log and reports go.
+    pub dir: &'a Path,
 }
 
 impl Suite {
@@ -57,14 +68,9 @@ impl Suite {
         listed
     }
 
-    /// Runs these specs and no others; log and reports go to `dir`. That specs fail is no error.
-    pub fn run(
-        &self,
-        cluster: &Cluster,
-        specs: &[String],
-        parallel: usize,
-        dir: &Path,
-    ) -> Result<()> {
+    /// That specs fail is no error.
+    pub fn run(&self, cluster: &Cluster, run: &Run<'_>) -> Result<()> {
+        let dir = run.dir;
         // kubectl goes by its name.
         let kubectl = dir.join("kubectl");
         std::os::unix::fs::symlink(&self.kube, &kubectl)?;
@@ -75,14 +81,14 @@ impl Suite {
             .command_on_host_files(&self.ginkgo.display().to_string());
         ginkgo
             .args(["--no-color", "--keep-going", "--silence-skips"])
-            .arg(format!("--timeout={LIMIT}"))
-            .arg(format!("--procs={parallel}"))
+            .arg(format!("--timeout={}", run.limit))
+            .arg(format!("--procs={}", run.parallel))
             .arg(format!("--output-dir={}", dir.display()))
             .args([
                 format!("--json-report={REPORT}"),
                 format!("--junit-report={JUNIT}"),
             ])
-            .arg(format!("--focus={}", exactly(specs)))
+            .arg(format!("--focus={}", exactly(run.specs)))
             .arg(&self.test)
             .args(["--", "--provider=skeleton", "--disable-log-dump"])
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
@@ -95,7 +101,7 @@ impl Suite {
             .spawn()
             .context("start ginkgo")?;
         let output = child.stdout.take().context("ginkgo has no output")?;
-        follow(output, &dir.join(LOG), specs.len())?;
+        follow(output, &dir.join(LOG), run.specs.len())?;
         child.wait()?;
         Ok(())
     }

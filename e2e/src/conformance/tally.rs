@@ -69,7 +69,9 @@ pub fn markdown(focus: &str, skip: Option<&str>, ours: &Record, control: &Record
     );
     let _ = writeln!(text, "|---|---|---|---|---|");
     let _ = writeln!(text, "{}", counts("Lighter", ours));
-    let _ = writeln!(text, "{}", counts("stock (control)", control));
+    if !control.specs.is_empty() {
+        let _ = writeln!(text, "{}", counts("stock (control)", control));
+    }
     if let Some((pairs, ratio)) = median_ratio(ours, control) {
         let _ = writeln!(
             text,

@@ -1,4 +1,4 @@
-//! Images as a registry keeps them on disk, for one that nobody pushes to: the layout of
+//! Images as a registry keeps them on disk, without a registry that could be pushed to: the layout of
 //! distribution v2's filesystem driver (`registry/storage/paths.go`).
 
 use super::layer::Inputs;
@@ -53,9 +53,16 @@ fn link(dir: &Path, digest: &str) -> Result<()> {
     )
 }
 
+/// What is there already is left alone, and nobody sees half of a file: a registry may be serving it.
 fn put(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
-    fs::write(path, bytes).with_context(|| format!("write {}", path.display()))
+    let partial = path.with_extension("partial");
+    fs::write(&partial, bytes)
+        .and_then(|()| fs::rename(&partial, path))
+        .with_context(|| format!("write {}", path.display()))
 }
