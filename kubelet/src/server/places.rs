@@ -53,7 +53,7 @@ pub(super) fn of(path: &str, debugging: bool) -> Place {
     if whole || FILES.contains(&path) || also.0.contains(&path) {
         return Place::Served;
     }
-    if path.starts_with("/pods/") || folders().any(|f| below(f)) {
+    if path.starts_with("/pods/") || folders().any(below) {
         return Place::Served;
     }
     match folders().any(|f| *f == path) {
