@@ -20,7 +20,7 @@ use crate::pod::NodeLabels;
 use crate::volume::csi::Attachments;
 use cri_proto::{Cri, Status, v1};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, ObjectReference};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, ObjectReference, Taint};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher;
@@ -103,6 +103,11 @@ impl NodeLabels for NodeHandle {
         let node = self.node();
         node.and_then(|n| n.metadata.labels.clone())
             .unwrap_or_default()
+    }
+
+    fn taints(&self) -> Vec<Taint> {
+        let spec = self.node().and_then(|n| n.spec.clone());
+        spec.and_then(|s| s.taints).unwrap_or_default()
     }
 
     fn pressures(&self) -> Vec<String> {

@@ -14,8 +14,9 @@ use super::{Known, NodeFacts, Options};
 use crate::eviction::{EVICTED, critical};
 use crate::node::selector;
 use crate::quantity::Amount;
+use crate::source::is_static;
 use crate::status::is_over;
-use k8s_openapi::api::core::v1::{ContainerPort, Pod};
+use k8s_openapi::api::core::v1::{ContainerPort, Pod, Taint, Toleration};
 use std::collections::BTreeMap;
 
 /// The API server says that it is over, or on its way out: no question any more.
@@ -45,14 +46,15 @@ pub fn ask(pod: &Pod, others: &[Known], node: &NodeFacts, options: &Options) -> 
     }
     let active = active(pod, others);
     let short = lacking(pod, &active, node, options);
-    if let Some(verdict) = pressure(pod, &node.labels.pressures()) {
+    let never = || pressure(pod, &node.labels.pressures()).or_else(|| system(pod));
+    if let Some(verdict) = never() {
         return Answer::Refuse(verdict);
     }
     let other = || {
         affinity(pod, &node.labels.labels())
             .or_else(|| ports(pod, &active))
+            .or_else(|| tainted(pod, &node.labels.taints()))
             .or_else(|| sysctls(pod, &options.allowed_unsafe_sysctls))
-            .or_else(|| system(pod))
             .or_else(|| features(pod))
     };
     let Some(first) = short.first() else {
@@ -250,6 +252,42 @@ fn ports(pod: &Pod, active: &[&Pod]) -> Option<Verdict> {
     })
 }
 
+/// The kubelet minds `NoExecute` alone: the rest is for the scheduler, which others pass by.
+/// kubernetes v1.37 pkg/kubelet/lifecycle/predicate.go `generalFilter`.
+fn tainted(pod: &Pod, taints: &[Taint]) -> Option<Verdict> {
+    if is_static(pod) {
+        return None;
+    }
+    let tolerations: Vec<&Toleration> = pod
+        .spec
+        .iter()
+        .flat_map(|s| s.tolerations.iter().flatten())
+        .collect();
+    let untolerated = taints
+        .iter()
+        .filter(|taint| taint.effect == "NoExecute")
+        .any(|taint| !tolerations.iter().any(|t| tolerates(t, taint)));
+    untolerated.then(|| {
+        let message =
+            "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
+        rejected("TaintToleration", message.to_owned())
+    })
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let all_or = |field: &Option<String>, wanted: &str| {
+        field.as_deref().is_none_or(|f| f.is_empty() || f == wanted)
+    };
+    let value = match toleration.operator.as_deref().unwrap_or_default() {
+        "" | "Equal" => {
+            toleration.value.as_deref().unwrap_or_default()
+                == taint.value.as_deref().unwrap_or_default()
+        }
+        operator => operator == "Exists",
+    };
+    value && all_or(&toleration.effect, &taint.effect) && all_or(&toleration.key, &taint.key)
+}
+
 /// hostIP, protocol and port of everything a pod takes from the host.
 fn taken(pod: &Pod) -> Vec<(String, String, i32)> {
     let of = |p: &ContainerPort| {
@@ -301,6 +339,14 @@ fn sysctls(pod: &Pod, allowed: &[String]) -> Option<Verdict> {
 }
 
 fn system(pod: &Pod) -> Option<Verdict> {
+    let labels = pod.metadata.labels.as_ref();
+    let label = labels.and_then(|l| l.get("kubernetes.io/os"));
+    if label.is_some_and(|os| os != "linux") {
+        let message =
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        let reason = "PodOSSelectorNodeLabelDoesNotMatch";
+        return Some(rejected(reason, message.to_owned()));
+    }
     let os = pod.spec.as_ref()?.os.as_ref()?;
     (os.name != "linux").then(|| {
         let message = "Failed to admit pod as the OS field doesn't match node OS";
@@ -417,6 +463,38 @@ mod tests {
         assert_eq!(reason(&selector("tape"), &[]), Some("NodeAffinity".into()));
         assert_eq!(reason(&selector("ssd"), &[]), None);
     }
+
+    #[test]
+    fn taint_of_no_execute_keeps_out_who_does_not_tolerate_it_but_static_pods() {
+        let taint = |effect: &str| Taint {
+            key: "k".into(),
+            value: Some("v".into()),
+            effect: effect.into(),
+            ..Taint::default()
+        };
+        let tolerant =
+            |toleration: Value| pod("p", json!({"containers": [], "tolerations": [toleration]}));
+        let refused =
+            |pod: &Pod| tainted(pod, &[taint("NoSchedule"), taint("NoExecute")]).is_some();
+        assert!(refused(&pod("p", json!({"containers": []}))));
+        assert!(refused(&tolerant(json!({"key": "k"}))));
+        assert!(refused(&tolerant(
+            json!({"operator": "Exists", "effect": "NoSchedule"})
+        )));
+        assert!(!refused(&tolerant(json!({"operator": "Exists"}))));
+        assert!(!refused(&tolerant(
+            json!({"key": "k", "value": "v", "effect": "NoExecute"})
+        )));
+        assert_eq!(
+            tainted(&pod("p", json!({"containers": []})), &[taint("NoSchedule")]),
+            None
+        );
+        let mut fixed = pod("p", json!({"containers": []}));
+        let source = (crate::source::CONFIG_SOURCE.to_owned(), "file".to_owned());
+        fixed.metadata.annotations = Some(BTreeMap::from([source]));
+        assert!(!refused(&fixed));
+    }
+
     #[test]
     fn pod_with_an_unsafe_sysctl_is_rejected_unless_the_node_allows_it() {
         let of = |name: &str| {

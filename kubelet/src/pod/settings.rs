@@ -11,6 +11,7 @@ use crate::status::StatusSink;
 use crate::trace::Tracer;
 use crate::volume::Volumes;
 use cri_proto::Cri;
+use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -63,10 +64,15 @@ pub struct NodeFacts {
     pub cluster_domain: String,
 }
 
-/// The Node's labels as they are now.
+/// What the Node is told to be, as it is now.
 pub trait NodeLabels: std::fmt::Debug + Send + Sync + 'static {
     /// All of them; empty while the Node is not known.
     fn labels(&self) -> BTreeMap<String, String>;
+
+    /// Its taints, as the API server has them.
+    fn taints(&self) -> Vec<Taint> {
+        Vec::new()
+    }
 
     /// Conditions such as `MemoryPressure` that hold now.
     fn pressures(&self) -> Vec<String> {
