@@ -2,7 +2,9 @@
 
 use crate::kit::{FOREVER, Space, has, phase, pod, same, status, with, with_main};
 use anyhow::{Result, ensure};
+use e2e::cgroup;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 crate::tests!(
     user_and_groups_are_those_of_the_security_context,
@@ -11,6 +13,7 @@ crate::tests!(
     read_only_root_file_system_refuses_writes,
     sensitive_proc_files_are_masked,
     limits_are_the_cgroups,
+    limits_of_a_pod_as_a_whole_are_its_cgroups,
     memory_over_the_limit_is_told_as_oom_killed,
     environment_comes_from_fields_resources_and_objects,
     host_namespaces_are_the_hosts,
@@ -117,6 +120,26 @@ fn limits_are_the_cgroups(t: &Space) -> Result<()> {
     same(t.sh("b", memory)?.trim(), "50331648")?;
     let cpu = "cat /sys/fs/cgroup/cpu.max 2>/dev/null || echo $(cat /sys/fs/cgroup/cpu*/cpu.cfs_quota_us | head -1) $(cat /sys/fs/cgroup/cpu*/cpu.cfs_period_us | head -1)";
     same(t.sh("b", cpu)?.trim(), "25000 100000")
+}
+
+fn limits_of_a_pod_as_a_whole_are_its_cgroups(t: &Space) -> Result<()> {
+    let resources = json!({ "resources": { "limits": { "cpu": "200m", "memory": "64Mi" } } });
+    t.run(&with(pod("whole", FOREVER), resources))?;
+    let seen = t.pod("whole")?;
+    same(seen["status"]["qosClass"].as_str(), Some("Guaranteed"))?;
+    let uid = seen["metadata"]["uid"].as_str().unwrap_or_default();
+    let group = |dir: &PathBuf| dir.ends_with(format!("pod{uid}"));
+    let roots = cgroup::hierarchies().into_iter();
+    let all = roots.flat_map(|root| cgroup::tree(&root.join(&t.node().cgroup)));
+    let groups: Vec<PathBuf> = all.filter(group).collect();
+    let one_of = |files: [&str; 2]| {
+        let mut files = groups.iter().flat_map(|g| files.map(|f| g.join(f)));
+        files.find_map(|file| std::fs::read_to_string(file).ok())
+    };
+    let memory = one_of(["memory.limit_in_bytes", "memory.max"]);
+    same(memory.as_deref().map(str::trim), Some("67108864"))?;
+    let quota = one_of(["cpu.cfs_quota_us", "cpu.max"]).unwrap_or_default();
+    same(quota.split_whitespace().next(), Some("20000"))
 }
 
 fn memory_over_the_limit_is_told_as_oom_killed(t: &Space) -> Result<()> {

@@ -1,6 +1,9 @@
 //! A node that is short of something, and pods that take more than their share.
 
-use crate::kit::{FOREVER, Space, condition, container, phase, pod, same, status, with, with_main};
+use crate::gc::crictl;
+use crate::kit::{
+    FOREVER, Space, condition, container, has, phase, pod, same, status, with, with_main,
+};
 use crate::survival::{agent_lives, kill_agent, start_agent};
 use anyhow::{Result, ensure};
 use e2e::progress;
@@ -12,6 +15,8 @@ crate::tests!(
     pod_that_exceeds_a_limit_of_local_storage_is_evicted_and_told_which,
     a_node_short_of_memory_evicts_the_least_important_pod_and_refuses_more: alone: our_kubelet,
     soft_threshold_is_pressure_at_once_and_ends_pods_later_with_grace: alone: our_kubelet,
+    a_node_short_of_disk_frees_images_then_evicts_and_refuses_pods: alone,
+    a_node_short_of_pids_evicts_and_refuses_pods: alone,
     images_that_nobody_uses_go_when_the_disk_is_too_full: alone: our_kubelet: our_runtime,
 );
 
@@ -91,7 +96,7 @@ fn a_node_short_of_memory_evicts_the_least_important_pod_and_refuses_more(t: &Sp
     ensure!(before.contains(THRESHOLD), "no {THRESHOLD} in {before}");
     let result = short_of_memory(t, &before);
     // What others need, whatever has happened; then what went wrong first.
-    let restored = restart_with(t, &before).and_then(|()| node_says(t, "False"));
+    let restored = restart_with(t, &before).and_then(|()| node_says(t, "MemoryPressure", "False"));
     result.and(restored)
 }
 
@@ -107,7 +112,7 @@ fn short_of_memory(t: &Space, config: &str) -> Result<()> {
         "{said}"
     );
     t.wait_event("greedy", &["Evicted", "low on resource: memory"])?;
-    node_says(t, "True")?;
+    node_says(t, "MemoryPressure", "True")?;
     // Past the scheduler, which would not send it here.
     let late = with(pod("late", FOREVER), json!({ "nodeName": t.node().name }));
     t.apply(&late)?;
@@ -129,7 +134,7 @@ fn soft_threshold_is_pressure_at_once_and_ends_pods_later_with_grace(t: &Space) 
     ))?;
     let before = fs::read_to_string(t.node().path(CONFIG))?;
     let result = short_for_a_while(t, &before);
-    let restored = restart_with(t, &before).and_then(|()| node_says(t, "False"));
+    let restored = restart_with(t, &before).and_then(|()| node_says(t, "MemoryPressure", "False"));
     result.and(restored)
 }
 
@@ -138,7 +143,7 @@ fn short_for_a_while(t: &Space, config: &str) -> Result<()> {
                 evictionSoftGracePeriod: {memory.available: 12s}\n\
                 evictionMaxPodGracePeriod: 20\n";
     restart_with(t, &set(config, soft))?;
-    node_says(t, "True")?;
+    node_says(t, "MemoryPressure", "True")?;
     same(phase(&t.pod("slow")?), "Running")?;
     t.wait("slow", "Failed", |p| phase(p) == "Failed")?;
     let slow = t.pod("slow")?;
@@ -146,6 +151,93 @@ fn short_for_a_while(t: &Space, config: &str) -> Result<()> {
     same(condition(&slow, "DisruptionTarget"), Some("True"))?;
     let said = &status(&slow)["state"]["terminated"]["message"];
     same(said.as_str(), Some("tidy\n"))
+}
+
+/// What a node is short of, and how it says so.
+struct Shortage {
+    /// Of the configuration, with all of it as the threshold.
+    threshold: &'static str,
+    condition: &'static str,
+    resource: &'static str,
+}
+
+fn a_node_short_of_disk_frees_images_then_evicts_and_refuses_pods(t: &Space) -> Result<()> {
+    crictl(t, &["pull", UNUSED])?;
+    let image = || Ok::<_, anyhow::Error>(crictl(t, &["images"])?.contains("nginx"));
+    ensure!(image()?, "{UNUSED} is not there after a pull");
+    let disk = Shortage {
+        threshold: "nodefs.available: 100%",
+        condition: "DiskPressure",
+        resource: "ephemeral-storage",
+    };
+    t.run(&pod(
+        "greedy",
+        &format!("dd if=/dev/zero of=/f bs=1M count=8; {HOLD}"),
+    ))?;
+    while_short(t, &disk, || {
+        ensure!(!image()?, "{UNUSED} is still there");
+        Ok(())
+    })
+}
+
+fn a_node_short_of_pids_evicts_and_refuses_pods(t: &Space) -> Result<()> {
+    let pids = Shortage {
+        threshold: "pid.available: 100%",
+        condition: "PIDPressure",
+        resource: "pids",
+    };
+    t.run(&pod(
+        "greedy",
+        &format!("for i in 1 2 3 4 5 6; do sleep 1000 & done; {HOLD}"),
+    ))?;
+    while_short(t, &pids, || Ok(()))
+}
+
+fn while_short(t: &Space, of: &Shortage, then: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = fs::read_to_string(t.node().path(CONFIG))?;
+    let hard = format!(
+        "evictionHard: {{{}}}\nimageMinimumGCAge: 1s\n",
+        of.threshold
+    );
+    let result = restart_with(t, &set(&without_thresholds(&before), &hard))
+        .and_then(|()| evicts_and_refuses(t, of))
+        .and_then(|()| then());
+    let restored = restart_with(t, &before).and_then(|()| node_says(t, of.condition, "False"));
+    result.and(restored)
+}
+
+/// `evictionHard` may be written line by line.
+fn without_thresholds(config: &str) -> String {
+    let threshold = |line: &&str| {
+        !line.starts_with("  ") || !line.contains(".available:") && !line.contains(".inodesFree:")
+    };
+    config
+        .lines()
+        .filter(threshold)
+        .map(|l| format!("{l}\n"))
+        .collect()
+}
+
+fn evicts_and_refuses(t: &Space, of: &Shortage) -> Result<()> {
+    node_says(t, of.condition, "True")?;
+    // The stock kubelet ends one pod in ten seconds.
+    t.wait_for("greedy", "Failed", 120, |p| phase(p) == "Failed")?;
+    let greedy = t.pod("greedy")?;
+    same(greedy["status"]["reason"].as_str(), Some("Evicted"))?;
+    same(condition(&greedy, "DisruptionTarget"), Some("True"))?;
+    let low = format!("The node was low on resource: {}.", of.resource);
+    let said = greedy["status"]["message"].as_str().unwrap_or_default();
+    ensure!(said.starts_with(&low), "{said}");
+    // Past the scheduler, which would not send it here.
+    t.apply(&with(
+        pod("late", FOREVER),
+        json!({ "nodeName": t.node().name }),
+    ))?;
+    t.wait("late", "Failed", |p| phase(p) == "Failed")?;
+    let late = t.pod("late")?;
+    same(late["status"]["reason"].as_str(), Some("Evicted"))?;
+    let said = late["status"]["message"].as_str().unwrap_or_default();
+    has(said, of.condition)
 }
 
 fn images_that_nobody_uses_go_when_the_disk_is_too_full(t: &Space) -> Result<()> {
@@ -213,7 +305,7 @@ fn node_events(t: &Space) -> Result<String> {
 }
 
 /// `config` with fields that it may have already.
-fn set(config: &str, fields: &str) -> String {
+pub fn set(config: &str, fields: &str) -> String {
     let names: Vec<&str> = fields.lines().filter_map(|l| l.split(':').next()).collect();
     let kept = config
         .lines()
@@ -231,12 +323,12 @@ pub fn restart_with(t: &Space, config: &str) -> Result<()> {
     start_agent(t)
 }
 
-fn node_says(t: &Space, wanted: &str) -> Result<()> {
+fn node_says(t: &Space, kind: &str, wanted: &str) -> Result<()> {
     let limit = Duration::from_secs(60);
-    progress::wait_for(&format!("MemoryPressure {wanted}"), limit, || {
+    progress::wait_for(&format!("{kind} {wanted}"), limit, || {
         std::thread::sleep(Duration::from_millis(200));
         let node = t.kubectl(&["get", "node", &t.node().name, "-o", "json"]);
         let node: Value = serde_json::from_str(&node.unwrap_or_default()).unwrap_or_default();
-        Ok((condition(&node, "MemoryPressure") == Some(wanted)).then_some(()))
+        Ok((condition(&node, kind) == Some(wanted)).then_some(()))
     })
 }

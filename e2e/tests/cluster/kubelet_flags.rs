@@ -3,6 +3,7 @@
 use crate::kit::{BUSYBOX, FOREVER, Space, has, pod, same, with_main};
 use crate::survival::{agent_lives, kill_agent, start_agent, start_agent_as};
 use anyhow::{Result, ensure};
+use e2e::node::{Kind, Maker};
 use e2e::progress;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -13,6 +14,7 @@ crate::tests!(
     reset_tells_what_it_would_remove_and_has_nothing_to_do_elsewhere: our_kubelet,
     kubelet_by_name_runs_the_node_with_flags_over_files_and_asks_credential_providers:
         alone: our_kubelet: our_runtime,
+    drop_ins_win_over_the_file_and_the_later_over_the_earlier: alone,
 );
 
 fn kubelet_tells_all_mistakes_of_its_flags_at_once(t: &Space) -> Result<()> {
@@ -103,20 +105,15 @@ fn as_kubelet(t: &Space) -> Result<()> {
         }],
     });
     t.node().write("/tmp/providers.yaml", &config.to_string())?;
-    let node = t.node();
-    let flags = [
-        "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf".to_owned(),
-        "--kubeconfig=/etc/kubernetes/kubelet.conf".into(),
-        "--config=/var/lib/kubelet/config.yaml".into(),
-        format!("--node-ip={}", node.ip),
-        format!("--hostname-override={}", node.name),
-        format!("--cgroup-root=/{}", node.cgroup),
-        "--pod-infra-container-image=registry.k8s.io/pause:3.10".into(),
-        "--max-pods=123".into(),
-        "--image-credential-provider-config=/tmp/providers.yaml".into(),
-        "--image-credential-provider-bin-dir=/tmp/providers".into(),
-        "--v=2".into(),
+    let mut flags = flags(t);
+    let own = [
+        "--pod-infra-container-image=registry.k8s.io/pause:3.10",
+        "--max-pods=123",
+        "--image-credential-provider-config=/tmp/providers.yaml",
+        "--image-credential-provider-bin-dir=/tmp/providers",
+        "--v=2",
     ];
+    flags.extend(own.map(str::to_owned));
     start_agent_as(t, "kubelet", &flags)?;
     wait_pods(t, "123")?;
     let always = json!({ "imagePullPolicy": "Always" });
@@ -127,6 +124,67 @@ fn as_kubelet(t: &Space) -> Result<()> {
     let asked: Vec<&str> = asked.lines().filter(|l| l.contains(image)).collect();
     same(asked.len(), 1)?;
     has(asked[0], "CredentialProviderRequest")
+}
+
+/// Those that every kubelet of the bed has.
+fn flags(t: &Space) -> Vec<String> {
+    let node = t.node();
+    let mut flags = vec![
+        "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf".to_owned(),
+        "--kubeconfig=/etc/kubernetes/kubelet.conf".into(),
+        "--config=/var/lib/kubelet/config.yaml".into(),
+        format!("--node-ip={}", node.ip),
+        format!("--hostname-override={}", node.name),
+        format!("--cgroup-root=/{}", node.cgroup),
+    ];
+    let kind = t.suite.kind();
+    if kind != Kind::Lighter {
+        let socket = kind.socket();
+        flags.push(format!("--container-runtime-endpoint=unix://{socket}"));
+    }
+    flags
+}
+
+fn drop_ins_win_over_the_file_and_the_later_over_the_earlier(t: &Space) -> Result<()> {
+    if t.suite.kind().kubelet() == Maker::Lighter {
+        t.node().link("lighter", "kubelet")?;
+    }
+    kill_agent(t)?;
+    let result = with_drop_ins(t);
+    if agent_lives(t)? {
+        kill_agent(t)?;
+    }
+    result.and(start_agent(t))?;
+    wait_pods(t, "250")
+}
+
+fn with_drop_ins(t: &Space) -> Result<()> {
+    let dir = format!("/etc/kubernetes/{}.d", t.name);
+    let about = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration";
+    for (name, fields) in [
+        ("10-first.conf", "maxPods: 111\ncontainerLogMaxFiles: 7"),
+        (
+            "20-second.conf",
+            "maxPods: 112\nevictionHard: {pid.available: 1%}",
+        ),
+        ("30-not-one.yaml", "maxPods: 113"),
+    ] {
+        t.node()
+            .write(&format!("{dir}/{name}"), &format!("{about}\n{fields}\n"))?;
+    }
+    let mut flags = flags(t);
+    flags.push(format!("--config-dir={dir}"));
+    start_agent_as(t, "kubelet", &flags)?;
+    wait_pods(t, "112")?;
+    t.run(&pod("one", FOREVER))?;
+    let url = format!("/api/v1/nodes/{}/proxy/configz", t.node().name);
+    let told: Value = serde_json::from_str(&t.kubectl(&["get", "--raw", &url])?)?;
+    let config = &told["kubeletconfig"];
+    same(&config["maxPods"], &json!(112))?;
+    same(&config["containerLogMaxFiles"], &json!(7))?;
+    // Maps are merged: the file's thresholds are still there.
+    same(&config["evictionHard"]["pid.available"], &json!("1%"))?;
+    same(&config["evictionHard"]["memory.available"], &json!("100Mi"))
 }
 
 /// Until the node says how many pods it takes.

@@ -1,6 +1,6 @@
 //! How pods end and are replaced.
 
-use crate::kit::{FOREVER, Space, has, pod, with, with_main};
+use crate::kit::{FOREVER, Space, has, pod, same, with, with_main};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -9,6 +9,7 @@ crate::tests!(
     delete_runs_pre_stop_then_terminates_within_the_grace,
     delete_kills_after_the_grace_and_not_before,
     delete_now_ends_a_pod_at_once,
+    stop_signal_of_a_container_ends_it: our_kubelet,
     post_start_runs_before_the_container_is_ready,
     rollout_of_a_new_version_fails_no_request,
 );
@@ -66,6 +67,36 @@ fn delete_now_ends_a_pod_at_once(t: &Space) -> Result<()> {
         start.elapsed()
     );
     t.wait_gone("b")
+}
+
+/// In a static pod: the API server takes the field only with a feature that is off by default, as
+/// the stock kubelet does.
+fn stop_signal_of_a_container_ends_it(t: &Space) -> Result<()> {
+    let script = "trap 'echo usr1 >/seen/signal; exit 0' USR1; trap 'echo term >/seen/signal; exit 0' TERM; \
+                  while :; do sleep 0.1; done";
+    let dir = format!("/var/lib/{}", t.name);
+    let volume =
+        json!({ "name": "seen", "hostPath": { "path": dir, "type": "DirectoryOrCreate" } });
+    let mut manifest = with_main(
+        with(
+            pod("still", script),
+            json!({ "os": { "name": "linux" }, "volumes": [volume] }),
+        ),
+        json!({
+            "lifecycle": { "stopSignal": "SIGUSR1" },
+            "volumeMounts": [{ "name": "seen", "mountPath": "/seen" }],
+        }),
+    );
+    manifest["metadata"]["namespace"] = json!(t.name);
+    let path = format!("/etc/kubernetes/manifests/{}.json", t.name);
+    t.node().write(&path, &manifest.to_string())?;
+    let mirror = format!("still-{}", t.node().name);
+    let ready = t.wait_ready(&mirror);
+    std::fs::remove_file(t.node().path(&path))?;
+    ready?;
+    t.wait_gone(&mirror)?;
+    let seen = t.node().run("cat", &[&format!("{dir}/signal")])?;
+    same(seen.trim(), "usr1")
 }
 
 fn post_start_runs_before_the_container_is_ready(t: &Space) -> Result<()> {

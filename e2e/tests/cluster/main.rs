@@ -4,6 +4,7 @@
 //! as the control of a test that fails. `JOBS` tests run side by side (default 4); `KEEP=1` leaves
 //! the cluster up and uses it again.
 
+mod admission;
 mod bad_input;
 mod basics;
 mod bed;
@@ -17,6 +18,7 @@ mod devices;
 mod doctor;
 mod dra;
 mod eviction;
+mod gc;
 mod kit;
 mod kubeadm;
 mod kubelet_flags;
@@ -59,6 +61,8 @@ fn all() -> Vec<Test> {
         debug::TESTS,
         network::TESTS,
         bad_input::TESTS,
+        admission::TESTS,
+        gc::TESTS,
         survival::TESTS,
         eviction::TESTS,
         pod_api::TESTS,

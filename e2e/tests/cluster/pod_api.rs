@@ -10,6 +10,7 @@ crate::tests!(
     variable_comes_from_a_file_that_another_container_wrote,
     file_that_says_nothing_of_a_variable_is_told_unless_it_is_optional,
     container_that_asks_for_it_has_the_whole_pod_begin_anew,
+    pod_is_ready_to_start_containers_as_long_as_it_has_a_sandbox,
     critical_pod_is_admitted_once_others_have_made_room: alone,
     static_pod_is_admitted_once_others_have_made_room: alone,
 );
@@ -96,6 +97,56 @@ fn container_that_asks_for_it_has_the_whole_pod_begin_anew(t: &Space) -> Result<
     same(condition(&seen, "AllContainersRestarting"), Some("False"))?;
     same(phase(&seen), "Running")?;
     same(t.kubectl(&["logs", "whole", "-c", "asking"])?.as_str(), "")
+}
+
+const READY_TO_START: &str = "PodReadyToStartContainers";
+
+fn since<'a>(pod: &'a Value, kind: &str) -> &'a str {
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let found = conditions.find(|c| c["type"] == kind);
+    found
+        .and_then(|c| c["lastTransitionTime"].as_str())
+        .unwrap_or_default()
+}
+
+fn pod_is_ready_to_start_containers_as_long_as_it_has_a_sandbox(t: &Space) -> Result<()> {
+    // One whose volume is missing has no sandbox; one whose variable is missing has one.
+    let volume = json!([{ "name": "v", "configMap": { "name": "late" } }]);
+    let mount = json!([{ "name": "v", "mountPath": "/v" }]);
+    let no_volume = with(pod("no-volume", FOREVER), json!({ "volumes": volume }));
+    t.apply(&with_main(no_volume, json!({ "volumeMounts": mount })))?;
+    let key = json!({ "configMapKeyRef": { "name": "late", "key": "k" } });
+    let variable = json!({ "env": [{ "name": "V", "valueFrom": key }] });
+    t.apply(&with_main(pod("no-variable", FOREVER), variable))?;
+    t.wait("no-variable", "CreateContainerConfigError", |p| {
+        waiting(p) == "CreateContainerConfigError"
+    })?;
+    t.wait("no-variable", "a sandbox", |p| {
+        condition(p, READY_TO_START) == Some("True")
+    })?;
+    t.wait_event("no-volume", &["FailedMount"])?;
+    let waits = t.pod("no-volume")?;
+    same(condition(&waits, READY_TO_START), Some("False"))?;
+    // Times are in seconds.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    t.kubectl(&["create", "configmap", "late", "--from-literal=k=v"])?;
+    // The stock kubelet tries volumes again after up to two minutes.
+    t.wait_for("no-volume", "Ready", 150, |p| {
+        condition(p, "Ready") == Some("True")
+    })?;
+    let ready = t.pod("no-volume")?;
+    same(condition(&ready, READY_TO_START), Some("True"))?;
+    let (before, then) = (since(&waits, READY_TO_START), since(&ready, READY_TO_START));
+    ensure!(
+        before < then && then <= since(&ready, "Ready"),
+        "{}",
+        ready["status"]
+    );
+    let ends = with(pod("ends", "true"), json!({ "restartPolicy": "Never" }));
+    t.apply(&ends)?;
+    t.wait("ends", "no sandbox any more", |p| {
+        phase(p) == "Succeeded" && condition(p, READY_TO_START) == Some("False")
+    })
 }
 
 /// Of the node's CPUs.

@@ -1,17 +1,20 @@
 //! The kubelet's own server: what answers where and to whom, and the summary, the same on the
 //! stock node.
 
+use crate::eviction::{CONFIG as CONFIG_FILE, restart_with, set};
 use crate::kit::{FOREVER, Space, pod, same, with, with_main};
 use anyhow::{Result, ensure};
 use e2e::progress;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 crate::tests!(
     paths_of_the_server_answer_as_the_stock_kubelets,
     summary_has_the_fields_of_the_stock_kubelets,
     configz_has_the_fields_of_the_stock_kubelets,
+    without_debugging_handlers_some_paths_are_nothing_and_others_say_so: alone,
 );
 
 /// To whomever asks: there is nothing, or it is elsewhere.
@@ -99,23 +102,24 @@ const GUARDED: &[(&str, &str, u16)] = &[
 
 fn paths_of_the_server_answer_as_the_stock_kubelets(t: &Space) -> Result<()> {
     t.run(&pod("p", FOREVER))?;
+    with_role(t, ask_as_three)
+}
+
+/// While the service account `may` of the namespace may ask for everything.
+fn with_role(t: &Space, ask: impl FnOnce(&Space) -> Result<()>) -> Result<()> {
     let role = format!("may-{}", t.name);
     let resources = "--resource=nodes/proxy,nodes/stats,nodes/metrics,nodes/log,nodes/checkpoint,nodes/statusz,nodes/configz";
     t.kubectl(&["create", "clusterrole", &role, "--verb=*", resources])?;
     let of = format!("--serviceaccount={}:may", t.name);
     let role_of = format!("--clusterrole={role}");
     t.kubectl(&["create", "clusterrolebinding", &role, &role_of, &of])?;
-    let answered = ask_as_three(t);
+    let answered = ask(t);
     t.kubectl(&["delete", "clusterrolebinding,clusterrole", &role])?;
     answered
 }
 
 fn ask_as_three(t: &Space) -> Result<()> {
-    let token = |name: &str| -> Result<String> {
-        t.kubectl(&["create", "serviceaccount", name])?;
-        Ok(t.kubectl(&["create", "token", name])?.trim().to_owned())
-    };
-    let (may, may_not) = (token("may")?, token("may-not")?);
+    let (may, may_not) = (token(t, "may")?, token(t, "may-not")?);
     let mut wrong = Vec::new();
     for (who, token, refused) in [
         ("who may", may.as_str(), None),
@@ -133,6 +137,63 @@ fn ask_as_three(t: &Space) -> Result<()> {
             }
         }
     }
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+    Ok(())
+}
+
+/// Of a new service account.
+fn token(t: &Space, account: &str) -> Result<String> {
+    t.kubectl(&["create", "serviceaccount", account])?;
+    Ok(t.kubectl(&["create", "token", account])?.trim().to_owned())
+}
+
+/// To those who may, when `enableDebuggingHandlers` is false.
+const WITHOUT_DEBUGGING: &[(&str, &str, u16)] = &[
+    ("GET", "/healthz", 200),
+    ("GET", "/pods", 200),
+    ("GET", "/metrics", 200),
+    ("GET", "/metrics/cadvisor", 200),
+    ("GET", "/stats/summary", 200),
+    ("GET", "/runningpods/", 405),
+    ("GET", "/logs/", 405),
+    ("GET", "/logs/pods/", 405),
+    ("GET", "/containerLogs/NS/p/main", 405),
+    ("GET", "/exec", 307),
+    ("POST", "/exec/NS/p/main?command=true&output=1", 405),
+    ("POST", "/attach/NS/p/main?output=1", 405),
+    ("GET", "/portForward/NS/p", 405),
+    ("POST", "/run/NS/p/main?cmd=true", 405),
+    ("GET", "/debug/pprof/", 405),
+    ("GET", "/debug/pprof/cmdline", 405),
+    ("PUT", "/debug/flags/v", 404),
+    ("GET", "/configz", 404),
+    ("GET", "/statusz", 404),
+    ("GET", "/flagz", 404),
+    ("POST", "/checkpoint/NS/p/main", 404),
+];
+
+fn without_debugging_handlers_some_paths_are_nothing_and_others_say_so(t: &Space) -> Result<()> {
+    t.run(&pod("p", FOREVER))?;
+    let before = fs::read_to_string(t.node().path(CONFIG_FILE))?;
+    let off = set(&before, "enableDebuggingHandlers: false\n");
+    let result = restart_with(t, &off).and_then(|()| with_role(t, ask_without_debugging));
+    result.and(restart_with(t, &before))?;
+    t.run(&pod("afterwards", FOREVER))
+}
+
+fn ask_without_debugging(t: &Space) -> Result<()> {
+    let token = token(t, "may")?;
+    let mut got = Vec::new();
+    progress::wait_for("the kubelet's server", Duration::from_secs(60), || {
+        std::thread::sleep(Duration::from_millis(200));
+        got = statuses(t, &token, WITHOUT_DEBUGGING.iter()).unwrap_or_default();
+        Ok((got.first() == Some(&200)).then_some(()))
+    })?;
+    let all = WITHOUT_DEBUGGING.iter().zip(got);
+    let wrong = all.filter(|((_, _, want), got)| want != got);
+    let wrong: Vec<_> = wrong
+        .map(|(asked, got)| format!("{asked:?}: {got}"))
+        .collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(())
 }
