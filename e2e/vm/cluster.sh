@@ -69,3 +69,19 @@ conformance() {
     declare -p words >"$root/demo/words"
     VM_MEMORY=${VM_MEMORY:-6144} bed_boot conformance "$suite" "$dir" "$seconds" pid1=/usr/local/bin/check
 }
+
+# csi SUITE DIR: the machine itself is the node, with systemd and Debian 13's policy, which is enforcing
+# once the control plane is up (VM_SELINUX=permissive: never).
+csi() {
+    local suite=$1 dir=$2 root=$2/debian driver
+    debian_root trixie "${cluster_packages[@]}" e2fsprogs || return
+    driver=$("$bed" build --images csi-driver | grep '^/') && "$bed" build kube >/dev/null || return
+    bed_root csi "$suite" "$root" /usr/local/bin || return
+    install -m 755 "$driver" "$root/usr/local/bin/"
+    cp "$here"/csi/*.yaml "$root/demo/"
+    cp "$here/../../deploy/manifests/lighter.service" "$root/etc/systemd/system/"
+    at_start "$root"
+    [ "${VM_SELINUX:-enforcing}" = enforcing ] || touch "$root/demo/permissive"
+    VM_SELINUX=permissive selinux_policy "$root" && selinux_labels "$root" || return
+    bed_boot csi "$suite" "$dir" 1800 security=selinux
+}

@@ -1,6 +1,7 @@
-// A CSI driver for tests. A volume is a folder, or a file behind a loop device, below its own
-// folder; an inline volume is a tmpfs. Every request is a line of its log. What it can and how it
-// behaves stands in a JSON file beside them, read at each call.
+// A CSI driver for tests. A volume is a folder, a file behind a loop device, or, with the attribute
+// "disk", a file system on such a device, below its own folder; an inline volume is a tmpfs. Every
+// request is a line of its log. What it can and how it behaves stands in a JSON file beside them,
+// read at each call.
 package main
 
 import (
@@ -143,6 +144,7 @@ func bind(source, target string, readonly bool, flags []string) error {
 	if _, err := run("mount", "--bind", source, target); err != nil {
 		return err
 	}
+	flags = withoutLabel(flags)
 	if readonly {
 		flags = append(flags, "ro")
 	}
@@ -153,20 +155,59 @@ func bind(source, target string, readonly bool, flags []string) error {
 	return err
 }
 
+// The volume's own file system, mounted with these flags; it outlives every pod.
+func (d *driver) mountDisk(id, target string, flags []string) error {
+	if mounted(target) {
+		return nil
+	}
+	device, err := d.device(id)
+	if err != nil {
+		return err
+	}
+	if _, err := run("blkid", device); err != nil {
+		if _, err := run("mkfs.ext4", "-q", device); err != nil {
+			return err
+		}
+	}
+	args := []string{"-t", "ext4", device, target}
+	if len(flags) > 0 {
+		args = append([]string{"-o", strings.Join(flags, ",")}, args...)
+	}
+	_, err = run("mount", args...)
+	return err
+}
+
+// A label is the file system's: who binds it can't choose another.
+func withoutLabel(flags []string) (left []string) {
+	for _, flag := range flags {
+		if !strings.HasPrefix(flag, "context=") {
+			left = append(left, flag)
+		}
+	}
+	return left
+}
+
 func (d *driver) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
 	answer := &csi.NodeStageVolumeResponse{}
 	if r.VolumeCapability.GetBlock() != nil {
 		_, err := d.device(r.VolumeId)
 		return answer, err
 	}
+	flags := r.VolumeCapability.GetMount().GetMountFlags()
+	if _, disk := r.VolumeContext["disk"]; disk {
+		return answer, d.mountDisk(r.VolumeId, r.StagingTargetPath, flags)
+	}
 	source, err := d.folder(r.VolumeId)
 	if err != nil {
 		return nil, err
 	}
-	return answer, bind(source, r.StagingTargetPath, false, r.VolumeCapability.GetMount().GetMountFlags())
+	return answer, bind(source, r.StagingTargetPath, false, flags)
 }
 
 func (d *driver) NodeUnstageVolume(_ context.Context, r *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+	if err := unmount(r.StagingTargetPath); err != nil {
+		return nil, err
+	}
 	path := filepath.Join(d.dir, r.VolumeId+".img")
 	if _, err := os.Stat(path); err == nil {
 		device, err := d.device(r.VolumeId)
@@ -177,7 +218,7 @@ func (d *driver) NodeUnstageVolume(_ context.Context, r *csi.NodeUnstageVolumeRe
 			return nil, err
 		}
 	}
-	return &csi.NodeUnstageVolumeResponse{}, unmount(r.StagingTargetPath)
+	return &csi.NodeUnstageVolumeResponse{}, nil
 }
 
 func (d *driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
