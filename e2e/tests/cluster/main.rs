@@ -28,7 +28,6 @@ mod managers;
 mod manners;
 mod metrics;
 mod network;
-mod node_limits;
 mod pod_api;
 mod pod_resources;
 mod probes;
@@ -66,7 +65,6 @@ fn all() -> Vec<Test> {
         gc::TESTS,
         survival::TESTS,
         eviction::TESTS,
-        node_limits::TESTS,
         pod_api::TESTS,
         kubelet_flags::TESTS,
         kubeadm::TESTS,
