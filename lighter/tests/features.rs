@@ -10,7 +10,7 @@ fn root() -> PathBuf {
 /// Files and tests, out of backquotes.
 fn named(text: &str) -> Vec<(&str, &str)> {
     let quoted = text.split('`').skip(1).step_by(2);
-    let named = quoted.filter_map(|word| word.split_once(".rs::").map(|(file, test)| (file, test)));
+    let named = quoted.filter_map(|word| word.split_once(".rs::"));
     named.collect()
 }
 
