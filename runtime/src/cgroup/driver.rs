@@ -69,6 +69,12 @@ impl Cgroups {
         (id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
     }
 
+    /// Whether the cgroup may be empty until its container comes. systemd ends a scope that is.
+    #[must_use]
+    pub fn may_wait(&self, container: &CgroupPath) -> bool {
+        self.unit(container).is_none()
+    }
+
     /// The container's first process is in its cgroup, or none will ever be.
     pub fn entered(&self, container: &CgroupPath) {
         if let Some((systemd, Kind::Scope)) = self.unit(container) {

@@ -1,10 +1,12 @@
 //! Sandboxes: what is known of each, in memory and on disk.
 
 mod files;
+mod first;
 mod index;
 mod record;
 
 pub use files::PodFilesError;
+pub(crate) use first::FirstContainer;
 pub use index::{Ambiguous, Identified, Index};
 pub use record::{NetworkRecord, Record, RecordError, State, VERSION};
 pub(crate) use record::{proto, read_record, write_record};
@@ -21,8 +23,7 @@ pub struct Sandbox {
     dir: PathBuf,
     record: Mutex<Record>,
     engine: Mutex<Option<Arc<process::Sandbox>>>,
-    /// Id of the first container, while it is to come and its writable layer waits.
-    layer_ahead: Mutex<Option<String>>,
+    first_container: Mutex<Option<FirstContainer>>,
     /// Held by the verbs that stop and remove, which exclude each other.
     pub(crate) ending: tokio::sync::Mutex<()>,
 }
@@ -42,7 +43,7 @@ impl Sandbox {
             dir,
             record: Mutex::new(record),
             engine: Mutex::new(None),
-            layer_ahead: Mutex::new(None),
+            first_container: Mutex::new(None),
             ending: tokio::sync::Mutex::new(()),
         }
     }
@@ -107,19 +108,19 @@ impl Sandbox {
         *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = engine;
     }
 
-    /// There is a writable layer for a container of this id.
-    pub fn set_layer_ahead(&self, container: Option<String>) {
-        *self.waiting_layer() = container;
+    /// Its first container is to come.
+    pub(crate) fn set_first_container(&self, first: FirstContainer) {
+        *self.first() = Some(first);
     }
 
-    /// The id of a container whose writable layer is there already; it is the caller's.
-    pub fn take_layer_ahead(&self) -> Option<String> {
-        self.waiting_layer().take()
+    /// Its first container, while it is to come; it is the caller's.
+    pub(crate) fn take_first_container(&self) -> Option<FirstContainer> {
+        self.first().take()
     }
 
-    fn waiting_layer(&self) -> MutexGuard<'_, Option<String>> {
-        let layer = self.layer_ahead.lock();
-        layer.unwrap_or_else(PoisonError::into_inner)
+    fn first(&self) -> MutexGuard<'_, Option<FirstContainer>> {
+        let first = self.first_container.lock();
+        first.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its directory.

@@ -61,7 +61,12 @@ async fn create(
         .filter(|_| sandbox.is_ready())
         .ok_or_else(not_ready)?;
     let _starting = core.starting();
-    let id = sandbox.take_layer_ahead().unwrap_or_else(new_id);
+    let image = resolve(core, &config)?;
+    let image_mounts = mounted_images(core, &config)?;
+    // From here on it is this one's to undo.
+    let first = sandbox.take_first_container();
+    let (id, cgroups) = first.map(|first| (first.id, first.cgroups)).unzip();
+    let id = id.unwrap_or_else(new_id);
     let span = tracing::info_span!(
         "create_container",
         id = &id[..13],
@@ -71,11 +76,12 @@ async fn create(
     let request = Request {
         dir: sandbox.containers_dir().join(&id),
         layer: core.layers_dir().join(&id),
-        image: resolve(core, &config)?,
-        image_mounts: mounted_images(core, &config)?,
+        image,
+        image_mounts,
         pod: log_pod(sandbox, pod),
         config,
         id: id.clone(),
+        cgroups,
     };
     let container = async {
         let made = match prepare(core, sandbox, &engine, request).await {

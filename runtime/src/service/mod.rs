@@ -18,6 +18,7 @@ mod error;
 mod events;
 mod exec;
 mod fd_stream;
+mod first_container;
 mod flights;
 mod host;
 mod host_paths;

@@ -7,9 +7,10 @@
 use super::VerbError;
 use super::container_record::{record, resources, write_spec};
 use super::core::{Core, blocking};
+use super::first_container::make_cgroups;
 use super::{host_paths, selinux};
 use crate::cdi;
-use crate::cgroup::{CgroupPath, DeviceRule, Limits, default_rules};
+use crate::cgroup::{CgroupError, CgroupPath, DeviceRule, Limits, default_rules};
 use crate::container::{Container, host_devices, lookup_dirs, requested_devices};
 use crate::image::Image;
 use crate::process::{
@@ -44,7 +45,12 @@ pub(super) struct Request {
     pub pod: PodSandboxConfig,
     pub image: Arc<Image>,
     pub image_mounts: Vec<(String, Arc<Image>)>,
+    /// Somebody makes them already.
+    pub cgroups: Option<Begun>,
 }
+
+/// Cgroups that are being made.
+type Begun = oneshot::Receiver<Result<ContainerCgroups, CgroupError>>;
 
 /// # Errors
 /// The first step that failed. Whatever was made by then is the caller's to undo.
@@ -52,7 +58,7 @@ pub(super) async fn prepare(
     core: &Arc<Core>,
     sandbox: &Arc<Sandbox>,
     engine: &Arc<process::Sandbox>,
-    request: Request,
+    mut request: Request,
 ) -> Result<Prepared, VerbError> {
     let cgroup = sandbox.read(|r| core.cgroups.of_container(&r.cgroup, &request.id));
     let (plan, planned) = oneshot::channel();
@@ -63,8 +69,9 @@ pub(super) async fn prepare(
             request.dir.clone(),
             Limits::from(&resources(&request.config)),
         );
+        let begun = request.cgroups.take();
         let span = tracing::debug_span!("cgroups_and_spec");
-        let work = move || match cgroups(&core, &cgroup, (&limits, &dir), planned) {
+        let work = move || match cgroups(&core, (&cgroup, begun), (&limits, &dir), planned) {
             Ok((cgroups, spec)) => {
                 // Nobody waits for it when the mounts have failed.
                 let _ = made.send(Ok(cgroups));
@@ -113,16 +120,17 @@ struct Beside {
 
 fn cgroups(
     core: &Core,
-    cgroup: &CgroupPath,
+    (cgroup, begun): (&CgroupPath, Option<Begun>),
     (limits, dir): (&Limits, &Path),
     planned: oneshot::Receiver<Plan>,
 ) -> Result<(ContainerCgroups, Arc<Spec>), VerbError> {
-    core.cgroups.create(cgroup)?;
-    core.cgroups.apply_new(cgroup, limits)?;
-    let cgroups = ContainerCgroups {
-        doors: core.cgroups.doors(cgroup)?,
-        views: core.cgroups.views(cgroup)?,
+    let made = begun.and_then(|begun| begun.blocking_recv().ok()?.ok());
+    let cgroups = match made {
+        Some(made) => made,
+        // Again, so that the error is that of now.
+        None => make_cgroups(&core.cgroups, cgroup)?,
     };
+    core.cgroups.apply_new(cgroup, limits)?;
     process::moment("cgroups made");
     // There is none when it could not be made.
     let plan = planned.blocking_recv();

@@ -7,6 +7,7 @@
 use super::VerbError;
 use super::core::{Core, SandboxName, blocking, delete, new_id, now};
 use super::error::chain;
+use super::first_container;
 use crate::cgroup::{CgroupError, CgroupPath, Limits};
 use crate::process::{SandboxAhead, SandboxSpec};
 use crate::sandbox::{Identified, NetworkRecord, Record, Sandbox, State, VERSION};
@@ -80,18 +81,18 @@ async fn run(
         name = pod
     );
     let sandbox = async {
+        let (ahead, container) = ahead.map(|a| (a.monitor, a.container)).unzip();
+        let first = container.unwrap_or_else(new_id);
         let sandbox = match core.host.selinux {
             Some(_) => core
                 .levels
-                .give(|level| new_sandbox(core, &id, config, level))?,
-            None => Arc::new(new_sandbox(core, &id, config, String::new())?),
+                .give(|level| new_sandbox(core, (&id, first), config, level))?,
+            None => Arc::new(new_sandbox(core, (&id, first), config, String::new())?),
         };
         let labels = sandbox.read(|r| spec::pod_labels(&core.host, &r.selinux_level, &r.config))?;
         if let Some(labels) = labels {
             (spec.mount_label, spec.process_label) = (labels.mount, labels.process);
         }
-        let (ahead, container) = ahead.map(|a| (a.monitor, a.container)).unzip();
-        sandbox.set_layer_ahead(container);
         match make(core, &sandbox, spec, ahead).await {
             Ok(()) => Ok(sandbox),
             Err(error) => {
@@ -145,7 +146,7 @@ fn known(core: &Core, name: &SandboxName) -> Result<Option<String>, VerbError> {
 
 fn new_sandbox(
     core: &Core,
-    id: &str,
+    (id, first_container): (&str, String),
     config: PodSandboxConfig,
     selinux_level: String,
 ) -> Result<Sandbox, VerbError> {
@@ -166,6 +167,7 @@ fn new_sandbox(
         cgroup_made: None,
         selinux_level,
         network: None,
+        first_container: Some(first_container),
         config,
     };
     Ok(Sandbox::new(core.sandboxes_dir().join(id), record))
@@ -210,7 +212,12 @@ async fn make(
     Ok(())
 }
 
-fn prepare(core: &Core, sandbox: &Sandbox, hostname: &str, network: bool) -> Result<(), VerbError> {
+fn prepare(
+    core: &Arc<Core>,
+    sandbox: &Sandbox,
+    hostname: &str,
+    network: bool,
+) -> Result<(), VerbError> {
     let dir = sandbox.containers_dir();
     std::fs::create_dir_all(&dir).map_err(|source| VerbError::Make { path: dir, source })?;
     let cgroup = sandbox.read(|record| record.cgroup.clone());
@@ -232,6 +239,7 @@ fn prepare(core: &Core, sandbox: &Sandbox, hostname: &str, network: bool) -> Res
     if ours {
         limit(core, sandbox, &cgroup)?;
     }
+    first_container::begin(core, sandbox);
     sandbox.write_files(hostname)?;
     Ok(())
 }
@@ -334,15 +342,7 @@ impl Core {
             return;
         }
         self.leave_cgroup(sandbox);
-        self.discard_layer_ahead(sandbox);
         delete(sandbox.dir());
-    }
-
-    /// There will be no first container.
-    pub(super) fn discard_layer_ahead(&self, sandbox: &Sandbox) {
-        if let Some(container) = sandbox.take_layer_ahead() {
-            self.discard_layer(&self.layers_dir().join(container));
-        }
     }
 }
 

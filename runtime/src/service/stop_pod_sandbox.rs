@@ -93,6 +93,7 @@ impl Core {
             }
             self.remove_cgroup(&container).await?;
         }
+        self.discard_first_container(sandbox).await?;
         // A sandbox whose network stays is not stopped; the next call tries again.
         unwired?;
         if sandbox.read(|r| r.state) == State::Ready {
@@ -140,7 +141,6 @@ impl Core {
         }
         self.sandboxes.remove(sandbox.id());
         self.leave_cgroup(sandbox);
-        self.discard_layer_ahead(sandbox);
         super::core::delete(sandbox.dir());
         self.samples.forget(sandbox.id());
         self.emit(

@@ -109,6 +109,55 @@ async fn mounts_made_ahead_are_those_of_any_container_and_the_first_ones_alone()
     bed.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root: pods"]
+async fn cgroups_wait_for_the_first_container_and_go_when_there_is_none() {
+    let mut bed = Bed::new("first").await;
+    let pod = bed.run_pod(Pod::named("taken")).await;
+    let (awaited, cgroups) = first_container(bed.state(), &pod);
+    bed.eventually("its cgroups are there", || bed.cgroups(&cgroups) > 0)
+        .await;
+    // A container that can't be made takes nothing away.
+    let mut config = bed.container("c", &["sleep", "1000"]);
+    config.image.get_or_insert_default().image = "registry.test/nowhere:1".to_owned();
+    bed.create(&pod, config).await.expect_err("no such image");
+    let id = bed.start(&pod, "c", &["sleep", "1000"]).await;
+    assert_eq!(id, awaited);
+    assert_eq!(bed.exec(&id, &["true"]).await.exit_code, 0);
+
+    let stopped = bed.run_pod(Pod::named("stopped")).await;
+    let (_, cgroups) = first_container(bed.state(), &stopped);
+    bed.eventually("its cgroups are there", || bed.cgroups(&cgroups) > 0)
+        .await;
+    bed.stop_pod(&stopped).await;
+    assert_eq!(bed.cgroups(&cgroups), 0);
+
+    let left = bed.run_pod(Pod::named("left")).await;
+    let (awaited, cgroups) = first_container(bed.state(), &left);
+    bed.eventually("its cgroups are there", || bed.cgroups(&cgroups) > 0)
+        .await;
+    bed.restart_after(Duration::ZERO).await;
+    assert_eq!(bed.cgroups(&cgroups), 0);
+    // The next agent does not know whether there was one of that id.
+    let id = bed.start(&left, "c", &["sleep", "1000"]).await;
+    assert_ne!(id, awaited);
+    for pod in [pod, stopped, left] {
+        bed.remove_pod(&pod).await;
+    }
+    bed.close().await;
+}
+
+/// The first container of a sandbox's record, and the name of its cgroups.
+fn first_container(state: &Path, pod: &str) -> (String, String) {
+    let record = state.join("sandboxes").join(pod).join("record.json");
+    let record = std::fs::read(record).expect("a record");
+    let record: serde_json::Value = serde_json::from_slice(&record).expect("json");
+    let text = |key: &str| record[key].as_str().expect(key).to_owned();
+    let id = text("firstContainer");
+    let cgroups = format!("{}/{id}", text("cgroup"));
+    (id, cgroups)
+}
+
 /// A runtime with a first pod, its sandbox, and those that are ready after it.
 async fn stocked(name: &str) -> (Bed, String, Vec<String>) {
     let bed = Bed::new(name).await;

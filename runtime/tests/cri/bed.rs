@@ -393,6 +393,11 @@ impl Bed {
             .expect("opened anew");
     }
 
+    /// In how many hierarchies there is a cgroup of that name below the runtime's.
+    pub fn cgroups(&self, name: &str) -> usize {
+        cgroup_dirs(&format!("{}{name}", self.config.cgroup_root)).len()
+    }
+
     /// Looks for what was left, then goes.
     pub async fn close(self) {
         assert!(self.pods().await.is_empty(), "pods are left");
