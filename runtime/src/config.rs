@@ -114,7 +114,7 @@ impl Default for Config {
             bridge: "lighter0".to_owned(),
             ipam_dir: "/run/lighter/network/ipam".into(),
             no_masquerade: Vec::new(),
-            networks_ahead: 4,
+            networks_ahead: 16,
             cgroup_root: String::new(),
             cgroup_driver: CgroupDriver::default(),
             registry_config_dir: "/etc/containerd/certs.d".into(),

@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How long nothing must change to be taken for what there is without a pod.
 const STILL: Duration = Duration::from_millis(50);
 /// As many as the runtime keeps ready unless told otherwise (`networksAhead`).
-pub const AHEAD: usize = 4;
+pub const AHEAD: usize = 16;
 /// Well below what is measured.
 const PAUSE: Duration = Duration::from_micros(200);
 

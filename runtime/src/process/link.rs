@@ -76,10 +76,7 @@ impl Link {
     /// # Errors
     /// `ConnectionReset` when the peer is gone.
     pub async fn ask(&self, body: Body, fds: &[BorrowedFd<'_>]) -> io::Result<Answer> {
-        let answer = self.request(body, fds).await?;
-        answer
-            .await
-            .map_err(|_| io::ErrorKind::ConnectionReset.into())
+        answered(self.request(body, fds).await?).await
     }
 
     /// As [`ask`](Self::ask), and closes the descriptors while the peer works.
@@ -91,9 +88,7 @@ impl Link {
         let answer = self.request(body, &borrowed).await?;
         drop(borrowed);
         drop(fds);
-        answer
-            .await
-            .map_err(|_| io::ErrorKind::ConnectionReset.into())
+        answered(answer).await
     }
 
     async fn request(
@@ -142,9 +137,7 @@ impl Link {
             }
             None => return Err(io::ErrorKind::ConnectionReset.into()),
         };
-        answer
-            .await
-            .map_err(|_| io::ErrorKind::ConnectionReset.into())
+        answered(answer).await
     }
 
     /// Ends the connection: whoever waits is told that the peer is gone.
@@ -201,4 +194,11 @@ impl Link {
         });
         None
     }
+}
+
+/// The answer, unless the peer has gone before it.
+async fn answered(answer: oneshot::Receiver<Answer>) -> io::Result<Answer> {
+    answer
+        .await
+        .map_err(|_| io::ErrorKind::ConnectionReset.into())
 }

@@ -209,6 +209,7 @@ async fn make(
             network.attachment = attachment;
         }
     })?;
+    first_container::begin(core, sandbox);
     Ok(())
 }
 
@@ -239,7 +240,6 @@ fn prepare(
     if ours {
         limit(core, sandbox, &cgroup)?;
     }
-    first_container::begin(core, sandbox);
     sandbox.write_files(hostname)?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// As the runtime keeps them unless told otherwise.
-const AHEAD: usize = 4;
+const AHEAD: usize = 16;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root: pods"]
