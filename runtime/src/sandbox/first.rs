@@ -9,6 +9,9 @@ use tokio::sync::oneshot;
 pub(crate) struct FirstContainer {
     /// The id that it will have. Its writable layer may be there.
     pub id: String,
-    /// Its cgroups, which somebody is making, without limits.
-    pub cgroups: oneshot::Receiver<Result<ContainerCgroups, CgroupError>>,
+    /// Its cgroups, if somebody is making them.
+    pub cgroups: Option<CgroupsBegun>,
 }
+
+/// Cgroups that are being made, without limits.
+pub(crate) type CgroupsBegun = oneshot::Receiver<Result<ContainerCgroups, CgroupError>>;

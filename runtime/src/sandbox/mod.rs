@@ -6,7 +6,7 @@ mod index;
 mod record;
 
 pub use files::PodFilesError;
-pub(crate) use first::FirstContainer;
+pub(crate) use first::{CgroupsBegun, FirstContainer};
 pub use index::{Ambiguous, Identified, Index};
 pub use record::{NetworkRecord, Record, RecordError, State, VERSION};
 pub(crate) use record::{proto, read_record, write_record};

@@ -35,10 +35,6 @@ pub struct Record {
     pub selinux_level: String,
     /// `None` = the host's network.
     pub network: Option<NetworkRecord>,
-    /// Id of the container that things are made for before it is asked for; it may have come
-    /// since.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_container: Option<String>,
 }
 
 /// What CNI DEL needs.
@@ -197,7 +193,6 @@ mod tests {
             selinux_level: String::new(),
             cgroup_made: None,
             network: None,
-            first_container: None,
         }
     }
 

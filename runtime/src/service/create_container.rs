@@ -6,7 +6,7 @@ use super::error::chain;
 use super::prepare_container::{Request, prepare};
 use crate::container::{Container, State};
 use crate::image::Image;
-use crate::sandbox::{Identified, Sandbox};
+use crate::sandbox::{FirstContainer, Identified, Sandbox};
 use cri_proto::Status;
 use cri_proto::v1::{
     ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse,
@@ -65,8 +65,10 @@ async fn create(
     let image_mounts = mounted_images(core, &config)?;
     // From here on it is this one's to undo.
     let first = sandbox.take_first_container();
-    let (id, cgroups) = first.map(|first| (first.id, first.cgroups)).unzip();
-    let id = id.unwrap_or_else(new_id);
+    let FirstContainer { id, cgroups } = first.unwrap_or_else(|| FirstContainer {
+        id: new_id(),
+        cgroups: None,
+    });
     let span = tracing::info_span!(
         "create_container",
         id = &id[..13],

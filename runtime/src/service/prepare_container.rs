@@ -10,13 +10,13 @@ use super::core::{Core, blocking};
 use super::first_container::make_cgroups;
 use super::{host_paths, selinux};
 use crate::cdi;
-use crate::cgroup::{CgroupError, CgroupPath, DeviceRule, Limits, default_rules};
+use crate::cgroup::{CgroupPath, DeviceRule, Limits, default_rules};
 use crate::container::{Container, host_devices, lookup_dirs, requested_devices};
 use crate::image::Image;
 use crate::process::{
     self, ContainerCgroups, ContainerIo, ContainerSpec, PreparedContainer, ProcessError, Rootfs,
 };
-use crate::sandbox::{Identified, Sandbox};
+use crate::sandbox::{CgroupsBegun, Identified, Sandbox};
 use crate::spec::{self, ImageMount, PodFiles};
 use cri_proto::v1::{ContainerConfig, PodSandboxConfig};
 use oci_spec::runtime::Spec;
@@ -46,11 +46,8 @@ pub(super) struct Request {
     pub image: Arc<Image>,
     pub image_mounts: Vec<(String, Arc<Image>)>,
     /// Somebody makes them already.
-    pub cgroups: Option<Begun>,
+    pub cgroups: Option<CgroupsBegun>,
 }
-
-/// Cgroups that are being made.
-type Begun = oneshot::Receiver<Result<ContainerCgroups, CgroupError>>;
 
 /// # Errors
 /// The first step that failed. Whatever was made by then is the caller's to undo.
@@ -120,7 +117,7 @@ struct Beside {
 
 fn cgroups(
     core: &Core,
-    (cgroup, begun): (&CgroupPath, Option<Begun>),
+    (cgroup, begun): (&CgroupPath, Option<CgroupsBegun>),
     (limits, dir): (&Limits, &Path),
     planned: oneshot::Receiver<Plan>,
 ) -> Result<(ContainerCgroups, Arc<Spec>), VerbError> {

@@ -7,7 +7,6 @@ use super::core::{Core, delete, now};
 use super::create_container::undo;
 use super::error::chain;
 use super::events::lost;
-use super::first_container;
 use crate::cgroup::CgroupPath;
 use crate::container::{Container, Record as ContainerRecord, State as ContainerState};
 use crate::process::AdoptError;
@@ -214,7 +213,6 @@ struct Found {
 fn load(dir: &Path, layers: &Path) -> Result<Found, String> {
     let record: Record = read_record(dir).map_err(|e| chain(&e))?;
     let sandbox = Arc::new(Sandbox::new(dir.to_owned(), record));
-    first_container::reclaim(&sandbox);
     let mut found = Found {
         containers: Vec::new(),
         cut_short: Vec::new(),

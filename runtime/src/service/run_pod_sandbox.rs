@@ -10,7 +10,7 @@ use super::error::chain;
 use super::first_container;
 use crate::cgroup::{CgroupError, CgroupPath, Limits};
 use crate::process::{SandboxAhead, SandboxSpec};
-use crate::sandbox::{Identified, NetworkRecord, Record, Sandbox, State, VERSION};
+use crate::sandbox::{FirstContainer, Identified, NetworkRecord, Record, Sandbox, State, VERSION};
 use crate::spec;
 use cni::{Attachment, PodNetwork, PortMapping, Protocol};
 use cri_proto::Status;
@@ -81,18 +81,21 @@ async fn run(
         name = pod
     );
     let sandbox = async {
-        let (ahead, container) = ahead.map(|a| (a.monitor, a.container)).unzip();
-        let first = container.unwrap_or_else(new_id);
         let sandbox = match core.host.selinux {
             Some(_) => core
                 .levels
-                .give(|level| new_sandbox(core, (&id, first), config, level))?,
-            None => Arc::new(new_sandbox(core, (&id, first), config, String::new())?),
+                .give(|level| new_sandbox(core, &id, config, level))?,
+            None => Arc::new(new_sandbox(core, &id, config, String::new())?),
         };
         let labels = sandbox.read(|r| spec::pod_labels(&core.host, &r.selinux_level, &r.config))?;
         if let Some(labels) = labels {
             (spec.mount_label, spec.process_label) = (labels.mount, labels.process);
         }
+        let (ahead, container) = ahead.map(|a| (a.monitor, a.container)).unzip();
+        sandbox.set_first_container(FirstContainer {
+            id: container.unwrap_or_else(new_id),
+            cgroups: None,
+        });
         match make(core, &sandbox, spec, ahead).await {
             Ok(()) => Ok(sandbox),
             Err(error) => {
@@ -146,7 +149,7 @@ fn known(core: &Core, name: &SandboxName) -> Result<Option<String>, VerbError> {
 
 fn new_sandbox(
     core: &Core,
-    (id, first_container): (&str, String),
+    id: &str,
     config: PodSandboxConfig,
     selinux_level: String,
 ) -> Result<Sandbox, VerbError> {
@@ -167,7 +170,6 @@ fn new_sandbox(
         cgroup_made: None,
         selinux_level,
         network: None,
-        first_container: Some(first_container),
         config,
     };
     Ok(Sandbox::new(core.sandboxes_dir().join(id), record))

@@ -114,9 +114,7 @@ async fn mounts_made_ahead_are_those_of_any_container_and_the_first_ones_alone()
 async fn cgroups_wait_for_the_first_container_and_go_when_there_is_none() {
     let mut bed = Bed::new("first").await;
     let pod = bed.run_pod(Pod::named("taken")).await;
-    let (awaited, cgroups) = first_container(bed.state(), &pod);
-    bed.eventually("its cgroups are there", || bed.cgroups(&cgroups) > 0)
-        .await;
+    let awaited = first_container(&bed, "taken").await;
     // A container that can't be made takes nothing away.
     let mut config = bed.container("c", &["sleep", "1000"]);
     config.image.get_or_insert_default().image = "registry.test/nowhere:1".to_owned();
@@ -126,18 +124,15 @@ async fn cgroups_wait_for_the_first_container_and_go_when_there_is_none() {
     assert_eq!(bed.exec(&id, &["true"]).await.exit_code, 0);
 
     let stopped = bed.run_pod(Pod::named("stopped")).await;
-    let (_, cgroups) = first_container(bed.state(), &stopped);
-    bed.eventually("its cgroups are there", || bed.cgroups(&cgroups) > 0)
-        .await;
+    first_container(&bed, "stopped").await;
     bed.stop_pod(&stopped).await;
-    assert_eq!(bed.cgroups(&cgroups), 0);
+    let none = Vec::<String>::new();
+    assert_eq!(bed.cgroups_below("/kubepods/podstopped"), none);
 
     let left = bed.run_pod(Pod::named("left")).await;
-    let (awaited, cgroups) = first_container(bed.state(), &left);
-    bed.eventually("its cgroups are there", || bed.cgroups(&cgroups) > 0)
-        .await;
+    let awaited = first_container(&bed, "left").await;
     bed.restart_after(Duration::ZERO).await;
-    assert_eq!(bed.cgroups(&cgroups), 0);
+    assert_eq!(bed.cgroups_below("/kubepods/podleft"), none);
     // The next agent does not know whether there was one of that id.
     let id = bed.start(&left, "c", &["sleep", "1000"]).await;
     assert_ne!(id, awaited);
@@ -147,15 +142,18 @@ async fn cgroups_wait_for_the_first_container_and_go_when_there_is_none() {
     bed.close().await;
 }
 
-/// The first container of a sandbox's record, and the name of its cgroups.
-fn first_container(state: &Path, pod: &str) -> (String, String) {
-    let record = state.join("sandboxes").join(pod).join("record.json");
-    let record = std::fs::read(record).expect("a record");
-    let record: serde_json::Value = serde_json::from_slice(&record).expect("json");
-    let text = |key: &str| record[key].as_str().expect(key).to_owned();
-    let id = text("firstContainer");
-    let cgroups = format!("{}/{id}", text("cgroup"));
-    (id, cgroups)
+/// The container whose cgroups are there, in all hierarchies.
+async fn first_container(bed: &Bed, pod: &str) -> String {
+    let parent = format!("/kubepods/pod{pod}");
+    let found = || match bed.cgroups_below(&parent).as_slice() {
+        [one, others @ ..] if others.iter().all(|other| other == one) => Some(one.clone()),
+        _ => None,
+    };
+    bed.eventually("its cgroups are there", || {
+        found().is_some() && bed.cgroups_below(&parent).len() == bed.cgroups(&parent)
+    })
+    .await;
+    found().expect("one")
 }
 
 /// A runtime with a first pod, its sandbox, and those that are ready after it.

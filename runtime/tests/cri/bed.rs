@@ -398,6 +398,15 @@ impl Bed {
         cgroup_dirs(&format!("{}{name}", self.config.cgroup_root)).len()
     }
 
+    /// Names of the cgroups in that one, of each hierarchy.
+    pub fn cgroups_below(&self, name: &str) -> Vec<String> {
+        let all = cgroup_dirs(&format!("{}{name}", self.config.cgroup_root));
+        let entries = all.iter().flat_map(std::fs::read_dir).flatten().flatten();
+        let dirs = entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()));
+        dirs.map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
     /// Looks for what was left, then goes.
     pub async fn close(self) {
         assert!(self.pods().await.is_empty(), "pods are left");
