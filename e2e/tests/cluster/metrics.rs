@@ -9,7 +9,7 @@ use std::time::Duration;
 
 crate::tests!(
     series_have_the_names_and_labels_that_dashboards_expect,
-    volumes_and_pulls_are_counted_by_plugin_and_size,
+    volumes_pulls_and_starts_are_counted,
 );
 
 /// Name and labels of series; `le` of histograms left out.
@@ -31,7 +31,9 @@ const KUBELET: &[(&str, &str)] = &[
     ("kubelet_memory_manager_pinning_requests_total", ""),
     ("kubelet_mirror_pods", ""),
     ("kubelet_node_name", "node"),
+    ("kubelet_first_network_pod_start_sli_duration_seconds", ""),
     ("kubelet_pod_start_duration_seconds_count", ""),
+    ("kubelet_pod_start_sli_duration_seconds_count", ""),
     ("kubelet_pod_start_total_duration_seconds_count", ""),
     ("kubelet_pod_status_sync_duration_seconds_count", ""),
     (
@@ -158,7 +160,7 @@ fn series_have_the_names_and_labels_that_dashboards_expect(t: &Space) -> Result<
     Ok(())
 }
 
-fn volumes_and_pulls_are_counted_by_plugin_and_size(t: &Space) -> Result<()> {
+fn volumes_pulls_and_starts_are_counted(t: &Space) -> Result<()> {
     t.kubectl(&["create", "configmap", "c", "--from-literal=k=v"])?;
     let volumes = json!([
         { "name": "config", "configMap": { "name": "c" } },
@@ -175,6 +177,8 @@ fn volumes_and_pulls_are_counted_by_plugin_and_size(t: &Space) -> Result<()> {
     });
     let volumes = json!({ "volumes": volumes });
     t.run(&with_main(with(pod("p", FOREVER), volumes), mounts))?;
+    // Whose start depends on no storage.
+    t.run(&pod("light", FOREVER))?;
     let operation = |name: &str, plugin: &str| {
         format!(
             "storage_operation_duration_seconds_count{{migrated=\"false\",operation_name=\"{name}\",\
@@ -189,7 +193,13 @@ fn volumes_and_pulls_are_counted_by_plugin_and_size(t: &Space) -> Result<()> {
     };
     // busybox is a small image.
     let pulled = "kubelet_image_pull_duration_seconds_count{image_size_in_bytes=\"0-10MB\"}";
+    let started = [
+        "kubelet_pod_start_total_duration_seconds_count",
+        "kubelet_pod_start_sli_duration_seconds_count",
+        "kubelet_first_network_pod_start_sli_duration_seconds",
+    ];
     let mut wanted = vec![pulled.to_owned()];
+    wanted.extend(started.map(str::to_owned));
     for plugin in ["configmap", "empty-dir", "host-path"] {
         wanted.push(operation("volume_mount", plugin));
         wanted.extend(["actual", "desired"].map(|state| total(plugin, state)));

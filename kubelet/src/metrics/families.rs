@@ -167,8 +167,18 @@ impl Metrics {
         );
         registry.register(
             "kubelet_pod_start_total_duration_seconds",
-            "From the pod's creation to its running, pulls and init containers included",
+            "From the pod's creation to all its containers' running, pulls and init containers included",
             self.pod_start_total.clone(),
+        );
+        registry.register(
+            "kubelet_pod_start_sli_duration_seconds",
+            "From the pod's creation to all its containers' running, without pulls and init containers",
+            self.pod_start_sli.clone(),
+        );
+        registry.register(
+            "kubelet_first_network_pod_start_sli_duration_seconds",
+            "The same of the first pod that is not on the host's network; 0 until there is one",
+            self.first_network_pod.clone(),
         );
         registry.register(
             "kubelet_pod_worker_duration_seconds",

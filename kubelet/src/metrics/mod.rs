@@ -26,6 +26,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Everything that is counted from the agent's start on.
@@ -46,6 +47,9 @@ pub struct Metrics {
     terminated_containers: Family<Terminated, Counter>,
     pod_start: Histogram,
     pod_start_total: Histogram,
+    pod_start_sli: Histogram,
+    /// Seconds; 0 until there is one.
+    first_network_pod: Gauge<f64, AtomicU64>,
     pod_worker: Family<Operation, Histogram, fn() -> Histogram>,
     status_sync: Histogram,
     probes: Family<ProbeResult, Counter>,
@@ -85,6 +89,8 @@ impl Metrics {
             terminated_containers: Family::default(),
             pod_start: families::pod_start(),
             pod_start_total: families::pod_start(),
+            pod_start_sli: families::pod_start(),
+            first_network_pod: Gauge::default(),
             pod_worker: Family::new_with_constructor(families::duration),
             status_sync: families::status_sync(),
             probes: Family::default(),
@@ -162,12 +168,21 @@ impl Metrics {
         self.terminated_containers.get_or_create(&labels).inc();
     }
 
-    /// A pod runs that did not before: since it was seen here, and since it was made.
-    pub fn pod_runs(&self, since_seen: Duration, created: Option<Timestamp>, now: Timestamp) {
+    /// A pod runs that did not before, so long after it was seen here.
+    pub fn pod_runs(&self, since_seen: Duration) {
         self.pod_start.observe(since_seen.as_secs_f64());
-        if let Some(created) = created {
-            let total = now.duration_since(created).as_secs_f64().max(0.0);
-            self.pod_start_total.observe(total);
+    }
+
+    /// All containers of a pod run, so long after its creation, and what of that counts for the
+    /// service level indicator of pods' starts, if it does.
+    pub fn pod_started(&self, total: Duration, sli: Option<Duration>, host_network: bool) {
+        self.pod_start_total.observe(total.as_secs_f64());
+        let Some(seconds) = sli.map(|sli| sli.as_secs_f64()) else {
+            return;
+        };
+        self.pod_start_sli.observe(seconds);
+        if !host_network && self.first_network_pod.get() == 0.0 {
+            self.first_network_pod.set(seconds);
         }
     }
 

@@ -3,6 +3,7 @@
 mod counting;
 mod publishing;
 mod resizing;
+mod start_time;
 
 use super::executor::{ABANDONED, Context, Executor, Failed, Report};
 use super::lifecycle::{
@@ -412,7 +413,7 @@ impl Worker {
         let Some((effect, result, took)) = done else {
             return;
         };
-        self.count_work(took, result.is_err());
+        self.count_work(&effect, took, result.is_err());
         let Some(work) = effect.work() else { return };
         self.seen.busy.remove(&work);
         match result {

@@ -1,8 +1,9 @@
 //! What of a pod's life is counted for `/metrics`.
 
 use super::Worker;
+use super::start_time::{self, Pulls};
 use crate::metrics::{CONTAINER, EPHEMERAL_CONTAINER, INIT_CONTAINER};
-use crate::pod::lifecycle::Desired;
+use crate::pod::lifecycle::{Desired, Effect};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use std::collections::BTreeSet;
@@ -14,6 +15,9 @@ pub(super) struct Counted {
     since: Instant,
     /// It ran once, perhaps under an earlier agent.
     ran: bool,
+    /// All of its containers have run at the same time, or it is known from before.
+    started: bool,
+    pulls: Pulls,
     /// A start with a user namespace met an error; counted once.
     mapped_failed: bool,
     /// Ids of the containers whose end is counted.
@@ -32,6 +36,9 @@ impl Counted {
         Counted {
             since: Instant::now(),
             ran: !matches!(phase, None | Some("Pending")),
+            // Of those that another agent has begun with nobody knows the pulls.
+            started: status.is_some_and(|s| s.start_time.is_some()),
+            pulls: Pulls::default(),
             mapped_failed: false,
             ended,
         }
@@ -45,7 +52,12 @@ impl Counted {
 
 impl Worker {
     /// A piece of work was done.
-    pub(super) fn count_work(&mut self, took: Duration, failed: bool) {
+    pub(super) fn count_work(&mut self, effect: &Effect, took: Duration, failed: bool) {
+        if let (Effect::EnsureImage { .. }, false) = (effect, self.counted.started) {
+            let now = Instant::now();
+            let begun = now.checked_sub(took).unwrap_or(now);
+            self.counted.pulls.add(begun, now);
+        }
         let metrics = &self.executor.deps().metrics;
         metrics.pod_worked(self.counted.operation(), took);
         let spec = self.want.pod.spec.as_ref();
@@ -61,8 +73,17 @@ impl Worker {
         let metrics = &self.executor.deps().metrics;
         if !self.counted.ran && status.phase.as_deref() == Some("Running") {
             self.counted.ran = true;
-            let created = self.want.pod.metadata.creation_timestamp.as_ref();
-            metrics.pod_runs(self.counted.since.elapsed(), created.map(|t| t.0), now);
+            metrics.pod_runs(self.counted.since.elapsed());
+        }
+        if !self.counted.started && start_time::all_run(status) {
+            self.counted.started = true;
+            let pulls = std::mem::take(&mut self.counted.pulls);
+            let pod = &self.want.pod;
+            if let (Some(created), Some(spec)) = (&pod.metadata.creation_timestamp, &pod.spec) {
+                let total = Duration::try_from(now.duration_since(created.0)).unwrap_or_default();
+                let indicator = start_time::indicator(total, &pulls, spec, status);
+                metrics.pod_started(total, indicator, spec.host_network == Some(true));
+            }
         }
         for (kind, container) in containers(status) {
             for (id, code, reason) in ends(container) {
