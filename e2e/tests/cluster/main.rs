@@ -28,6 +28,7 @@ mod managers;
 mod manners;
 mod metrics;
 mod network;
+mod node_limits;
 mod pod_api;
 mod pod_resources;
 mod probes;
@@ -65,6 +66,7 @@ fn all() -> Vec<Test> {
         gc::TESTS,
         survival::TESTS,
         eviction::TESTS,
+        node_limits::TESTS,
         pod_api::TESTS,
         kubelet_flags::TESTS,
         kubeadm::TESTS,

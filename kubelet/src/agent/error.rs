@@ -1,6 +1,7 @@
 //! Why an agent does not start: one line each, with the way on.
 
 use crate::api::EndpointError;
+use crate::cgroup::ReservedError;
 use crate::checkpoint::CheckpointError;
 use crate::cpu::CpuStartError;
 use crate::join::csr::CsrError;
@@ -45,6 +46,8 @@ pub enum AgentError {
          tried; to go on, set topologyManagerPolicyOptions max-allowable-numa-nodes"
     )]
     NumaNodes { nodes: usize, most: usize },
+    #[error(transparent)]
+    Reserved(#[from] ReservedError),
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     #[error(transparent)]

@@ -1,6 +1,7 @@
 //! The configuration as the node works with it: typed, complete, checked.
 
 use super::duration;
+use super::enforcement::{self, Enforcement};
 use super::eviction::{self, Threshold};
 use super::image_gc::ImageGc;
 use super::managers::{self, Managers};
@@ -102,6 +103,7 @@ pub struct Config {
     pub image_gc: ImageGc,
     pub local_storage_isolation: bool,
     pub allocatable: NodeAllocatable,
+    pub enforcement: Enforcement,
     /// A collector of traces.
     pub tracing: Option<Tracing>,
     /// The lowest priority first; empty: the machine's shutdown does not wait.
@@ -331,6 +333,7 @@ impl Config {
             local_storage_isolation: raw.local_storage_capacity_isolation.unwrap_or(true),
             managers: Managers::of(m, &raw, reserved_millis),
             allocatable,
+            enforcement: enforcement::of(m, &raw),
             tracing: traces::of(m, &raw),
             shutdown: shutdown::graces(m, &raw),
             raw,
@@ -473,19 +476,31 @@ pub(super) fn amount(m: &mut Mistakes, field: &str, text: &str) -> Amount {
     m.keep(field, parsed).unwrap_or_default()
 }
 
+/// Thousandths of a CPU for `cpu`, bytes or pieces for the others.
+pub(super) fn amounts(
+    m: &mut Mistakes,
+    field: &str,
+    set: &BTreeMap<String, String>,
+) -> BTreeMap<String, u64> {
+    let mut one = |(name, text): (&String, &String)| {
+        let amount = amount(m, field, text);
+        let amount = match name.as_str() {
+            "cpu" => amount.millis(),
+            _ => amount.units(),
+        };
+        (name.clone(), m.number(field, Some(amount), 0_u64))
+    };
+    set.iter().map(&mut one).collect()
+}
+
 fn reserved(m: &mut Mistakes, raw: &KubeletConfiguration) -> NodeAllocatable {
     let mut sum = NodeAllocatable::default();
     for (field, set) in [
         ("kubeReserved", &raw.kube_reserved),
         ("systemReserved", &raw.system_reserved),
     ] {
-        for (name, text) in set.iter().flatten() {
-            let amount = amount(m, field, text);
-            let amount = match name.as_str() {
-                "cpu" => amount.millis(),
-                _ => amount.units(),
-            };
-            *sum.reserved.entry(name.clone()).or_default() += m.number(field, Some(amount), 0_u64);
+        for (name, amount) in set.iter().flat_map(|set| amounts(m, field, set)) {
+            *sum.reserved.entry(name).or_default() += amount;
         }
     }
     // A mistake in it is told where it is used.
