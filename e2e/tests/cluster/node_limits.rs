@@ -4,17 +4,19 @@
 use crate::kit::{FOREVER, Space, pod, same, status, with_main};
 use crate::managers::{Settings, with_settings};
 use crate::survival::agent_lives;
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use e2e::node::Kind;
 use e2e::{cgroup, progress};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 crate::tests!(
     pods_as_a_whole_get_what_is_not_reserved: alone,
     a_reserved_cgroup_is_limited_and_must_exist: alone,
-    system_oom_is_an_event_of_the_node_and_a_containers_is_not,
+    system_oom_is_an_event_of_the_node_and_a_containers_is_not: alone,
 );
 
 const ENFORCED: &str = "NodeAllocatableEnforced";
@@ -22,7 +24,7 @@ const ENFORCED: &str = "NodeAllocatableEnforced";
 /// A file of a cgroup of the node's: by its name on v1 and on v2.
 fn limit(path: &str, (controller, v1): (&str, &str), v2: &str) -> Result<u64> {
     let mount = PathBuf::from("/sys/fs/cgroup");
-    let file = match mount.join("cgroup.controllers").exists() {
+    let file = match cgroup::unified() {
         true => mount.join(path).join(v2),
         false => mount.join(controller).join(path).join(v1),
     };
@@ -43,17 +45,28 @@ fn pids(path: &str) -> Result<u64> {
     limit(path, ("pids", "pids.max"), "pids.max")
 }
 
-/// The value of `cpu.shares`, or what v2 has for it.
-fn shares(milli: u64) -> u64 {
+/// The value of `cpu.shares`, or what v2 has for it: the stock kubelet spreads its weights evenly
+/// over their range, where runtimes keep 1024 at 100; all of ours are as runtimes'.
+fn shares(t: &Space, milli: u64) -> u64 {
     let shares = (milli * 1024 / 1000).max(2);
-    match fs::exists("/sys/fs/cgroup/cgroup.controllers") {
-        Ok(true) => 1 + (shares - 2) * 9999 / 262_142,
-        _ => shares,
+    if !cgroup::unified() {
+        return shares;
+    }
+    if matches!(t.suite.kind(), Kind::Stock | Kind::KubeletLighter) {
+        return 1 + (shares - 2) * 9999 / 262_142;
+    }
+    // opencontainers/cgroups utils.go `ConvertCPUSharesToCgroupV2Value`.
+    let log = (shares as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    if shares <= 2 {
+        1
+    } else {
+        10_f64.powf(exponent).ceil() as u64
     }
 }
 
 /// Until both are the same; the stock kubelet writes in the background.
-fn becomes(what: &str, want: u64, got: impl Fn() -> Result<u64>) -> Result<()> {
+pub fn becomes(what: &str, want: u64, got: impl Fn() -> Result<u64>) -> Result<()> {
     let mut last = None;
     progress::wait_for(what, Duration::from_secs(90), || {
         last = got().ok();
@@ -72,7 +85,7 @@ fn pods_as_a_whole_get_what_is_not_reserved(t: &Space) -> Result<()> {
             memory(&all)
         })?;
         let cpus = machine.cpus * 1000 - 500;
-        becomes("CPU shares of pods", shares(cpus), || cpu(&all))?;
+        becomes("CPU shares of pods", shares(t, cpus), || cpu(&all))?;
         becomes("process ids of pods", machine.pids - 1000, || pids(&all))?;
         told(t, &[ENFORCED, "Updated Node Allocatable limit across pods"])?;
         classes(t, &all)?;
@@ -86,16 +99,16 @@ fn pods_as_a_whole_get_what_is_not_reserved(t: &Space) -> Result<()> {
 /// Burstable pods weigh what they ask for together.
 fn classes(t: &Space, all: &str) -> Result<()> {
     let (burstable, best_effort) = (format!("{all}/burstable"), format!("{all}/besteffort"));
-    becomes("shares of BestEffort", shares(0), || cpu(&best_effort))?;
+    becomes("shares of BestEffort", shares(t, 0), || cpu(&best_effort))?;
     let before = asked(t)?;
-    becomes("shares of Burstable", shares(before), || cpu(&burstable))?;
+    becomes("shares of Burstable", shares(t, before), || cpu(&burstable))?;
     let asks = json!({ "resources": { "requests": { "cpu": "300m" } } });
     t.run(&with_main(pod("burstable", FOREVER), asks))?;
-    becomes("shares with another pod", shares(before + 300), || {
+    becomes("shares with another pod", shares(t, before + 300), || {
         cpu(&burstable)
     })?;
     t.kubectl(&["delete", "pod", "burstable"])?;
-    becomes("shares without it", shares(before), || cpu(&burstable))
+    becomes("shares without it", shares(t, before), || cpu(&burstable))
 }
 
 /// Thousandths of a CPU that Burstable pods of the node ask for.
@@ -148,7 +161,7 @@ fn a_reserved_cgroup_is_limited_and_must_exist(t: &Space) -> Result<()> {
     let result = with_settings(t, |t, settings| {
         settings.add(&lines)?;
         becomes("memory of the system", 300 << 20, || memory(&name))?;
-        same(cpu(&name)?, shares(200))?;
+        same(cpu(&name)?, shares(t, 200))?;
         same(pids(&name)?, 500)?;
         told(t, &[ENFORCED, "system reserved cgroup", &name])?;
         cgroup::remove(&name)?;
@@ -159,7 +172,7 @@ fn a_reserved_cgroup_is_limited_and_must_exist(t: &Space) -> Result<()> {
 }
 
 /// Does not start.
-fn refused(t: &Space, settings: &Settings, lines: &str) -> Result<()> {
+pub fn refused(t: &Space, settings: &Settings, lines: &str) -> Result<()> {
     settings.add(lines)?;
     progress::wait_for("end of the kubelet", Duration::from_secs(60), || {
         std::thread::sleep(Duration::from_millis(200));
@@ -206,8 +219,8 @@ fn machine() -> Result<Host> {
     })
 }
 
-/// The machine is not brought to its end here: what the kernel would say is written to its log,
-/// in the words of mm/oom_kill.c. The container's kill is a real one.
+/// The container's kill is a real one, and so is the machine's where the kernel can be asked for
+/// one (sysrq). Elsewhere what it would say is written to its log, in the words of mm/oom_kill.c.
 fn system_oom_is_an_event_of_the_node_and_a_containers_is_not(t: &Space) -> Result<()> {
     let eats = "sleep 1; tail /dev/zero";
     let limit = json!({ "resources": { "limits": { "memory": "16Mi" } } });
@@ -217,7 +230,61 @@ fn system_oom_is_an_event_of_the_node_and_a_containers_is_not(t: &Space) -> Resu
     t.wait("eater", "OOMKilled", |p| {
         status(p)["state"]["terminated"]["reason"] == "OOMKilled"
     })?;
-    let (name, pid) = (format!("eats-{}", t.name), std::process::id());
+    let (name, pid) = match fs::exists(SYSRQ)? {
+        true => ("dd".to_owned(), killed_for_the_machine()?),
+        false => said_to_be_killed(&format!("eats-{}", t.name))?,
+    };
+    let victim = format!("System OOM encountered, victim process: {name}, pid: {pid}");
+    told(t, &["SystemOOM", &victim])?;
+    let others = events(t)?;
+    let others = others.lines().filter(|l| l.contains("SystemOOM"));
+    let others: Vec<&str> = others.filter(|l| l.contains("process: tail")).collect();
+    ensure!(others.is_empty(), "a container's kill was told: {others:?}");
+    Ok(())
+}
+
+const SYSRQ: &str = "/proc/sysrq-trigger";
+
+/// Has the kernel kill the process that it would kill first, were the machine out of memory:
+/// one of ours, or nobody.
+fn killed_for_the_machine() -> Result<u32> {
+    let mut victim = Command::new("dd");
+    let mut victim = victim
+        .args(["if=/dev/zero", "of=/dev/null", "bs=256M"])
+        .spawn()?;
+    let pid = victim.id();
+    let kill = || -> Result<()> {
+        fs::write(format!("/proc/{pid}/oom_score_adj"), "1000")?;
+        std::thread::sleep(Duration::from_secs(2));
+        let own = score(pid).context("dd has ended")?;
+        let all = fs::read_dir("/proc")?.flatten();
+        let pids = all.filter_map(|e| e.file_name().to_str()?.parse().ok());
+        let mut before = pids.filter(|other| *other != pid && score(*other) >= Some(own));
+        if let Some(other) = before.next() {
+            bail!("process {other} would be killed before ours");
+        }
+        fs::write(SYSRQ, "f")?;
+        progress::wait_for("end of dd", Duration::from_secs(30), || {
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(score(pid).is_none().then_some(()))
+        })
+    };
+    let result = kill();
+    let _ = victim.kill();
+    victim.wait()?;
+    result.map(|()| pid)
+}
+
+/// How soon the kernel would kill it; nothing when it is dead.
+fn score(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let lives = !text.lines().any(|l| l.starts_with("State:\tZ"));
+    let score = fs::read_to_string(format!("/proc/{pid}/oom_score")).ok()?;
+    score.trim().parse().ok().filter(|_| lives)
+}
+
+fn said_to_be_killed(name: &str) -> Result<(String, u32)> {
+    let pid = std::process::id();
     for line in [
         format!("{name} invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"),
         format!(
@@ -229,11 +296,5 @@ fn system_oom_is_an_event_of_the_node_and_a_containers_is_not(t: &Space) -> Resu
         // One write is one record.
         fs::write("/dev/kmsg", line)?;
     }
-    let victim = format!("System OOM encountered, victim process: {name}, pid: {pid}");
-    told(t, &["SystemOOM", &victim])?;
-    let others = events(t)?;
-    let others = others.lines().filter(|l| l.contains("SystemOOM"));
-    let others: Vec<&str> = others.filter(|l| !l.contains("process: eats-")).collect();
-    ensure!(others.is_empty(), "a container's kill was told: {others:?}");
-    Ok(())
+    Ok((name.to_owned(), pid))
 }

@@ -4,7 +4,9 @@ use crate::node::machine::Machine;
 use crate::node::resources::hugepage_name;
 use crate::pod::spec::resources::shares;
 use crate::quantity::Amount;
+use cgroupfs::{Hierarchy, weight};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Amounts by resource name: thousandths of a CPU for `cpu`, bytes or pieces for the others.
 pub type Amounts = BTreeMap<String, u64>;
@@ -28,9 +30,11 @@ pub struct Limits {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Write {
     pub controller: &'static str,
+    /// Where the controller is mounted; `None`: this host has none.
+    pub mount: Option<PathBuf>,
     pub file: String,
     pub value: u64,
-    /// Not every kernel has it.
+    /// Not every kernel has it, and beside v1 it may be a controller of v2, which passes nothing on.
     pub optional: bool,
 }
 
@@ -44,6 +48,14 @@ pub fn of_machine(machine: &Machine, pids: Option<u64>) -> Amounts {
     let pages = machine.hugepages.iter();
     all.extend(pages.map(|(size, count)| (hugepage_name(*size), size * count)));
     all
+}
+
+/// What is reserved, with nothing of the huge pages that are not named: as upstream.
+pub fn of_reserved(mut reserved: Amounts, machine: &Machine) -> Amounts {
+    for size in machine.hugepages.keys() {
+        reserved.entry(hugepage_name(*size)).or_insert(0);
+    }
+    reserved
 }
 
 /// What is left of `all`. Eviction comes before this limit is reached, so what it keeps free is
@@ -90,23 +102,33 @@ impl Limits {
         }
     }
 
-    /// The files, of cgroup v2 or v1.
-    pub fn writes(&self, unified: bool) -> Vec<Write> {
+    /// The files, each as the hierarchy that has its controller names it.
+    pub fn writes(&self, hierarchies: &[Hierarchy]) -> Vec<Write> {
+        let home = |controller: &str| hierarchies.iter().find(|h| h.has(controller));
+        let v2 = |controller: &str| home(controller).is_some_and(|h| h.v2);
         let write = |controller, file: &str, value| Write {
             controller,
+            mount: home(controller).map(|h| h.mount.clone()),
             file: file.to_owned(),
             value,
             optional: controller == "hugetlb",
         };
-        let (cpu, memory, end) = match unified {
-            true => ("cpu.weight", "memory.max", "max"),
-            false => ("cpu.shares", "memory.limit_in_bytes", "limit_in_bytes"),
+        let cpu = |shares| match v2("cpu") {
+            true => write("cpu", "cpu.weight", weight(shares)),
+            false => write("cpu", "cpu.shares", shares),
         };
-        let weight = |shares| if unified { weight(shares) } else { shares };
+        let memory = match v2("memory") {
+            true => "memory.max",
+            false => "memory.limit_in_bytes",
+        };
         let mut all = Vec::new();
-        all.extend(self.cpu_shares.map(|s| write("cpu", cpu, weight(s))));
+        all.extend(self.cpu_shares.map(cpu));
         all.extend(self.memory.map(|bytes| write("memory", memory, bytes)));
         all.extend(self.pids.map(|most| write("pids", "pids.max", most)));
+        let end = match v2("hugetlb") {
+            true => "max",
+            false => "limit_in_bytes",
+        };
         for (size, bytes) in &self.hugepages {
             for kind in ["", "rsvd."] {
                 let file = format!("hugetlb.{}.{kind}{end}", page_name(*size));
@@ -126,11 +148,6 @@ impl Limits {
         let given = all.into_iter();
         given.filter_map(|(name, v)| Some((name, v?))).collect()
     }
-}
-
-/// kubernetes v1.37 pkg/kubelet/cm/cgroup_manager_linux.go `getCPUWeight`.
-fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
 /// As the kernel names its files: linux mm/hugetlb_cgroup.c `mem_fmt`.
@@ -176,37 +193,81 @@ mod tests {
         assert_eq!(Limits::of(&nothing, false).memory, None);
     }
 
-    fn lines(limits: &Limits, unified: bool) -> Vec<String> {
-        let writes = limits.writes(unified).into_iter();
-        writes.map(|w| format!("{} {}", w.file, w.value)).collect()
+    fn hierarchy(name: &str, controllers: &[&str], v2: bool) -> Hierarchy {
+        Hierarchy {
+            mount: name.into(),
+            controllers: controllers.iter().map(|c| (*c).to_owned()).collect(),
+            v2,
+        }
+    }
+
+    fn lines(hierarchies: &[Hierarchy]) -> Vec<String> {
+        let limits = Limits::of(&of_machine(&machine(), Some(100)), false);
+        let line = |w: Write| {
+            let mount = w
+                .mount
+                .as_ref()
+                .map_or("none".into(), |m| m.display().to_string());
+            format!("{mount} {} {}", w.file, w.value)
+        };
+        limits.writes(hierarchies).into_iter().map(line).collect()
     }
 
     #[test]
     fn limits_are_written_as_each_version_has_them() {
-        let limits = Limits::of(&of_machine(&machine(), Some(100)), false);
-        let v1 = [
-            "cpu.shares 2048",
-            "memory.limit_in_bytes 4294967296",
-            "pids.max 100",
-            "hugetlb.2MB.limit_in_bytes 16777216",
-            "hugetlb.2MB.rsvd.limit_in_bytes 16777216",
+        let v1 = ["cpu", "memory", "pids", "hugetlb"].map(|c| hierarchy(c, &[c], false));
+        let of_v1 = [
+            "cpu cpu.shares 2048",
+            "memory memory.limit_in_bytes 4294967296",
+            "pids pids.max 100",
+            "hugetlb hugetlb.2MB.limit_in_bytes 16777216",
+            "hugetlb hugetlb.2MB.rsvd.limit_in_bytes 16777216",
         ];
-        assert_eq!(lines(&limits, false), v1);
-        let v2 = [
-            "cpu.weight 79",
-            "memory.max 4294967296",
-            "pids.max 100",
-            "hugetlb.2MB.max 16777216",
-            "hugetlb.2MB.rsvd.max 16777216",
+        assert_eq!(lines(&v1), of_v1);
+        let v2 = [hierarchy(
+            "all",
+            &["cpu", "memory", "pids", "hugetlb"],
+            true,
+        )];
+        let of_v2 = [
+            "all cpu.weight 174",
+            "all memory.max 4294967296",
+            "all pids.max 100",
+            "all hugetlb.2MB.max 16777216",
+            "all hugetlb.2MB.rsvd.max 16777216",
         ];
-        assert_eq!(lines(&limits, true), v2);
+        assert_eq!(lines(&v2), of_v2);
+    }
+
+    #[test]
+    fn files_are_named_by_the_hierarchy_that_their_controller_is_in() {
+        let hybrid = [
+            hierarchy("cpu", &["cpu", "cpuacct"], false),
+            hierarchy("unified", &["memory", "hugetlb"], true),
+        ];
+        let want = [
+            "cpu cpu.shares 2048",
+            "unified memory.max 4294967296",
+            "none pids.max 100",
+            "unified hugetlb.2MB.max 16777216",
+            "unified hugetlb.2MB.rsvd.max 16777216",
+        ];
+        assert_eq!(lines(&hybrid), want);
+    }
+
+    #[test]
+    fn huge_pages_that_are_not_named_are_not_reserved() {
+        let all = of_reserved(amounts(&[("memory", 1)]), &machine());
+        assert_eq!(all, amounts(&[("memory", 1), ("hugepages-2Mi", 0)]));
+        let named = amounts(&[("hugepages-2Mi", 7)]);
+        assert_eq!(of_reserved(named.clone(), &machine()), named);
     }
 
     #[test]
     fn limits_are_told_to_systemd_as_it_calls_them() {
         let limits = Limits::of(&of_machine(&machine(), Some(100)), false);
         let v2 = [
-            ("CPUWeight", 79),
+            ("CPUWeight", 174),
             ("MemoryMax", 4_u64 << 30),
             ("TasksMax", 100),
         ];
@@ -223,11 +284,6 @@ mod tests {
     fn of_what_is_compressible_there_is_cpu_alone() {
         let all = amounts(&[("cpu", 1000), ("memory", 1), ("pid", 1)]);
         assert_eq!(Limits::of(&all, true), Limits::of_shares(1024));
-    }
-
-    #[test]
-    fn weight_spans_its_range() {
-        assert_eq!((weight(0), weight(2), weight(262_144)), (1, 1, 10_000));
     }
 
     #[test]

@@ -5,14 +5,13 @@
 //! that it makes them when they are missing. Whatever removes one, it is made again.
 //!
 //! - `limits`: what a cgroup is held to, as files and as properties of a systemd unit. Pure.
-//! - `hierarchy`: where cgroups are mounted. - `tree`: makes and writes them.
+//! - `tree`: makes and writes them.
 //! - `slices`: the same by systemd, where it is the cgroup driver.
 //! - [`NodeCgroups`]: keeps them.
 //!
 //! Rules: kubernetes v1.37 pkg/kubelet/cm/node_container_manager_linux.go and
 //! qos_container_manager_linux.go.
 
-mod hierarchy;
 mod limits;
 mod node;
 mod shares;

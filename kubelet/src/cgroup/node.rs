@@ -3,7 +3,7 @@
 use super::limits::{self, Limits};
 use super::shares;
 use super::slices::{self, Slices};
-use super::tree::{CgroupError, Tree};
+use super::tree::{CgroupError, Identity, Tree};
 use crate::config::{Config, ReservedCgroup};
 use crate::defaults::{CGROUPS_PERIOD, CGROUPS_SETTLING};
 use crate::event::{EventType, Recorder};
@@ -11,6 +11,7 @@ use crate::join::report::chain;
 use crate::node::machine::Machine;
 use crate::pod::{CgroupDriver, PodView, spec};
 use k8s_openapi::api::core::v1::ObjectReference;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -63,13 +64,16 @@ pub struct NodeCgroups {
     state: State,
 }
 
-/// What is written already.
+/// What is written already, and to which: a runtime may have made one anew.
 #[derive(Default)]
 struct State {
-    limited: bool,
-    burstable: Option<u64>,
-    /// Whoever could not be limited, and why: told once.
+    pods: Option<Identity>,
+    best_effort: Option<Identity>,
+    burstable: Option<(Identity, u64)>,
+    /// Why they could not be limited: told once.
     why: Option<String>,
+    /// In what nobody is limited here: told once.
+    without: BTreeSet<&'static str>,
 }
 
 /// The cgroups by their names from the root on.
@@ -87,9 +91,14 @@ impl NodeCgroups {
             true => limits::without(all, &config.allocatable.reserved),
             false => all,
         };
+        let mut reserved = config.enforcement.reserved.clone();
+        for one in &mut reserved {
+            let amounts = std::mem::take(&mut one.amounts);
+            one.amounts = limits::of_reserved(amounts, machine);
+        }
         NodeCgroups {
             limits: Limits::of(&all, false),
-            reserved: config.enforcement.reserved.clone(),
+            reserved,
             on: config.cgroups_per_qos,
             options,
             hands: None,
@@ -137,61 +146,76 @@ impl NodeCgroups {
     }
 
     async fn keep(&mut self) {
-        let (before, burstable) = (
-            self.state.limited,
-            shares::of_burstable(&self.options.pods.pods()),
-        );
+        let burstable = shares::of_burstable(&self.options.pods.pods());
         match self.apply(burstable).await {
-            Ok(()) if before && self.state.limited => {}
-            Ok(()) => {
-                self.state.limited = true;
+            Ok(false) => {}
+            Ok(true) => {
                 self.state.why = None;
                 let text = "Updated Node Allocatable limit across pods";
                 self.tell(EventType::Normal, ENFORCED, text);
             }
-            Err(error) => {
-                self.state.limited = false;
-                let (path, why) = (&self.options.path, chain(&error));
-                tracing::warn!(path, why, "pods as a whole are not limited; trying on");
-                if self.state.why.as_ref() != Some(&why) {
-                    let text = format!("Failed to update Node Allocatable Limits {path:?}: {why}");
-                    self.tell(EventType::Warning, FAILED, &text);
-                    self.state.why = Some(why);
-                }
-            }
+            Err(error) => self.failed(chain(&error)),
         }
     }
 
-    /// Makes what is missing and writes what is not written.
-    async fn apply(&mut self, burstable: u64) -> Result<(), CgroupError> {
+    fn failed(&mut self, why: String) {
+        self.state.pods = None;
+        if self.state.why.as_ref() == Some(&why) {
+            return;
+        }
+        let path = &self.options.path;
+        tracing::warn!(path, why, "pods as a whole are not limited; trying on");
+        let text = format!("Failed to update Node Allocatable Limits {path:?}: {why}");
+        self.tell(EventType::Warning, FAILED, &text);
+        self.state.why = Some(why);
+    }
+
+    /// Makes what is missing and writes what is not written; answers whether that was the limits
+    /// of all pods.
+    async fn apply(&mut self, burstable: u64) -> Result<bool, CgroupError> {
         // Anew after an error: a bus, for one, may have gone.
         let hands = match self.hands.take() {
             Some(hands) => hands,
             None => Hands::new(self.options.driver).await?,
         };
         let names = names(&self.options.path, self.options.driver);
-        let mut made = false;
-        for path in [&names.pods, &names.burstable, &names.best_effort] {
-            made |= hands.create(path).await?;
-        }
-        if made {
-            self.state.limited = false;
-            self.state.burstable = None;
-        }
-        if self.state.burstable.is_none() {
+        let pods = Some(hands.create(&names.pods).await?);
+        let best_effort = Some(hands.create(&names.best_effort).await?);
+        let burstable = Some((hands.create(&names.burstable).await?, burstable));
+        let mut without = BTreeSet::new();
+        if self.state.best_effort != best_effort {
             let least = Limits::of_shares(shares::OF_BEST_EFFORT);
-            hands.set(&names.best_effort, &least).await?;
+            without.append(&mut hands.set(&names.best_effort, &least).await?);
+            self.state.best_effort = best_effort;
         }
-        if self.state.burstable != Some(burstable) {
-            let shares = Limits::of_shares(burstable);
-            hands.set(&names.burstable, &shares).await?;
-            self.state.burstable = Some(burstable);
+        if self.state.burstable != burstable {
+            let shares = burstable.as_ref().map(|(_, shares)| *shares);
+            let shares = Limits::of_shares(shares.unwrap_or(shares::OF_BEST_EFFORT));
+            without.append(&mut hands.set(&names.burstable, &shares).await?);
+            self.state.burstable = burstable;
         }
-        if !self.state.limited {
-            hands.set(&names.pods, &self.limits).await?;
+        let limited = self.state.pods != pods;
+        if limited {
+            without.append(&mut hands.set(&names.pods, &self.limits).await?);
+            self.state.pods = pods;
         }
+        self.lacks(without);
         self.hands = Some(hands);
-        Ok(())
+        Ok(limited)
+    }
+
+    /// A node of a host that can't limit something is a node all the same.
+    fn lacks(&mut self, without: BTreeSet<&'static str>) {
+        for controller in without {
+            if self.state.without.insert(controller) {
+                let path = &self.options.path;
+                tracing::warn!(
+                    path,
+                    controller,
+                    "pods as a whole are not limited in this: the host has no such controller for them"
+                );
+            }
+        }
     }
 
     async fn limit_reserved(&self, reserved: &ReservedCgroup) -> Result<(), CgroupError> {
@@ -202,7 +226,10 @@ impl NodeCgroups {
             CgroupDriver::Systemd => spec::cgroup::of_slice(&reserved.cgroup),
         };
         hands.tree.check(&path)?;
-        hands.set(&path, &limits).await
+        for controller in hands.set(&path, &limits).await? {
+            tracing::warn!(path, controller, "a reserved cgroup is not limited in this");
+        }
+        Ok(())
     }
 
     fn tell(&self, kind: EventType, reason: &str, text: &str) {
@@ -228,29 +255,33 @@ impl Hands {
         Ok(Hands { tree, slices })
     }
 
-    /// Answers whether it was missing.
-    async fn create(&self, path: &str) -> Result<bool, CgroupError> {
+    /// What is missing of it; answers which it is now.
+    async fn create(&self, path: &str) -> Result<Identity, CgroupError> {
         let Some(slices) = &self.slices else {
             return self.tree.create(path);
         };
-        if self.tree.check(path).is_ok() {
-            return Ok(false);
-        }
-        slices.start(slices::unit(path)).await?;
-        let (tries, between) = SLICE_TRIES;
-        for _ in 0..tries {
-            if self.tree.check(path).is_ok() {
-                break;
+        if !self.tree.is_tracked(path) {
+            slices.start(slices::unit(path)).await?;
+            let (tries, between) = SLICE_TRIES;
+            for _ in 0..tries {
+                if self.tree.is_tracked(path) {
+                    break;
+                }
+                tokio::time::sleep(between).await;
             }
-            tokio::time::sleep(between).await;
         }
         // What systemd has no controller for on v1 it makes no cgroup for.
-        self.tree.create(path)?;
+        let identity = self.tree.create(path)?;
         self.tree.adopt(path);
-        Ok(true)
+        Ok(identity)
     }
 
-    async fn set(&self, path: &str, limits: &Limits) -> Result<(), CgroupError> {
+    /// Answers in what nobody can be limited here.
+    async fn set(
+        &self,
+        path: &str,
+        limits: &Limits,
+    ) -> Result<BTreeSet<&'static str>, CgroupError> {
         if let Some(slices) = &self.slices {
             let unit = slices::unit(path);
             slices.set(unit, limits, self.tree.is_unified()).await?;
@@ -259,7 +290,7 @@ impl Hands {
         // Memory that has to be taken back first takes its time.
         let written = tokio::task::spawn_blocking(move || tree.apply(&path, &limits));
         // It does not panic, and nobody aborts it.
-        written.await.unwrap_or(Ok(()))
+        written.await.unwrap_or(Ok(BTreeSet::new()))
     }
 }
 
