@@ -122,6 +122,7 @@ pub async fn run(
     let clients = identity::clients(&options)?;
     let node = assemble::facts(&options, &clients, &cri).await;
     let mut parts = assemble::parts(&options, &clients, &cri, node)?;
+    host::tell_of_swap(&options.node_name, parts.events.as_ref());
     parts.cgroups.start().await?;
     let serving = serving::of(&options, &parts.addresses.now())?;
     let (updates, wanted) = mpsc::channel(UPDATES_AHEAD);

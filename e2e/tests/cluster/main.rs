@@ -38,6 +38,7 @@ mod shutdown;
 mod storage;
 mod streams;
 mod survival;
+mod swap;
 mod systemd;
 mod traces;
 mod volumes;
@@ -76,6 +77,7 @@ fn all() -> Vec<Test> {
         dra::TESTS,
         changing::TESTS,
         resize::TESTS,
+        swap::TESTS,
         storage::TESTS,
         csi::TESTS,
         metrics::TESTS,

@@ -20,6 +20,7 @@ use crate::objects::{ApiObjects, Objects};
 use crate::oom::OomWatcher;
 use crate::plugin;
 use crate::pod::spec::cgroup;
+use crate::pod::spec::swap::Swap;
 use crate::pod::{CgroupDriver, Deps, Engine, NodeFacts, Options, PodView};
 use crate::pod_resources::PodResources;
 use crate::server::authn::{Authenticator, AuthnOptions};
@@ -182,7 +183,7 @@ pub fn parts(
         options: Options {
             credential_providers: options.credential_providers.clone(),
             tracer,
-            ..engine_options(config, facts.cgroup_driver)
+            ..engine_options(config, &fixed.machine, facts.cgroup_driver)
         },
         metrics: metrics.clone(),
     });
@@ -348,7 +349,7 @@ fn node_facts(
     }
 }
 
-fn engine_options(config: &Config, cgroup_driver: CgroupDriver) -> Options {
+fn engine_options(config: &Config, machine: &Machine, cgroup_driver: CgroupDriver) -> Options {
     let defaults = Options::default();
     let file = config.static_pod_path.as_ref().map(|_| Source::File);
     Options {
@@ -367,6 +368,11 @@ fn engine_options(config: &Config, cgroup_driver: CgroupDriver) -> Options {
         allowed_unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
         max_pods: config.max_pods,
         runtime_request_timeout: config.runtime_request_timeout,
+        swap: Swap {
+            limited: config.limited_swap,
+            capacity: machine.swap,
+            ..defaults.swap
+        },
         ..defaults
     }
 }

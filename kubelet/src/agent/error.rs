@@ -29,6 +29,11 @@ pub enum AgentError {
          configuration"
     )]
     SwapOn { device: String },
+    #[error(
+        "memorySwap.swapBehavior LimitedSwap needs cgroup v2, and this host uses cgroup v1; to go \
+         on: take it out of the kubelet configuration, or boot with cgroup v2"
+    )]
+    SwapOnCgroupV1,
     #[error("make {path}")]
     MakeDir {
         path: PathBuf,

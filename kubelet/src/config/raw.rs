@@ -71,6 +71,7 @@ pub struct KubeletConfiguration {
     pub max_parallel_image_pulls: Option<i32>,
     pub max_pods: Option<i32>,
     pub memory_manager_policy: Option<String>,
+    pub memory_swap: Option<MemorySwapConfiguration>,
     pub merge_default_eviction_settings: Option<bool>,
     pub node_lease_duration_seconds: Option<i32>,
     pub node_status_max_images: Option<i32>,
@@ -178,6 +179,14 @@ pub struct CrashLoopBackOff {
     pub max_container_restart_period: Option<String>,
 }
 
+/// What pods have of the machine's swap.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct MemorySwapConfiguration {
+    pub swap_behavior: Option<String>,
+}
+
 /// How long pods of a priority and above have when the machine goes down.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -230,7 +239,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "makeIPTablesUtilChains",
     "maxOpenFiles",
     "memoryReservationPolicy",
-    "memorySwap",
     "memoryThrottlingFactor",
     "oomScoreAdj",
     "podsPerCore",

@@ -81,6 +81,8 @@ pub struct Config {
     pub cgroups_per_qos: bool,
     pub fail_cgroup_v1: bool,
     pub fail_swap_on: bool,
+    /// `memorySwap.swapBehavior: LimitedSwap`; else pods have no swap.
+    pub limited_swap: bool,
     pub seccomp_default: bool,
     pub allowed_unsafe_sysctls: Vec<String>,
     pub serialize_image_pulls: bool,
@@ -275,6 +277,7 @@ impl Config {
             cgroups_per_qos: raw.cgroups_per_qos.unwrap_or(true),
             fail_cgroup_v1: raw.fail_cgroup_v1.unwrap_or(true),
             fail_swap_on: raw.fail_swap_on.unwrap_or(true),
+            limited_swap: limited_swap(m, &raw),
             seccomp_default: raw.seccomp_default.unwrap_or(false),
             allowed_unsafe_sysctls: raw.allowed_unsafe_sysctls.clone().unwrap_or_default(),
             registry_pull_qps: m.number(
@@ -339,6 +342,19 @@ impl Config {
             raw,
         };
         (config, warnings)
+    }
+}
+
+fn limited_swap(m: &mut Mistakes, raw: &KubeletConfiguration) -> bool {
+    let behavior = raw.memory_swap.as_ref();
+    match behavior.and_then(|s| s.swap_behavior.as_deref()) {
+        None | Some("NoSwap") => false,
+        Some("LimitedSwap") => true,
+        Some(other) => {
+            let text = format!("memorySwap.swapBehavior: {other:?} is not NoSwap or LimitedSwap");
+            m.0.push(text);
+            false
+        }
     }
 }
 
