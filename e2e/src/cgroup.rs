@@ -12,10 +12,15 @@ use std::time::Duration;
 pub const TOP: &str = "lighter-bed";
 const MOUNT: &str = "/sys/fs/cgroup";
 
+/// Whether this host has one hierarchy for all controllers, that of v2.
+pub fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// Roots of the mounted hierarchies: one on v2, one per controller on v1 (and `unified` on hybrid).
 pub fn hierarchies() -> Vec<PathBuf> {
     let mount = Path::new(MOUNT);
-    if mount.join("cgroup.controllers").exists() {
+    if unified() {
         return vec![mount.to_owned()];
     }
     let entries = fs::read_dir(mount).into_iter().flatten().flatten();

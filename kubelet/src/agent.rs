@@ -121,7 +121,9 @@ pub async fn run(
     host::make_dirs(&options.root_dir)?;
     let clients = identity::clients(&options)?;
     let node = assemble::facts(&options, &clients, &cri).await;
-    let parts = assemble::parts(&options, &clients, &cri, node)?;
+    let mut parts = assemble::parts(&options, &clients, &cri, node)?;
+    host::tell_of_swap(&options.node_name, parts.events.as_ref());
+    parts.cgroups.start().await?;
     let serving = serving::of(&options, &parts.addresses.now())?;
     let (updates, wanted) = mpsc::channel(UPDATES_AHEAD);
 
@@ -153,6 +155,8 @@ pub async fn run(
     tasks.spawn(parts.keeper.run(shutdown.clone()));
     tasks.spawn(parts.evictor.run(parts.node.shortages(), shutdown.clone()));
     tasks.spawn(parts.images.run(shutdown.clone()));
+    tasks.spawn(parts.cgroups.run(shutdown.clone()));
+    tasks.spawn(parts.oom.run(shutdown.clone()));
     tasks.spawn(parts.graceful.run(shutdown.clone()));
     if let Some(exporter) = parts.exporter {
         tasks.spawn(exporter.run(shutdown.clone()));

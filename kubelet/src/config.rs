@@ -5,6 +5,7 @@
 //! of a configuration is reported at once.
 
 pub mod duration;
+mod enforcement;
 mod eviction;
 mod image_gc;
 mod layers;
@@ -15,6 +16,7 @@ mod told;
 mod traces;
 mod used;
 
+pub use enforcement::{Enforcement, ReservedCgroup};
 pub use eviction::{Signal, Threshold, ThresholdValue};
 pub use image_gc::ImageGc;
 pub use layers::{ConfigError, Loaded, load, load_under, parse};

@@ -133,6 +133,12 @@ pub const RELIST_PERIOD: Duration = Duration::from_secs(30);
 /// events, how often the runtime is asked.
 pub const EVENT_STREAM_RETRY: Duration = Duration::from_secs(1);
 
+/// kubernetes v1.37 pkg/kubelet/cm/qos_container_manager_linux.go
+/// `periodicQOSCgroupUpdateInterval`.
+pub const CGROUPS_PERIOD: Duration = Duration::from_secs(60);
+/// Ours: pods that come together change their class' CPU shares once.
+pub const CGROUPS_SETTLING: Duration = Duration::from_millis(100);
+
 // Events. kubernetes v1.37 staging/src/k8s.io/client-go/tools/record/events_cache.go
 // and event.go.
 

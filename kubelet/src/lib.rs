@@ -11,6 +11,8 @@
 //!   [`cpu`]s and [`memory`]; where, says [`topology`].
 //! - [`dra`]: what it claims from drivers of dynamic resources.
 //! - [`pod_resources`]: tells monitoring agents who was given what.
+//! - [`cgroup`]: the cgroups that pods as a whole and their classes are held by.
+//! - [`oom`]: the machine itself is out of memory.
 //! - [`eviction`]: who has to go when the node runs short.
 //! - [`shutdown`]: the machine goes down, and pods end in order before it does.
 //! - [`log_rotation`]: for runtimes that leave it to the kubelet.
@@ -30,6 +32,7 @@
 pub mod agent;
 pub mod allocation;
 pub mod api;
+pub mod cgroup;
 pub mod checkpoint;
 pub mod config;
 pub mod cpu;
@@ -44,6 +47,7 @@ pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod objects;
+pub mod oom;
 pub mod play;
 pub mod plugin;
 pub mod pod;

@@ -101,7 +101,7 @@ fn a_node_short_of_memory_evicts_the_least_important_pod_and_refuses_more(t: &Sp
 }
 
 fn short_of_memory(t: &Space, config: &str) -> Result<()> {
-    restart_with(t, &config.replace(THRESHOLD, "memory.available: 100%"))?;
+    restart_with(t, &config.replace(THRESHOLD, "memory.available: 99.9%"))?;
     t.wait("greedy", "Failed", |p| phase(p) == "Failed")?;
     let greedy = t.pod("greedy")?;
     same(greedy["status"]["reason"].as_str(), Some("Evicted"))?;
@@ -139,7 +139,7 @@ fn soft_threshold_is_pressure_at_once_and_ends_pods_later_with_grace(t: &Space) 
 }
 
 fn short_for_a_while(t: &Space, config: &str) -> Result<()> {
-    let soft = "evictionSoft: {memory.available: 100%}\n\
+    let soft = "evictionSoft: {memory.available: 99.9%}\n\
                 evictionSoftGracePeriod: {memory.available: 12s}\n\
                 evictionMaxPodGracePeriod: 20\n";
     restart_with(t, &set(config, soft))?;

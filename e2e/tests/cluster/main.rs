@@ -28,6 +28,7 @@ mod managers;
 mod manners;
 mod metrics;
 mod network;
+mod node_limits;
 mod pod_api;
 mod pod_resources;
 mod probes;
@@ -37,6 +38,7 @@ mod shutdown;
 mod storage;
 mod streams;
 mod survival;
+mod swap;
 mod systemd;
 mod traces;
 mod volumes;
@@ -65,6 +67,7 @@ fn all() -> Vec<Test> {
         gc::TESTS,
         survival::TESTS,
         eviction::TESTS,
+        node_limits::TESTS,
         pod_api::TESTS,
         kubelet_flags::TESTS,
         kubeadm::TESTS,
@@ -74,6 +77,7 @@ fn all() -> Vec<Test> {
         dra::TESTS,
         changing::TESTS,
         resize::TESTS,
+        swap::TESTS,
         storage::TESTS,
         csi::TESTS,
         metrics::TESTS,

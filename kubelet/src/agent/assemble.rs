@@ -4,11 +4,12 @@ use super::giving;
 use super::{AgentError, AgentOptions};
 use crate::allocation::Allocations;
 use crate::api::{Clients, EventRecorder};
+use crate::cgroup::{NodeCgroups, NodeCgroupsOptions};
 use crate::config::Config;
 use crate::cpu;
 use crate::dra::{self, Drivers, Slices};
 use crate::event::Recorder;
-use crate::eviction::{Evictor, EvictorOptions, Images};
+use crate::eviction::{self, Evictor, EvictorOptions, Images};
 use crate::metrics::{Metrics, StorageOperations};
 use crate::node::address::{self, Addresses, LiveAddresses};
 use crate::node::machine::Machine;
@@ -16,8 +17,10 @@ use crate::node::{
     Beside, Fixed, Keeper, KeeperOptions, NodeHandle, Registration, disk, resources,
 };
 use crate::objects::{ApiObjects, Objects};
+use crate::oom::OomWatcher;
 use crate::plugin;
 use crate::pod::spec::cgroup;
+use crate::pod::spec::swap::Swap;
 use crate::pod::{CgroupDriver, Deps, Engine, NodeFacts, Options, PodView};
 use crate::pod_resources::PodResources;
 use crate::server::authn::{Authenticator, AuthnOptions};
@@ -43,6 +46,8 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     pub mirrors: Arc<Mirrors>,
     pub evictor: Evictor,
+    pub cgroups: NodeCgroups,
+    pub oom: OomWatcher,
     pub images: Arc<Images>,
     pub graceful: Shutdown,
     pub exporter: Option<Exporter>,
@@ -178,7 +183,7 @@ pub fn parts(
         options: Options {
             credential_providers: options.credential_providers.clone(),
             tracer,
-            ..engine_options(config, facts.cgroup_driver)
+            ..engine_options(config, &fixed.machine, facts.cgroup_driver)
         },
         metrics: metrics.clone(),
     });
@@ -220,6 +225,22 @@ pub fn parts(
         static_pods,
         mirrors,
         evictor,
+        cgroups: NodeCgroups::new(
+            config,
+            &fixed.machine,
+            NodeCgroupsOptions {
+                path: pods_cgroup(options, facts.cgroup_driver),
+                driver: facts.cgroup_driver,
+                node: eviction::node(name),
+                pods: engine.clone(),
+                changes: engine.changes(),
+                events: events.clone(),
+            },
+        ),
+        oom: OomWatcher {
+            events: events.clone(),
+            node: eviction::node(name),
+        },
         images,
         graceful,
         pinned: cpu::Follower {
@@ -328,7 +349,7 @@ fn node_facts(
     }
 }
 
-fn engine_options(config: &Config, cgroup_driver: CgroupDriver) -> Options {
+fn engine_options(config: &Config, machine: &Machine, cgroup_driver: CgroupDriver) -> Options {
     let defaults = Options::default();
     let file = config.static_pod_path.as_ref().map(|_| Source::File);
     Options {
@@ -347,6 +368,11 @@ fn engine_options(config: &Config, cgroup_driver: CgroupDriver) -> Options {
         allowed_unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
         max_pods: config.max_pods,
         runtime_request_timeout: config.runtime_request_timeout,
+        swap: Swap {
+            limited: config.limited_swap,
+            capacity: machine.swap,
+            ..defaults.swap
+        },
         ..defaults
     }
 }
@@ -361,6 +387,13 @@ fn parallel_pulls(config: &Config, default: usize) -> usize {
         (None, Some(true)) => 1,
         (None, _) => default,
     }
+}
+
+/// The cgroup of all pods, from the host's root on.
+fn pods_cgroup(options: &AgentOptions, driver: CgroupDriver) -> String {
+    let root = options.config.config.cgroup_root.as_deref();
+    let root = root.unwrap_or_default().trim_start_matches('/');
+    cgroup::of_pods(&format!("{}/{root}", options.runtime_cgroup), driver)
 }
 
 fn server_state(
@@ -383,14 +416,8 @@ fn server_state(
         allowed_ttl: config.cache_authorized_ttl,
         denied_ttl: config.cache_unauthorized_ttl,
     };
-    let root = config.cgroup_root.as_deref().unwrap_or_default();
-    let root = format!(
-        "{}/{}",
-        options.runtime_cgroup,
-        root.trim_start_matches('/')
-    );
     Arc::new(State {
-        pods_cgroup: cgroup::of_pods(&root, cgroup_driver),
+        pods_cgroup: pods_cgroup(options, cgroup_driver),
         node_name: options.node_name.clone(),
         config,
         cri: cri.clone(),

@@ -1,6 +1,7 @@
 //! Why an agent does not start: one line each, with the way on.
 
 use crate::api::EndpointError;
+use crate::cgroup::ReservedError;
 use crate::checkpoint::CheckpointError;
 use crate::cpu::CpuStartError;
 use crate::join::csr::CsrError;
@@ -28,6 +29,11 @@ pub enum AgentError {
          configuration"
     )]
     SwapOn { device: String },
+    #[error(
+        "memorySwap.swapBehavior LimitedSwap needs cgroup v2, and this host uses cgroup v1; to go \
+         on: take it out of the kubelet configuration, or boot with cgroup v2"
+    )]
+    SwapOnCgroupV1,
     #[error("make {path}")]
     MakeDir {
         path: PathBuf,
@@ -45,6 +51,8 @@ pub enum AgentError {
          tried; to go on, set topologyManagerPolicyOptions max-allowable-numa-nodes"
     )]
     NumaNodes { nodes: usize, most: usize },
+    #[error(transparent)]
+    Reserved(#[from] ReservedError),
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     #[error(transparent)]

@@ -2,25 +2,48 @@
 
 use super::AgentError;
 use crate::config::Config;
+use crate::event::{EventType, Recorder};
+use crate::{eviction, volume};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+/// kubernetes v1.37 pkg/kubelet/events/event.go.
+const MAY_BE_SWAPPED: &str = "PossibleMemoryBackedVolumesOnDisk";
+
 /// Refuses what the kubelet refuses.
 pub fn check(config: &Config) -> Result<(), AgentError> {
-    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let unified = cgroupfs::is_unified();
     if !unified && config.fail_cgroup_v1 {
         return Err(AgentError::CgroupV1);
     }
     if !unified {
         tracing::warn!("this host uses cgroup v1, which Kubernetes has given up");
     }
-    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
-    match first_swap(&swaps) {
+    if !unified && config.limited_swap {
+        return Err(AgentError::SwapOnCgroupV1);
+    }
+    match first_swap(&swaps()) {
         Some(device) if config.fail_swap_on => Err(AgentError::SwapOn {
             device: device.to_owned(),
         }),
         _ => Ok(()),
     }
+}
+
+/// Where there is swap, Secrets may reach it on kernels before 6.4.
+pub fn tell_of_swap(node_name: &str, events: &dyn Recorder) {
+    if first_swap(&swaps()).is_none() || volume::tmpfs_avoids_swap() {
+        return;
+    }
+    let text = "this kernel can't keep a tmpfs from swap: Secrets and emptyDirs in memory may be \
+                written to disk";
+    tracing::warn!("{text}");
+    let node = eviction::node(node_name);
+    events.record(&node, EventType::Warning, MAY_BE_SWAPPED, text);
+}
+
+fn swaps() -> String {
+    std::fs::read_to_string("/proc/swaps").unwrap_or_default()
 }
 
 fn first_swap(swaps: &str) -> Option<&str> {

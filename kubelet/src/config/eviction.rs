@@ -73,7 +73,14 @@ impl ThresholdValue {
         }
     }
 
-    /// A quantity or a percentage; `0` and `0%` switch a signal off.
+    /// Whether it switches its signal off. kubernetes v1.37 pkg/kubelet/eviction/helpers.go
+    /// `parseThresholdStatement`.
+    fn is_off(self) -> bool {
+        let none = [ThresholdValue::Quantity(0), ThresholdValue::Fraction(0.0)];
+        none.contains(&self) || self == ThresholdValue::Fraction(1.0)
+    }
+
+    /// A quantity or a percentage.
     pub(super) fn parse(text: &str) -> Result<ThresholdValue, String> {
         if let Some(percent) = text.strip_suffix('%') {
             return match percent.trim().parse::<f64>() {
@@ -150,9 +157,7 @@ fn thresholds(
         ThresholdValue::parse,
     );
     let values = by_signal(m, field, &Some(settings.clone()), ThresholdValue::parse);
-    let on = values
-        .into_iter()
-        .filter(|(_, v)| *v != ThresholdValue::Quantity(0) && *v != ThresholdValue::Fraction(0.0));
+    let on = values.into_iter().filter(|(_, value)| !value.is_off());
     on.map(|(signal, value)| Threshold {
         signal,
         value,

@@ -42,6 +42,7 @@ pub struct KubeletConfiguration {
     pub enable_server: Option<bool>,
     pub enable_system_log_handler: Option<bool>,
     pub enable_system_log_query: Option<bool>,
+    pub enforce_node_allocatable: Option<Vec<String>>,
     pub event_burst: Option<i32>,
     #[serde(rename = "eventRecordQPS")]
     pub event_record_qps: Option<i32>,
@@ -65,10 +66,12 @@ pub struct KubeletConfiguration {
     #[serde(rename = "imageMinimumGCAge")]
     pub image_minimum_gc_age: Option<String>,
     pub kube_reserved: Option<BTreeMap<String, String>>,
+    pub kube_reserved_cgroup: Option<String>,
     pub local_storage_capacity_isolation: Option<bool>,
     pub max_parallel_image_pulls: Option<i32>,
     pub max_pods: Option<i32>,
     pub memory_manager_policy: Option<String>,
+    pub memory_swap: Option<MemorySwapConfiguration>,
     pub merge_default_eviction_settings: Option<bool>,
     pub node_lease_duration_seconds: Option<i32>,
     pub node_status_max_images: Option<i32>,
@@ -104,6 +107,7 @@ pub struct KubeletConfiguration {
     pub static_pod_path: Option<String>,
     pub sync_frequency: Option<String>,
     pub system_reserved: Option<BTreeMap<String, String>>,
+    pub system_reserved_cgroup: Option<String>,
     pub tls_cert_file: Option<String>,
     pub tls_private_key_file: Option<String>,
     pub topology_manager_policy: Option<String>,
@@ -175,6 +179,14 @@ pub struct CrashLoopBackOff {
     pub max_container_restart_period: Option<String>,
 }
 
+/// What pods have of the machine's swap.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct MemorySwapConfiguration {
+    pub swap_behavior: Option<String>,
+}
+
 /// How long pods of a priority and above have when the machine goes down.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -212,7 +224,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "containerLogMonitorInterval",
     "contentType",
     "enableContentionProfiling",
-    "enforceNodeAllocatable",
     "featureGates",
     "hairpinMode",
     "httpCheckFrequency",
@@ -223,13 +234,11 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "kernelMemcgNotification",
     "kubeAPIBurst",
     "kubeAPIQPS",
-    "kubeReservedCgroup",
     "kubeletCgroups",
     "logging",
     "makeIPTablesUtilChains",
     "maxOpenFiles",
     "memoryReservationPolicy",
-    "memorySwap",
     "memoryThrottlingFactor",
     "oomScoreAdj",
     "podsPerCore",
@@ -243,7 +252,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "staticPodURLHeader",
     "streamingConnectionIdleTimeout",
     "systemCgroups",
-    "systemReservedCgroup",
     "tlsCipherSuites",
     "tlsCurvePreferences",
     "tlsMinVersion",
@@ -255,6 +263,8 @@ pub const NOT_ACTED_ON: &[&str] = &[
 /// Fields that are pointers in Kubernetes' own type, where 0, "" or an empty
 /// list is a wish of its own and not "unset".
 pub(super) const POINTERS: &[&str] = &[
+    // No pointer, but a list that is empty is not one that is absent.
+    "enforceNodeAllocatable",
     "eventRecordQPS",
     "evictionHard",
     "healthzPort",

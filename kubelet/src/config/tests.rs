@@ -93,6 +93,19 @@ fn values_are_checked_together() {
 }
 
 #[test]
+fn threshold_of_nothing_or_of_all_is_none() {
+    let config = read(
+        "evictionHard: {memory.available: 100%, nodefs.available: 0%, pid.available: '0', \
+         imagefs.available: 99.9%}\n\
+         evictionSoft: {memory.available: 100%}\nevictionSoftGracePeriod: {memory.available: 1m}\n",
+    );
+    let config = config.unwrap().config;
+    let hard: Vec<Signal> = config.eviction_hard.iter().map(|t| t.signal).collect();
+    assert_eq!(hard, [Signal::ImagefsAvailable]);
+    assert_eq!(config.eviction_soft, []);
+}
+
+#[test]
 fn field_without_effect_is_listed_when_it_is_set() {
     let loaded = read("memoryThrottlingFactor: 0.5\nreadOnlyPort: 0\n").unwrap();
     assert_eq!(loaded.not_acted_on, ["memoryThrottlingFactor"]);
@@ -135,4 +148,16 @@ fn later_layer_wins_and_maps_are_merged() {
 #[test]
 fn other_kind_is_refused() {
     assert_eq!(mistakes("kind: Pod").len(), 1);
+}
+
+#[test]
+fn swap_is_for_pods_only_when_it_is_limited() {
+    let limited = |text: &str| read(text).unwrap().config.limited_swap;
+    assert!(!limited("") && !limited("memorySwap: {}"));
+    assert!(!limited("memorySwap: {swapBehavior: NoSwap}"));
+    assert!(limited("memorySwap: {swapBehavior: LimitedSwap}"));
+    match read("memorySwap: {swapBehavior: UnlimitedSwap}") {
+        Err(ConfigError::Mistakes { mistakes, .. }) => assert_eq!(mistakes.len(), 1),
+        other => panic!("no mistake: {other:?}"),
+    }
 }

@@ -1,6 +1,7 @@
 //! The configuration as the node works with it: typed, complete, checked.
 
 use super::duration;
+use super::enforcement::{self, Enforcement};
 use super::eviction::{self, Threshold};
 use super::image_gc::ImageGc;
 use super::managers::{self, Managers};
@@ -80,6 +81,8 @@ pub struct Config {
     pub cgroups_per_qos: bool,
     pub fail_cgroup_v1: bool,
     pub fail_swap_on: bool,
+    /// `memorySwap.swapBehavior: LimitedSwap`; else pods have no swap.
+    pub limited_swap: bool,
     pub seccomp_default: bool,
     pub allowed_unsafe_sysctls: Vec<String>,
     pub serialize_image_pulls: bool,
@@ -102,6 +105,7 @@ pub struct Config {
     pub image_gc: ImageGc,
     pub local_storage_isolation: bool,
     pub allocatable: NodeAllocatable,
+    pub enforcement: Enforcement,
     /// A collector of traces.
     pub tracing: Option<Tracing>,
     /// The lowest priority first; empty: the machine's shutdown does not wait.
@@ -273,6 +277,7 @@ impl Config {
             cgroups_per_qos: raw.cgroups_per_qos.unwrap_or(true),
             fail_cgroup_v1: raw.fail_cgroup_v1.unwrap_or(true),
             fail_swap_on: raw.fail_swap_on.unwrap_or(true),
+            limited_swap: limited_swap(m, &raw),
             seccomp_default: raw.seccomp_default.unwrap_or(false),
             allowed_unsafe_sysctls: raw.allowed_unsafe_sysctls.clone().unwrap_or_default(),
             registry_pull_qps: m.number(
@@ -331,11 +336,25 @@ impl Config {
             local_storage_isolation: raw.local_storage_capacity_isolation.unwrap_or(true),
             managers: Managers::of(m, &raw, reserved_millis),
             allocatable,
+            enforcement: enforcement::of(m, &raw),
             tracing: traces::of(m, &raw),
             shutdown: shutdown::graces(m, &raw),
             raw,
         };
         (config, warnings)
+    }
+}
+
+fn limited_swap(m: &mut Mistakes, raw: &KubeletConfiguration) -> bool {
+    let behavior = raw.memory_swap.as_ref();
+    match behavior.and_then(|s| s.swap_behavior.as_deref()) {
+        None | Some("NoSwap") => false,
+        Some("LimitedSwap") => true,
+        Some(other) => {
+            let text = format!("memorySwap.swapBehavior: {other:?} is not NoSwap or LimitedSwap");
+            m.0.push(text);
+            false
+        }
     }
 }
 
@@ -473,19 +492,31 @@ pub(super) fn amount(m: &mut Mistakes, field: &str, text: &str) -> Amount {
     m.keep(field, parsed).unwrap_or_default()
 }
 
+/// Thousandths of a CPU for `cpu`, bytes or pieces for the others.
+pub(super) fn amounts(
+    m: &mut Mistakes,
+    field: &str,
+    set: &BTreeMap<String, String>,
+) -> BTreeMap<String, u64> {
+    let mut one = |(name, text): (&String, &String)| {
+        let amount = amount(m, field, text);
+        let amount = match name.as_str() {
+            "cpu" => amount.millis(),
+            _ => amount.units(),
+        };
+        (name.clone(), m.number(field, Some(amount), 0_u64))
+    };
+    set.iter().map(&mut one).collect()
+}
+
 fn reserved(m: &mut Mistakes, raw: &KubeletConfiguration) -> NodeAllocatable {
     let mut sum = NodeAllocatable::default();
     for (field, set) in [
         ("kubeReserved", &raw.kube_reserved),
         ("systemReserved", &raw.system_reserved),
     ] {
-        for (name, text) in set.iter().flatten() {
-            let amount = amount(m, field, text);
-            let amount = match name.as_str() {
-                "cpu" => amount.millis(),
-                _ => amount.units(),
-            };
-            *sum.reserved.entry(name.clone()).or_default() += m.number(field, Some(amount), 0_u64);
+        for (name, amount) in set.iter().flat_map(|set| amounts(m, field, set)) {
+            *sum.reserved.entry(name).or_default() += amount;
         }
     }
     // A mistake in it is told where it is used.

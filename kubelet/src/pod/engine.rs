@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Runs pods. Cheap to share; does nothing until [`Engine::run`].
@@ -229,6 +230,11 @@ impl Engine {
         if let Some(worker) = self.workers().get(uid) {
             let _ = worker.send(Mail::End(verdict));
         }
+    }
+
+    /// That a pod has come, ended, gone or been granted other resources.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.registry.changes()
     }
 
     /// Whether the end of a pod that is over is still to be reported.

@@ -33,6 +33,8 @@ struct FakeCri {
     events: broadcast::Sender<v1::ContainerEventResponse>,
     /// Pulls wait for this.
     pull: Notify,
+    /// What panics, once.
+    mistake: Mutex<Option<&'static str>>,
 }
 
 impl FakeCri {
@@ -45,11 +47,19 @@ impl FakeCri {
             inner: Mutex::new(inner),
             events: broadcast::channel(100).0,
             pull: Notify::new(),
+            mistake: Mutex::default(),
         })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_mistake(&self, verb: &str) {
+        let mut mistake = self.mistake.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = mistake.take_if(|m| *m == verb);
+        drop(mistake);
+        assert!(made.is_none(), "a mistake in {verb}");
     }
 
     fn calls(&self, verb: &str) -> usize {
@@ -154,6 +164,7 @@ impl Cri for FakeCri {
         &self,
         request: v1::RemovePodSandboxRequest,
     ) -> Result<v1::RemovePodSandboxResponse, Status> {
+        self.make_mistake("remove");
         let mut inner = self.inner();
         inner
             .calls
@@ -197,6 +208,7 @@ impl Cri for FakeCri {
         &self,
         request: v1::CreateContainerRequest,
     ) -> Result<v1::CreateContainerResponse, Status> {
+        self.make_mistake("create");
         let config = request.config.unwrap_or_default();
         let mut inner = self.inner();
         let id = format!("container{}", inner.containers.len());
@@ -559,6 +571,33 @@ async fn deleted_pod_is_finished_once_nothing_is_left_in_the_runtime() {
     while !world.engine.pods().is_empty() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn effect_that_panics_is_told_and_tried_again() {
+    let cri = FakeCri::new();
+    let mut world = World::new(&cri, "panic");
+    let mistake = |verb| *cri.mistake.lock().unwrap_or_else(PoisonError::into_inner) = Some(verb);
+    mistake("create");
+    world.set(&pod("here:1")).await;
+    let reason = |s: &PodStatus| {
+        let container = s.container_statuses.iter().flatten().next()?;
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        waiting.message.clone()
+    };
+    let failed = world.until(|s, _| reason(s).is_some_and(|m| m.contains("panicked")));
+    let told = reason(&failed.await);
+    let want = "CreateContainer web panicked: a mistake in create";
+    assert_eq!(told.as_deref(), Some(want));
+    world.until(|s, _| ready(s)).await;
+    let text = format!("FailedSync: error syncing pod, trying again: {want}");
+    assert_eq!(world.heard(&text), 1);
+    // Where failures are shown nowhere else, too.
+    mistake("remove");
+    world.set(&deleted(pod("here:1"))).await;
+    world.until(|_, finished| finished).await;
+    let text = "FailedSync: error syncing pod, trying again: RemoveSandbox panicked";
+    assert_eq!((world.heard(text), cri.calls("remove sandbox")), (1, 1));
 }
 
 #[tokio::test]

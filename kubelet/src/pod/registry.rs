@@ -6,7 +6,7 @@ use crate::status::is_over;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// One pod, as its worker left it last.
 #[derive(Debug, Clone)]
@@ -44,6 +44,7 @@ pub struct Registry {
     pub kept: Kept,
     pods: RwLock<HashMap<String, Entry>>,
     freed: Notify,
+    changes: watch::Sender<()>,
     turn: Mutex<()>,
 }
 
@@ -55,6 +56,7 @@ impl Registry {
             kept,
             pods: RwLock::default(),
             freed: Notify::new(),
+            changes: watch::Sender::new(()),
             turn: Mutex::default(),
         }
     }
@@ -74,10 +76,21 @@ impl Registry {
         entry.removed |= pods.get(uid).is_some_and(|e| e.removed);
         let before = pods.insert(uid.to_owned(), entry);
         drop(pods);
+        let is_new = before.is_none();
         // What it had is free for others.
-        if ends && before.is_some_and(|b| !is_over(&b.status)) {
+        let frees = ends && before.is_some_and(|b| !is_over(&b.status));
+        if frees {
             self.freed.notify_one();
         }
+        if frees || is_new {
+            self.changes.send_replace(());
+        }
+    }
+
+    /// That a pod has come, ended, gone or been granted other resources.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Held by whoever counts what the node has left, until what it takes of that is written
@@ -92,6 +105,8 @@ impl Registry {
         if let Some(entry) = pods.get_mut(uid) {
             entry.pod = pod.clone();
         }
+        drop(pods);
+        self.changes.send_replace(());
     }
 
     /// The pod's source has it no more: from now on it has no claim to what it still holds.
@@ -111,6 +126,7 @@ impl Registry {
         drop(pods);
         self.kept.forget(uid);
         self.freed.notify_one();
+        self.changes.send_replace(());
     }
 
     /// Returns when a pod has ended or gone since the last call.

@@ -10,6 +10,7 @@ use super::observed::Observed;
 use super::spec::qos;
 use super::spec::quantity::amount;
 use super::spec::resources::asked;
+use super::spec::swap::{self, Swap};
 use super::{Known, NodeFacts, admit};
 use crate::quantity::written;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
@@ -240,6 +241,34 @@ pub fn fixed(pod: &Pod, granted: &Granted, kinds: &[(&str, &str, &str)]) -> Opti
     })
 }
 
+/// Why a pod keeps what it was granted: swap is shared when a container is made.
+///
+/// kubernetes v1.37 pkg/kubelet/allocation/handlers.go `disallowResizeForSwappableContainers`.
+#[must_use]
+pub fn swappable(pod: &Pod, granted: &Pod, swap: Swap) -> Option<Pending> {
+    let memory = |c: &Container| {
+        let requests = c.resources.as_ref().and_then(|r| r.requests.as_ref());
+        amount(requests, "memory")
+    };
+    let begins_anew = |c: &Container| {
+        let mut policies = c.resize_policy.iter().flatten();
+        policies.any(|p| p.resource_name == "memory" && p.restart_policy == "RestartContainer")
+    };
+    let mut pairs = resizable(pod).filter_map(|new| {
+        let old = resizable(granted).find(|old| old.name == new.name)?;
+        Some((new, old))
+    });
+    let held = pairs.any(|(new, old)| {
+        let some = swap::has_some(pod, new, swap) || swap::has_some(granted, old, swap);
+        some && memory(new) != memory(old) && !begins_anew(old)
+    });
+    held.then(|| Pending {
+        refusal: Refusal::Infeasible,
+        message: "In-place resize of containers with swap is not supported.".to_owned(),
+        generation: pod.metadata.generation,
+    })
+}
+
 /// What a container that runs was given.
 fn applied<'a>(container: &Container, seen: &'a Observed) -> Option<&'a ResourceRequirements> {
     let newest = seen.newest(&container.name).filter(|c| c.running())?;
@@ -366,6 +395,31 @@ mod tests {
         assert!(due(&container(&need_not), applied) && !restarts(&container(&need_not), applied));
         assert!(!due(&old, applied) && !restarts(&old, applied));
         assert!(!due(&container(&must), None), "nothing is known of it");
+    }
+
+    #[test]
+    fn container_with_swap_is_resized_only_when_it_begins_anew() {
+        let swap = |limited| Swap {
+            limited,
+            counted: true,
+            capacity: 1 << 30,
+        };
+        let of = |memory: &str, policy: &str| {
+            let mut pod = pod("1", "NotRequired");
+            let container = &mut pod.spec.as_mut().unwrap().containers[0];
+            let resources = json!({ "requests": { "memory": memory } });
+            container.resources = serde_json::from_value(resources).unwrap();
+            let policy = json!([{ "resourceName": "memory", "restartPolicy": policy }]);
+            container.resize_policy = serde_json::from_value(policy).unwrap();
+            pod
+        };
+        let (old, new) = (of("1Gi", "NotRequired"), of("2Gi", "NotRequired"));
+        let refused = swappable(&new, &old, swap(true)).unwrap();
+        assert_eq!(refused.refusal, Refusal::Infeasible);
+        assert_eq!(swappable(&new, &old, swap(false)), None);
+        assert_eq!(swappable(&old, &old, swap(true)), None);
+        let anew = of("1Gi", "RestartContainer");
+        assert_eq!(swappable(&new, &anew, swap(true)), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the engine is made of and told once.
 
 use super::image::provider::Providers;
+use super::spec::swap::Swap;
 use crate::allocation::Allocations;
 use crate::event::Recorder;
 use crate::metrics::Metrics;
@@ -144,6 +145,8 @@ pub struct Options {
     pub recursive_read_only: bool,
     /// Whether the host has only cgroup v2.
     pub cgroup_v2: bool,
+    /// `memorySwap`, and what there is of it.
+    pub swap: Swap,
     /// Programs that know credentials of registries.
     pub credential_providers: Arc<Providers>,
     /// Dead containers kept for each container name (`logs --previous`).
@@ -182,7 +185,11 @@ impl Default for Options {
             tracer: Tracer::default(),
             runtime_request_timeout: d::RUNTIME_REQUEST_TIMEOUT,
             recursive_read_only: true,
-            cgroup_v2: std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+            cgroup_v2: cgroupfs::is_unified(),
+            swap: Swap {
+                counted: cgroupfs::counts_swap(),
+                ..Swap::default()
+            },
             credential_providers: Arc::default(),
             dead_containers_kept: 1,
         }

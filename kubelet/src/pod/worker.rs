@@ -5,7 +5,7 @@ mod publishing;
 mod resizing;
 mod start_time;
 
-use super::executor::{ABANDONED, Context, Executor, Failed, Report};
+use super::executor::{ABANDONED, Context, Executor, Failed, PANICKED, Report};
 use super::lifecycle::{
     self, Decision, Desired, ERR_IMAGE_PULL, Effect, Limits, Memory, Stage, StopReason, Work,
     WorkerState, back_off_message, decide,
@@ -410,6 +410,7 @@ impl Worker {
     }
 
     fn settle(&mut self, done: Option<(Effect, Result<Report, Failed>, Duration)>) {
+        // Nobody aborts them, and what panics in them is a result.
         let Some((effect, result, took)) = done else {
             return;
         };
@@ -424,7 +425,7 @@ impl Worker {
             // Given up, not failed.
             Err(failed) if failed.reason == ABANDONED => {}
             // No other try: the pod belongs to a node that has room for it.
-            Err(failed) if work == Work::Allocate => {
+            Err(failed) if work == Work::Allocate && failed.reason != PANICKED => {
                 let verdict = lifecycle::Verdict {
                     reason: failed.reason.to_owned(),
                     message: failed.message,

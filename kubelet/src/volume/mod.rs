@@ -35,6 +35,7 @@ mod tests;
 pub mod usage;
 mod volumes;
 
+pub(crate) use disk::mountpoint::tmpfs_avoids_swap;
 #[cfg(test)]
 pub(crate) use disk::scratch;
 pub use error::{MountError, VolumeError};

@@ -123,7 +123,8 @@ fn list_devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {
         value: value.to_owned(),
         source,
     };
-    let mut allow = open_existing(&path).map_err(|e| failed("", e))?;
+    let allow = fs::File::options().write(true).open(&path);
+    let mut allow = allow.map_err(|e| failed("", e))?;
     rules.iter().map(DeviceRule::line).try_for_each(|line| {
         let written = io::Write::write_all(&mut allow, line.as_bytes());
         written.map_err(|e| failed(&line, e))
@@ -145,18 +146,9 @@ pub(super) fn filter_devices(dir: &Path, rules: &[DeviceRule]) -> Result<(), Cgr
 }
 
 pub(super) fn put(path: &Path, value: &str) -> Result<(), CgroupError> {
-    write_existing(path, value).map_err(|source| CgroupError::Write {
+    cgroupfs::put(path, value).map_err(|source| CgroupError::Write {
         path: path.to_owned(),
         value: value.to_owned(),
         source,
     })
-}
-
-/// Never creates: a missing control file is an error, not a new file.
-fn write_existing(path: &Path, value: &str) -> io::Result<()> {
-    io::Write::write_all(&mut open_existing(path)?, value.as_bytes())
-}
-
-fn open_existing(path: &Path) -> io::Result<fs::File> {
-    fs::File::options().write(true).open(path)
 }

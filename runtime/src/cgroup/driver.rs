@@ -1,6 +1,5 @@
 //! What the drivers see differently: names, and who makes a cgroup.
 
-use super::apply::put;
 use super::stats::oom_kills_in;
 use super::systemd::{self, Kind, Systemd};
 use super::{CgroupError, CgroupPath, Cgroups};
@@ -144,7 +143,7 @@ impl Cgroups {
         let mut dir = home.mount.clone();
         for name in path.as_str().split('/').filter(|name| !name.is_empty()) {
             // Missing, it shows when a limit needs it.
-            let _ = put(&dir.join("cgroup.subtree_control"), "+hugetlb");
+            let _ = cgroupfs::put(&dir.join("cgroup.subtree_control"), "+hugetlb");
             dir.push(name);
         }
     }

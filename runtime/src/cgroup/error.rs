@@ -1,5 +1,6 @@
 //! What can go wrong with cgroups.
 
+use cgroupfs::FileError;
 use std::io;
 use std::path::PathBuf;
 
@@ -50,4 +51,21 @@ pub enum CgroupError {
     NoController { controller: String, file: String },
     #[error("attach the device filter to {path}; does this kernel have CONFIG_CGROUP_BPF?")]
     DeviceFilter { path: PathBuf, source: io::Error },
+}
+
+impl From<FileError> for CgroupError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Read { path, source } => Self::Read { path, source },
+            FileError::Write {
+                path,
+                value,
+                source,
+            } => Self::Write {
+                path,
+                value,
+                source,
+            },
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! Limits as the files that carry them; no file is touched here.
 
-use super::hierarchy::Hierarchy;
+use cgroupfs::{Hierarchy, weight};
 use cri_proto::v1::LinuxContainerResources;
 use std::collections::BTreeMap;
+
+const SWAP_MAX: &str = "memory.swap.max";
 
 /// Limits of a cgroup; what is `None` or empty is left as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -141,11 +143,13 @@ impl Limits {
         let memory = self
             .memory
             .map(|n| write("memory", "memory.limit_in_bytes", n));
-        let memsw = self.memory_swap.map(|n| Write {
+        let narrow = |memory: i64| memsw_now.is_some_and(|now| memory < 0 || memory as u64 > now);
+        let unlimited = self.memory.filter(|memory| narrow(*memory)).map(|_| -1);
+        let memsw = self.memory_swap.or(unlimited).map(|n| Write {
             optional: true,
             ..write("memory", "memory.memsw.limit_in_bytes", n)
         });
-        let grows = match (self.memory_swap, memsw_now) {
+        let grows = match (self.memory_swap.or(unlimited), memsw_now) {
             (Some(wanted), Some(now)) => wanted < 0 || wanted as u64 > now,
             _ => false,
         };
@@ -168,14 +172,29 @@ impl Limits {
         let mut out = Vec::new();
         out.extend(self.swap().map(|n| Write {
             optional: true,
-            ..write("memory", "memory.swap.max", max(n))
+            ..write("memory", SWAP_MAX, max(n))
         }));
         out.extend(self.memory.map(|n| write("memory", "memory.max", max(n))));
         out
     }
 
-    /// Bytes of swap alone, as v2 counts; -1 = no limit.
+    /// Of a pod as a whole: that its containers get no swap is said of each of them, so that one
+    /// may get some.
+    #[must_use]
+    pub fn of_pod(cri: &LinuxContainerResources) -> Self {
+        let swap = cri.memory_swap_limit_in_bytes;
+        Self {
+            memory_swap: (swap != 0).then_some(swap),
+            ..Self::from(cri)
+        }
+    }
+
+    /// Bytes of swap alone, as v2 counts; -1 = no limit. Who says it in v2's own words
+    /// (`unified`) has said it.
     pub(super) fn swap(&self) -> Option<i64> {
+        if self.unified.contains_key(SWAP_MAX) {
+            return None;
+        }
         match (self.memory_swap, self.memory) {
             (Some(swap), _) if swap < 0 => Some(swap),
             (Some(swap), Some(memory)) if memory > 0 => Some((swap - memory).max(0)),
@@ -211,21 +230,6 @@ fn write(controller: &str, file: &str, value: impl ToString) -> Write {
         file: file.to_owned(),
         value: value.to_string(),
         optional: false,
-    }
-}
-
-/// v1's shares on v2's scale: 1024 becomes 100, the two defaults.
-/// opencontainers/cgroups v0.0.5 utils.go `ConvertCPUSharesToCgroupV2Value`.
-pub(super) fn weight(shares: u64) -> u64 {
-    match shares {
-        0 => 0,
-        1 | 2 => 1,
-        262_144.. => 10_000,
-        shares => {
-            let log = (shares as f64).log2();
-            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-            10_f64.powf(exponent).ceil() as u64
-        }
     }
 }
 
@@ -284,6 +288,27 @@ mod tests {
     }
 
     #[test]
+    fn swap_in_words_of_v2_goes_before_what_the_memory_limit_implies() {
+        let mut limits = burstable();
+        limits
+            .unified
+            .insert("memory.swap.max".into(), "4096".into());
+        let last = ["memory.max=67108864", "memory.swap.max=4096"];
+        assert_eq!(lines(&limits, true, None)[2..], last);
+    }
+
+    #[test]
+    fn pod_as_a_whole_is_not_kept_from_swap() {
+        let resources = LinuxContainerResources {
+            memory_limit_in_bytes: 64 << 20,
+            ..Default::default()
+        };
+        let of = |v2| lines(&Limits::of_pod(&resources), v2, None);
+        assert_eq!(of(true), ["memory.max=67108864"]);
+        assert_eq!(of(false), ["memory.limit_in_bytes=67108864"]);
+    }
+
+    #[test]
     fn memory_and_swap_grow_from_the_outside_and_shrink_from_the_inside() {
         let order = |now| {
             let all = lines(&burstable(), false, Some(now));
@@ -296,15 +321,14 @@ mod tests {
     }
 
     #[test]
-    fn weight_keeps_both_ends_and_the_default() {
-        for (shares, expected) in [(2, 1), (1024, 100), (262_144, 10_000), (1 << 20, 10_000)] {
-            assert_eq!(weight(shares), expected, "{shares}");
-        }
-        assert!(
-            (2..262_144)
-                .step_by(997)
-                .all(|n| weight(n) <= weight(n + 997))
-        );
+    fn memory_that_outgrows_both_together_has_that_limit_taken_away_first() {
+        let limits = Limits {
+            memory: Some(64),
+            ..Limits::default()
+        };
+        let both = ["memory.memsw.limit_in_bytes=-1", "memory.limit_in_bytes=64"];
+        assert_eq!(lines(&limits, false, Some(32)), both);
+        assert_eq!(lines(&limits, false, Some(64))[..], both[1..]);
     }
 
     #[test]

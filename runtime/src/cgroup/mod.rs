@@ -1,6 +1,5 @@
 //! Limits and accounting: cgroup v2, v1 and hybrid hosts behind one module.
 //!
-//! - `hierarchy`: which hierarchies the host has, where.
 //! - `tree`: directories made, entered and removed in all of them.
 //! - `limits`, `devices`, `filter`: what is to be written or attached, as data;
 //!   `apply` does it.
@@ -8,24 +7,23 @@
 //!   is one of them.
 //! - `kill`, `stats`: what is done with and known of the processes inside.
 //!
-//! The crate cgroups-rs reads pids, block I/O and huge pages; the rest is
-//! plain file access here.
+//! Where hierarchies are and how their files are written is in the crate cgroupfs. cgroups-rs
+//! reads pids, block I/O and huge pages.
 
 mod apply;
 mod devices;
 mod driver;
 mod error;
 mod filter;
-mod hierarchy;
 mod kill;
 mod limits;
 mod stats;
 mod systemd;
 mod tree;
 
+pub use cgroupfs::{Hierarchy, Mode};
 pub use devices::{Access, DeviceRule, Kind as DeviceKind, default_rules};
 pub use error::CgroupError;
-pub use hierarchy::{Hierarchy, Mode};
 pub use limits::Limits;
 pub use stats::{Pressure, PressureLine, Stats};
 pub use systemd::{HOLDER, hold};
@@ -123,7 +121,8 @@ impl Cgroups {
             }
             CgroupDriver::Systemd => Some(Arc::new(systemd::Systemd::new()?)),
         };
-        let (hierarchies, mode) = hierarchy::detect()?;
+        let hierarchies = cgroupfs::read()?;
+        let mode = cgroupfs::mode(&hierarchies).ok_or(CgroupError::NoHierarchy)?;
         Ok(Self {
             hierarchies,
             mode,

@@ -1,11 +1,12 @@
 //! What a cgroup uses.
 
 use super::{CgroupPath, Cgroups};
+use cgroupfs::{number, text};
 use cgroups_rs::fs::blkio::BlkIoController;
 use cgroups_rs::fs::pid::PidController;
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A look at a cgroup's counters. Zero where the host does not count.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -225,8 +226,7 @@ fn io_v1(dir: &Path, stats: &mut Stats) {
 }
 
 fn io_v2(dir: &Path, stats: &mut Stats) {
-    let text = fs::read_to_string(dir.join("io.stat")).unwrap_or_default();
-    for line in text.lines() {
+    for line in text(&dir.join("io.stat")).lines() {
         let Some((device, fields)) = line.split_once(' ') else {
             continue;
         };
@@ -244,13 +244,9 @@ fn io_v2(dir: &Path, stats: &mut Stats) {
     }
 }
 
-fn number(path: &PathBuf) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
 /// A file of `key value` lines.
 fn table(path: &Path) -> HashMap<String, u64> {
-    parse_table(&fs::read_to_string(path).unwrap_or_default())
+    parse_table(&text(path))
 }
 
 fn parse_table(text: &str) -> HashMap<String, u64> {

@@ -109,7 +109,7 @@ fn cgroup_is_made_limited_emptied_and_removed() {
 #[test]
 #[ignore = "needs root: makes a cgroup"]
 fn program_denies_what_no_rule_allows() {
-    let (hierarchies, _) = hierarchy::detect().expect("hierarchies");
+    let hierarchies = cgroupfs::read().expect("hierarchies");
     let unified = hierarchies.iter().find(|h| h.v2).expect("cgroup v2");
     let dir = unified
         .mount

@@ -1,6 +1,5 @@
 //! Directories of a cgroup, the same in every hierarchy.
 
-use super::apply::put;
 use super::{CgroupError, CgroupPath, Cgroups, Hierarchy};
 use std::fs;
 use std::io;
@@ -8,9 +7,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::OpenTreeFlags;
-
-/// v2 controllers that containers need where the host has them.
-const DELEGATED: [&str; 6] = ["cpu", "cpuset", "io", "memory", "hugetlb", "pids"];
 
 /// The cgroup of spawner and monitors: outside the service's unit and outside
 /// kubepods, so that neither a pod's OOM nor its freeze hits them.
@@ -87,7 +83,7 @@ impl Cgroups {
         // The usual case first: the parent is there.
         match fs::create_dir(&target) {
             Ok(()) => {
-                self.prepare(hierarchy, &target)?;
+                cgroupfs::prepare(hierarchy, &target, self.hierarchies.len() == 1)?;
                 return Ok(Some(path.clone()));
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
@@ -112,7 +108,7 @@ impl Cgroups {
             }
             match fs::create_dir(&dir) {
                 Ok(()) => {
-                    self.prepare(hierarchy, &dir)?;
+                    cgroupfs::prepare(hierarchy, &dir, self.hierarchies.len() == 1)?;
                     if level >= root_levels && top.is_none() {
                         top = Some(CgroupPath(below.clone()));
                     }
@@ -122,20 +118,6 @@ impl Cgroups {
             }
         }
         Ok(top)
-    }
-
-    /// What a new cgroup needs before processes may enter it.
-    fn prepare(&self, hierarchy: &Hierarchy, dir: &Path) -> Result<(), CgroupError> {
-        if hierarchy.v2 {
-            // Beside v1 the v2 hierarchy only tracks processes.
-            if self.hierarchies.len() == 1 {
-                enable_controllers(hierarchy, dir);
-            }
-        } else if hierarchy.has("cpuset") {
-            inherit(dir, "cpuset.cpus")?;
-            inherit(dir, "cpuset.mems")?;
-        }
-        Ok(())
     }
 
     /// Open `cgroup.procs` files, one a hierarchy, for a process to write `0` to.
@@ -254,27 +236,6 @@ impl Cgroups {
     pub fn exists(&self, path: &CgroupPath) -> bool {
         self.hierarchies.iter().any(|h| self.dir(h, path).exists())
     }
-}
-
-fn enable_controllers(hierarchy: &Hierarchy, dir: &Path) {
-    let Some(parent) = dir.parent() else { return };
-    for controller in DELEGATED.iter().filter(|c| hierarchy.has(c)) {
-        // A controller that can't be had shows when a limit needs it.
-        let _ = put(
-            &parent.join("cgroup.subtree_control"),
-            &format!("+{controller}"),
-        );
-    }
-}
-
-/// v1: an empty cpuset takes no process.
-fn inherit(dir: &Path, file: &str) -> Result<(), CgroupError> {
-    let Some(parent) = dir.parent() else {
-        return Ok(());
-    };
-    let path = parent.join(file);
-    let value = fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })?;
-    put(&dir.join(file), value.trim())
 }
 
 fn remove_tree(dir: &Path) -> Result<(), CgroupError> {

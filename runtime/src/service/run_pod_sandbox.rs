@@ -250,7 +250,7 @@ fn prepare(
 fn limit(core: &Core, sandbox: &Sandbox, cgroup: &CgroupPath) -> Result<(), CgroupError> {
     let linux = sandbox.read(|record| record.config.linux.clone());
     match linux.and_then(|l| l.resources) {
-        Some(resources) => core.cgroups.apply(cgroup, &Limits::from(&resources)),
+        Some(resources) => core.cgroups.apply(cgroup, &Limits::of_pod(&resources)),
         None => Ok(()),
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn update_pod_sandbox_resources(
     let (cgroup, ours) = sandbox.read(|r| (r.cgroup.clone(), r.cgroup_made.is_some()));
     if let (true, Some(resources)) = (ours, &request.resources) {
         core.cgroups
-            .apply(&cgroup, &Limits::from(resources))
+            .apply(&cgroup, &Limits::of_pod(resources))
             .map_err(VerbError::from)?;
     }
     sandbox

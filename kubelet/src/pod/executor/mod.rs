@@ -25,8 +25,11 @@ use crate::event::EventType;
 use crate::metrics::{CONTAINER, EPHEMERAL_CONTAINER, INIT_CONTAINER};
 use crate::volume::PodVolumes;
 use cri_proto::{Status, v1};
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
@@ -155,6 +158,24 @@ impl Executor {
     /// # Errors
     /// Whatever keeps it from being done; the events about it are sent.
     pub async fn run(&self, effect: &Effect, context: &Context) -> Result<Report, Failed> {
+        // Whatever it has left half done is found so by the next try.
+        let work = AssertUnwindSafe(self.run_in_time(effect, context));
+        let done = work.catch_unwind().await;
+        done.unwrap_or_else(|panic| Err(self.panicked(effect, context, panic.as_ref())))
+    }
+
+    /// A mistake of ours costs no more than this try of this pod.
+    fn panicked(&self, effect: &Effect, context: &Context, panic: &(dyn Any + Send)) -> Failed {
+        let text = panic.downcast_ref::<&str>().copied();
+        let why = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let message = format!("{effect} panicked: {}", why.unwrap_or("no message"));
+        tracing::error!(pod = spec::uid(&context.pod), "{message}");
+        let text = format!("error syncing pod, trying again: {message}");
+        self.subject(&context.pod).warning(PANICKED, &text);
+        Failed::new(PANICKED, message)
+    }
+
+    async fn run_in_time(&self, effect: &Effect, context: &Context) -> Result<Report, Failed> {
         let Some(limit) = self.limit(effect) else {
             return self.perform(effect, context).await;
         };
@@ -373,6 +394,9 @@ impl Executor {
 
 /// Reason of what was given up because the pod ends.
 pub const ABANDONED: &str = "Abandoned";
+
+/// Reason of an effect that panicked. kubernetes v1.37 pkg/kubelet/events/event.go `FailedSync`.
+pub const PANICKED: &str = "FailedSync";
 
 /// A lock that a panic elsewhere does not take away.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -5,16 +5,17 @@ use super::types::Effect;
 use crate::pod::observed::ContainerSeen;
 use std::collections::BTreeSet;
 
-/// Keeps, for each name, the newest attempt and so many dead ones before it;
-/// then old sandboxes that hold nothing any more.
+/// Keeps, for each name, the newest attempt and so many dead ones, itself among them when it is
+/// dead; then old sandboxes that hold nothing any more.
 pub(super) fn plan(plan: &mut Plan<'_>) {
     let seen = plan.seen;
     let names: BTreeSet<&str> = seen.containers.iter().map(|c| c.name.as_str()).collect();
     for name in names {
         let attempts: Vec<&ContainerSeen> = seen.attempts(name).collect();
-        let surplus = attempts
-            .len()
-            .saturating_sub(1 + plan.limits.dead_containers_kept);
+        let newest_is_dead = attempts.last().is_some_and(|c| c.exit().is_some());
+        let kept = plan.limits.dead_containers_kept;
+        let before = kept.saturating_sub(usize::from(newest_is_dead));
+        let surplus = attempts.len().saturating_sub(1 + before);
         for container in attempts.iter().take(surplus).filter(|c| !c.running()) {
             plan.request(Effect::RemoveContainer {
                 id: container.id.clone(),

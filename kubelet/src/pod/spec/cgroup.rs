@@ -39,28 +39,32 @@ pub fn parent(pod: &Pod, root: &str, driver: CgroupDriver) -> String {
 }
 
 /// The path of the cgroup that all pods are in.
-///
-/// systemd.slice(5): a slice is below that of the name up to its last dash.
 #[must_use]
 pub fn of_pods(root: &str, driver: CgroupDriver) -> String {
     let root = root.trim_matches('/');
     match driver {
         CgroupDriver::Cgroupfs if root.is_empty() => "/kubepods".to_owned(),
         CgroupDriver::Cgroupfs => format!("/{root}/kubepods"),
-        CgroupDriver::Systemd => {
-            let name = root.trim_end_matches(".slice");
-            let words = name.split('-').filter(|w| !w.is_empty());
-            let (mut path, mut slice) = (String::new(), String::new());
-            for word in words.chain(["kubepods"]) {
-                if !slice.is_empty() {
-                    slice.push('-');
-                }
-                slice += word;
-                path += &format!("/{slice}.slice");
-            }
-            path
-        }
+        CgroupDriver::Systemd => of_slice(&format!("{}-kubepods", root.trim_end_matches(".slice"))),
     }
+}
+
+/// The path of a slice by its name, of which only what is behind the last `/` counts.
+///
+/// systemd.slice(5): a slice is below that of the name up to its last dash.
+#[must_use]
+pub fn of_slice(name: &str) -> String {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let words = name.trim_end_matches(".slice").split('-');
+    let (mut path, mut slice) = (String::new(), String::new());
+    for word in words.filter(|w| !w.is_empty()) {
+        if !slice.is_empty() {
+            slice.push('-');
+        }
+        slice += word;
+        path += &format!("/{slice}.slice");
+    }
+    path
 }
 
 #[cfg(test)]
@@ -104,5 +108,6 @@ mod tests {
         ] {
             assert_eq!(of_pods(root, driver), path);
         }
+        assert_eq!(of_slice("/a/b-c.slice"), "/b.slice/b-c.slice");
     }
 }

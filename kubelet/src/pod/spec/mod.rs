@@ -13,6 +13,7 @@ pub mod resources;
 pub mod sandbox;
 pub mod security;
 pub mod services;
+pub mod swap;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -2,6 +2,7 @@
 
 use super::qos;
 use super::quantity::amount;
+use super::swap;
 use crate::pod::Options;
 use crate::pod::lifecycle::restartable_init;
 use crate::quantity::{self, Amount};
@@ -57,8 +58,8 @@ pub fn of_container(
         .unwrap_or_default();
     let mut result = cpu(cpu_request, cpu_limit, options);
     result.memory_limit_in_bytes = memory;
-    // Memory and swap together: no swap for pods.
-    result.memory_swap_limit_in_bytes = memory;
+    let host = (options.cgroup_v2, memory_capacity);
+    swap::limit(&mut result, (pod, container), options.swap, host);
     result.oom_score_adj = qos::oom_score_adj(pod, container, memory_capacity);
     result.hugepage_limits = hugepages(limits(own));
     if options.cgroup_v2 && !options.single_process_oom_kill {

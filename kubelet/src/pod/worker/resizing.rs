@@ -38,7 +38,9 @@ impl Worker {
         let turn = registry.turn();
         let node = &self.executor.deps().node;
         let kinds = self.executor.deps().allocations.fixed_kinds();
-        let judged = resize::fixed(&self.asked, &self.granted, &kinds)
+        let swap = self.executor.deps().options.swap;
+        let judged = resize::swappable(&self.asked, &self.want.pod, swap)
+            .or_else(|| resize::fixed(&self.asked, &self.granted, &kinds))
             .or_else(|| resize::judge(&self.asked, &registry.all(), node));
         match judged {
             None => {

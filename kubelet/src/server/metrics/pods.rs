@@ -102,8 +102,7 @@ fn containers(registry: &mut Registry, pods: &[Known]) {
 
 /// A hybrid host's controllers are on v1.
 fn cgroup_version() -> i64 {
-    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers");
-    if unified.exists() { 2 } else { 1 }
+    if cgroupfs::is_unified() { 2 } else { 1 }
 }
 
 fn lifecycle(known: &Known) -> &'static str {

@@ -7,11 +7,10 @@
 
 use super::figures::{put, time};
 use super::host::{CpuSamples, pressure};
+use cgroupfs::{field, number, text};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Where cgroups are mounted.
-const MOUNT: &str = "/sys/fs/cgroup";
 /// kubernetes v1.37 pkg/kubelet/stats/helper.go `isMemoryUnlimited`.
 const UNLIMITED: u64 = 1 << 62;
 
@@ -48,7 +47,7 @@ pub(super) fn containers(
     samples: &CpuSamples,
     brief: bool,
 ) -> Vec<Value> {
-    let mount = Path::new(MOUNT);
+    let mount = Path::new(cgroupfs::MOUNT);
     let unified = mount.join("cgroup.controllers").exists();
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let named = [
@@ -175,28 +174,16 @@ fn swap(cgroup: &Cgroup, at_ms: i64) -> Option<Value> {
 
 /// When it was made. The folder itself changes with what is below it.
 fn made_ms(cgroup: &Cgroup) -> Option<i64> {
-    let (dir, file) = match cgroup.unified {
-        true => (&cgroup.memory, "cgroup.events"),
-        false => (&cgroup.memory, "cgroup.clone_children"),
+    let file = match cgroup.unified {
+        true => "cgroup.events",
+        false => "cgroup.clone_children",
     };
-    let made = std::fs::metadata(dir.join(file)).ok()?.modified().ok()?;
+    let made = std::fs::metadata(cgroup.memory.join(file))
+        .ok()?
+        .modified()
+        .ok()?;
     let made = jiff::Timestamp::try_from(made).ok()?;
     Some(made.as_millisecond())
-}
-
-fn text(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
-}
-
-fn number(path: &Path) -> Option<u64> {
-    text(path).trim().parse().ok()
-}
-
-fn field(text: &str, name: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
-    line?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -71,6 +71,12 @@ pub fn mount_tmpfs(path: &Path, tmpfs: Tmpfs) -> Result<(), VolumeReason> {
     .map_err(failed("mount tmpfs on", path))
 }
 
+/// Whether what is in a tmpfs can be kept from swap here.
+pub fn tmpfs_avoids_swap() -> bool {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC);
+    fs.and_then(|fs| fsconfig_set_flag(&fs, "noswap")).is_ok()
+}
+
 /// Unmounts whatever is mounted here, once for each layer.
 pub fn unmount_all(path: &Path) -> Result<(), VolumeReason> {
     while is_mounted(path)? {

@@ -2,7 +2,7 @@
 //! org.freedesktop.systemd1(5) for their types. Pure.
 
 use super::super::Limits;
-use super::super::limits::weight;
+use cgroupfs::weight;
 
 /// One property.
 pub type Property = (&'static str, Value);

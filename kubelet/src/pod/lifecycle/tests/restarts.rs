@@ -188,6 +188,25 @@ fn dead_attempts_are_removed_but_for_one_and_so_are_empty_sandboxes() {
 }
 
 #[test]
+fn one_dead_attempt_is_left_while_the_next_waits_and_beside_one_that_runs() {
+    let mut sim = Sim::running(json!({"containers": containers(&["a"])}));
+    let left = |sim: &Sim| {
+        sim.seen
+            .attempts("a")
+            .map(|c| c.attempt)
+            .collect::<Vec<u32>>()
+    };
+    sim.exits("a", 1).rest();
+    assert_eq!(left(&sim), [0, 1]);
+    // The second waits for the third.
+    let told = sim.exits("a", 1).rest();
+    assert!(told.contains(&"remove a#0".to_owned()), "{told:?}");
+    assert_eq!(left(&sim), [1]);
+    sim.pass(10).rest();
+    assert_eq!(left(&sim), [1, 2]);
+}
+
+#[test]
 fn attempts_go_on_counting_when_the_runtime_forgot_the_old_ones() {
     let mut sim = Sim::new(json!({"containers": containers(&["a"])}));
     sim.state.memory.attempts.insert("a".into(), 4);

@@ -92,7 +92,10 @@ fn init_container_that_failed_is_started_again_with_a_back_off() {
         sim.exits("one", 1).rest(),
         ["image one#1", "create one#1", "start one#1"]
     );
-    assert_eq!(sim.exits("one", 1).rest(), ["back off one#2"]);
+    assert_eq!(
+        sim.exits("one", 1).rest(),
+        ["back off one#2", "remove one#0"]
+    );
     assert!(sim.pass(10).rest().contains(&"start one#2".to_owned()));
 }
 

@@ -1,6 +1,6 @@
-//! Which cgroup hierarchies a host has.
+//! Which hierarchies a host has.
 
-use super::CgroupError;
+use super::file::{FileError, text};
 use std::path::{Path, PathBuf};
 
 /// How a host's controllers are spread.
@@ -40,21 +40,45 @@ impl Hierarchy {
     }
 }
 
-/// Reads this process' mounts.
-pub(super) fn detect() -> Result<(Vec<Hierarchy>, Mode), CgroupError> {
-    let path = "/proc/self/mountinfo";
-    let mounts = std::fs::read_to_string(path).map_err(|source| CgroupError::Read {
-        path: path.into(),
-        source,
-    })?;
-    let hierarchies = parse(&mounts, |mount| {
-        std::fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default()
-    });
-    let mode = mode(&hierarchies).ok_or(CgroupError::NoHierarchy)?;
-    Ok((hierarchies, mode))
+/// Where cgroups are mounted.
+pub const MOUNT: &str = "/sys/fs/cgroup";
+
+/// Whether there is one hierarchy for all controllers, that of v2.
+#[must_use]
+pub fn is_unified() -> bool {
+    Path::new(MOUNT).join("cgroup.controllers").exists()
 }
 
-fn mode(hierarchies: &[Hierarchy]) -> Option<Mode> {
+/// Whether the kernel counts swap by cgroup; every cgroup but the root shows it.
+#[must_use]
+pub fn counts_swap() -> bool {
+    let mount = Path::new(MOUNT);
+    if !is_unified() {
+        return mount.join("memory/memory.memsw.limit_in_bytes").exists();
+    }
+    let all = std::fs::read_dir(mount).into_iter().flatten().flatten();
+    let mut files = all.map(|entry| entry.path().join("memory.swap.max"));
+    files.any(|file| file.exists())
+}
+
+/// Those that this process sees.
+///
+/// # Errors
+/// When its mounts can't be read.
+pub fn read() -> Result<Vec<Hierarchy>, FileError> {
+    let path = Path::new("/proc/self/mountinfo");
+    let mounts = std::fs::read_to_string(path).map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(parse(&mounts, |mount| {
+        text(&mount.join("cgroup.controllers"))
+    }))
+}
+
+/// `None`: there are no hierarchies.
+#[must_use]
+pub fn mode(hierarchies: &[Hierarchy]) -> Option<Mode> {
     let v2 = hierarchies.iter().any(|h| h.v2);
     let v1 = hierarchies.iter().any(|h| !h.v2);
     match (v2, v1) {
@@ -103,7 +127,7 @@ fn parse(mountinfo: &str, v2_controllers: impl Fn(&Path) -> String) -> Vec<Hiera
         };
         let v2 = kind == "cgroup2";
         let known = |h: &Hierarchy| h.v2 == v2 && (v2 || h.controllers == controllers);
-        if mount.starts_with("/sys/fs/cgroup") && !found.iter().any(known) {
+        if mount.starts_with(MOUNT) && !found.iter().any(known) {
             found.push(Hierarchy {
                 mount,
                 controllers,

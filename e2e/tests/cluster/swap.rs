@@ -1,0 +1,134 @@
+//! `memorySwap.swapBehavior: LimitedSwap`. On cgroup v2 alone is there any swap for pods, so on v1
+//! the kubelet does not start; `make vm` has v2 (`MACHINES=cluster-6.12 VM_FILTER=swap_is`).
+
+use crate::kit::{Space, pod, same, with_main};
+use crate::managers::{Settings, with_settings};
+use crate::node_limits::{becomes, refused};
+use anyhow::{Context as _, Result, ensure};
+use e2e::{cgroup, command, progress};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+crate::tests!(
+    swap_is_shared_by_what_burstable_containers_ask_for: alone,
+);
+
+const LIMITED: &str = "memorySwap: {swapBehavior: LimitedSwap}\n";
+/// Bytes; what the kernel counts in pages.
+const SWAP: u64 = 256 << 20;
+const PAGE: u64 = 4096;
+
+fn swap_is_shared_by_what_burstable_containers_ask_for(t: &Space) -> Result<()> {
+    if !cgroup::unified() {
+        return with_settings(t, |t, settings| refused(t, settings, LIMITED));
+    }
+    let file = t.node().path("/var/lib/swap-of-a-test");
+    let result = swap_on(&file).and_then(|()| with_settings(t, shared));
+    let off = command::run(Command::new("swapoff").arg(&file)).map(drop);
+    result
+        .and(off)
+        .and(fs::remove_file(&file).map_err(Into::into))
+}
+
+fn swap_on(file: &PathBuf) -> Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut made = fs::File::create(file)?;
+    for _ in 0..SWAP >> 20 {
+        std::io::Write::write_all(&mut made, &zeros)?;
+    }
+    made.sync_all()?;
+    command::run(Command::new("chmod").arg("600").arg(file))?;
+    command::run(Command::new("mkswap").arg(file))?;
+    command::run(Command::new("swapon").arg(file)).map(drop)
+}
+
+fn shared(t: &Space, settings: &Settings) -> Result<()> {
+    settings.add(LIMITED)?;
+    let (memory, swap) = (meminfo("MemTotal")?, meminfo("SwapTotal")?);
+    let node = || -> Result<u64> {
+        let node = t.kubectl(&["get", "node", &t.node().name, "-o", "json"])?;
+        let node: Value = serde_json::from_str(&node)?;
+        let capacity = node["status"]["nodeInfo"]["swap"]["capacity"].as_u64();
+        capacity.context("the Node tells of no swap")
+    };
+    becomes("swap of the Node", swap, node)?;
+    let asks = 256 << 20;
+    let asked = json!({ "requests": { "memory": "256Mi" } });
+    let equal = json!({ "requests": { "memory": "256Mi" }, "limits": { "memory": "256Mi" } });
+    for (name, resources) in [("part", asked), ("equal", equal), ("none", json!({}))] {
+        // Memory that is nobody's file: swap is the only way out.
+        let fills = "x=$(head -c 24000000 /dev/zero | tr '\\0' x); echo full; sleep 1000000";
+        t.apply(&with_main(
+            pod(name, fills),
+            json!({ "resources": resources }),
+        ))?;
+        t.wait_log(name, "full")?;
+    }
+    let part = (asks as f64 / memory as f64 * swap as f64) as u64 / PAGE * PAGE;
+    let max = |pod: &str| number(&of(t, pod)?.join("memory.swap.max"));
+    same([max("part")?, max("equal")?, max("none")?], [part, 0, 0])?;
+    for pod in ["part", "equal", "none"] {
+        // More than can be had: the kernel says so after it has done what it can.
+        let _ = fs::write(of(t, pod)?.join("memory.reclaim"), "20M");
+    }
+    let used = |pod: &str| number(&of(t, pod)?.join("memory.swap.current"));
+    let (part_used, others) = (used("part")?, [used("equal")?, used("none")?]);
+    ensure!(
+        (1..=part).contains(&part_used) && others == [0, 0],
+        "swapped: {part_used} of {part}, and {others:?} of 0"
+    );
+    told(t, part)
+}
+
+/// The summary tells what is used and what is left.
+fn told(t: &Space, part: u64) -> Result<()> {
+    let url = format!("/api/v1/nodes/{}/proxy/stats/summary", t.node().name);
+    progress::wait_for("swap in the summary", Duration::from_secs(60), || {
+        std::thread::sleep(Duration::from_millis(500));
+        let summary: Value = serde_json::from_str(&t.kubectl(&["get", "--raw", &url])?)?;
+        let mut pods = summary["pods"].as_array().into_iter().flatten();
+        let pod = pods.find(|p| p["podRef"]["name"] == "part");
+        let swap = pod.map(|p| &p["containers"][0]["swap"]);
+        let of = |field: &str| swap.and_then(|s| s[field].as_u64());
+        let (used, left) = (of("swapUsageBytes"), of("swapAvailableBytes"));
+        let both = used.zip(left).filter(|(used, _)| *used > 0);
+        Ok(both.filter(|(used, left)| used + left == part).map(drop))
+    })
+}
+
+/// The cgroup of the pod's container.
+fn of(t: &Space, name: &str) -> Result<PathBuf> {
+    let pod = t.pod(name)?;
+    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
+    let id = id
+        .and_then(|id| id.split("//").nth(1))
+        .context("no container")?;
+    let top = PathBuf::from(format!("/sys/fs/cgroup/{}", t.node().cgroup));
+    let all = cgroup::tree(&top);
+    let own = all
+        .into_iter()
+        .find(|dir| dir.to_string_lossy().contains(id));
+    own.with_context(|| format!("no cgroup of container {id}"))
+}
+
+fn number(file: &PathBuf) -> Result<u64> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{}: {text:?}", file.display()))
+}
+
+/// Bytes.
+fn meminfo(name: &str) -> Result<u64> {
+    let all = fs::read_to_string("/proc/meminfo")?;
+    let line = all
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+    let kib = line
+        .and_then(|l| l.split_whitespace().next())
+        .context("meminfo")?;
+    Ok(kib.parse::<u64>()? * 1024)
+}
