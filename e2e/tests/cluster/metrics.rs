@@ -16,6 +16,10 @@ crate::tests!(
 const KUBELET: &[(&str, &str)] = &[
     ("dra_resource_claims_in_use", "driver_name"),
     ("kubelet_active_pods", "static"),
+    (
+        "kubelet_cgroup_manager_duration_seconds_bucket",
+        "operation_type",
+    ),
     ("kubelet_cgroup_version", ""),
     ("kubelet_desired_pods", "static"),
     (

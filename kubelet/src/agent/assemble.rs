@@ -235,6 +235,7 @@ pub fn parts(
                 pods: engine.clone(),
                 changes: engine.changes(),
                 events: events.clone(),
+                metrics: metrics.clone(),
             },
         ),
         oom: OomWatcher {

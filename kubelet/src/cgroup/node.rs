@@ -8,12 +8,13 @@ use crate::config::{Config, ReservedCgroup};
 use crate::defaults::{CGROUPS_PERIOD, CGROUPS_SETTLING};
 use crate::event::{EventType, Recorder};
 use crate::join::report::chain;
+use crate::metrics::Metrics;
 use crate::node::machine::Machine;
 use crate::pod::{CgroupDriver, PodView, spec};
 use k8s_openapi::api::core::v1::ObjectReference;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,8 @@ pub struct NodeCgroupsOptions {
     pub changes: watch::Receiver<()>,
     /// Where events go.
     pub events: Arc<dyn Recorder>,
+    /// What is done is counted there.
+    pub metrics: Metrics,
 }
 
 /// `kubepods` and what is in it but pods. Makes them, limits them, and does so again when one
@@ -179,29 +182,67 @@ impl NodeCgroups {
             None => Hands::new(self.options.driver).await?,
         };
         let names = names(&self.options.path, self.options.driver);
-        let pods = Some(hands.create(&names.pods).await?);
-        let best_effort = Some(hands.create(&names.best_effort).await?);
-        let burstable = Some((hands.create(&names.burstable).await?, burstable));
+        let State {
+            pods: of_pods,
+            best_effort: of_best_effort,
+            burstable: of_burstable,
+            ..
+        } = &self.state;
+        let of_burstable = of_burstable.as_ref().map(|(identity, _)| identity);
+        let pods = self.create(&hands, &names.pods, of_pods.as_ref()).await?;
+        let best_effort = self.create(&hands, &names.best_effort, of_best_effort.as_ref());
+        let best_effort = Some(best_effort.await?);
+        let identity = self.create(&hands, &names.burstable, of_burstable).await?;
+        let (pods, burstable) = (Some(pods), Some((identity, burstable)));
         let mut without = BTreeSet::new();
         if self.state.best_effort != best_effort {
             let least = Limits::of_shares(shares::OF_BEST_EFFORT);
-            without.append(&mut hands.set(&names.best_effort, &least).await?);
+            without.append(&mut self.set(&hands, &names.best_effort, &least).await?);
             self.state.best_effort = best_effort;
         }
         if self.state.burstable != burstable {
             let shares = burstable.as_ref().map(|(_, shares)| *shares);
             let shares = Limits::of_shares(shares.unwrap_or(shares::OF_BEST_EFFORT));
-            without.append(&mut hands.set(&names.burstable, &shares).await?);
+            without.append(&mut self.set(&hands, &names.burstable, &shares).await?);
             self.state.burstable = burstable;
         }
         let limited = self.state.pods != pods;
         if limited {
-            without.append(&mut hands.set(&names.pods, &self.limits).await?);
+            without.append(&mut self.set(&hands, &names.pods, &self.limits).await?);
             self.state.pods = pods;
         }
         self.lacks(without);
         self.hands = Some(hands);
         Ok(limited)
+    }
+
+    /// What is missing of it; counted when it is another one than that which is known.
+    async fn create(
+        &self,
+        hands: &Hands,
+        path: &str,
+        known: Option<&Identity>,
+    ) -> Result<Identity, CgroupError> {
+        let begun = Instant::now();
+        let identity = hands.create(path).await?;
+        if known != Some(&identity) {
+            let metrics = &self.options.metrics;
+            metrics.cgroup_managed("create", begun.elapsed());
+        }
+        Ok(identity)
+    }
+
+    async fn set(
+        &self,
+        hands: &Hands,
+        path: &str,
+        limits: &Limits,
+    ) -> Result<BTreeSet<&'static str>, CgroupError> {
+        let begun = Instant::now();
+        let without = hands.set(path, limits).await?;
+        let metrics = &self.options.metrics;
+        metrics.cgroup_managed("update", begun.elapsed());
+        Ok(without)
     }
 
     /// A node of a host that can't limit something is a node all the same.

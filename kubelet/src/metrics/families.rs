@@ -186,6 +186,11 @@ impl Metrics {
             self.pod_worker.clone(),
         );
         registry.register(
+            "kubelet_cgroup_manager_duration_seconds",
+            "Duration of making and limiting the cgroups above those of pods",
+            self.cgroup_manager.clone(),
+        );
+        registry.register(
             "kubelet_pod_status_sync_duration_seconds",
             "From a change of a pod's status to the API server's having it",
             self.status_sync.clone(),

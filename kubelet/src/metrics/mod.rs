@@ -51,6 +51,7 @@ pub struct Metrics {
     /// Seconds; 0 until there is one.
     first_network_pod: Gauge<f64, AtomicU64>,
     pod_worker: Family<Operation, Histogram, fn() -> Histogram>,
+    cgroup_manager: Family<Operation, Histogram, fn() -> Histogram>,
     status_sync: Histogram,
     probes: Family<ProbeResult, Counter>,
     probe_duration: Family<ProbeKind, Histogram, fn() -> Histogram>,
@@ -92,6 +93,7 @@ impl Metrics {
             pod_start_sli: families::pod_start(),
             first_network_pod: Gauge::default(),
             pod_worker: Family::new_with_constructor(families::duration),
+            cgroup_manager: Family::new_with_constructor(families::duration),
             status_sync: families::status_sync(),
             probes: Family::default(),
             probe_duration: Family::new_with_constructor(families::duration),
@@ -190,6 +192,14 @@ impl Metrics {
     pub fn pod_worked(&self, operation_type: &'static str, took: Duration) {
         let labels = Operation { operation_type };
         let histogram = self.pod_worker.get_or_create(&labels);
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// A cgroup above those of pods was made (`create`) or written to (`update`); pods' own are the
+    /// runtime's.
+    pub fn cgroup_managed(&self, operation_type: &'static str, took: Duration) {
+        let labels = Operation { operation_type };
+        let histogram = self.cgroup_manager.get_or_create(&labels);
         histogram.observe(took.as_secs_f64());
     }
 
