@@ -1,7 +1,7 @@
 //! The managers of CPUs, memory and topology: each test starts the kubelet with other settings.
 
 use crate::devices::Plugin;
-use crate::eviction::{CONFIG, restart_with};
+use crate::eviction::{CONFIG, restart_with, set};
 use crate::kit::{FOREVER, Space, container, has, phase, pod, same, with, with_main};
 use crate::pod_resources::{ask, told};
 use crate::survival::{agent_lives, kill_agent, start_agent};
@@ -38,7 +38,7 @@ impl<'a> Settings<'a> {
     pub fn add(&self, lines: &str) -> Result<()> {
         self.stop()?;
         self.forget()?;
-        restart_with(self.t, &format!("{}\n{lines}", self.before))
+        restart_with(self.t, &set(&self.before, lines))
     }
 
     fn stop(&self) -> Result<()> {
@@ -77,7 +77,7 @@ pub fn with_settings(t: &Space, test: impl Fn(&Space, &Settings) -> Result<()>) 
 }
 
 /// The program that the kubelet's log is named after.
-fn kubelet_log(t: &Space) -> &'static str {
+pub fn kubelet_log(t: &Space) -> &'static str {
     match kubelet_service(t.suite.kind()) {
         "agent" => "lighter",
         other => other,

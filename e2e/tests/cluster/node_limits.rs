@@ -2,7 +2,7 @@
 //! is told.
 
 use crate::kit::{FOREVER, Space, pod, same, status, with_main};
-use crate::managers::{Settings, with_settings};
+use crate::managers::{Settings, kubelet_log, with_settings};
 use crate::survival::agent_lives;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use e2e::node::Kind;
@@ -165,19 +165,28 @@ fn a_reserved_cgroup_is_limited_and_must_exist(t: &Space) -> Result<()> {
         same(pids(&name)?, 500)?;
         told(t, &[ENFORCED, "system reserved cgroup", &name])?;
         cgroup::remove(&name)?;
-        refused(t, settings, &lines)
+        refused(t, settings, &lines, ["does not exist", "missing paths"])
     });
     cgroup::remove(&name)?;
     result
 }
 
-/// Does not start.
-pub fn refused(t: &Space, settings: &Settings, lines: &str) -> Result<()> {
+/// Does not start, and says why: in the words of ours or of the stock kubelet.
+pub fn refused(t: &Space, settings: &Settings, lines: &str, why: [&str; 2]) -> Result<()> {
+    let said = || fs::read_to_string(t.node().log(kubelet_log(t)));
+    let before = said()?.len();
     settings.add(lines)?;
     progress::wait_for("end of the kubelet", Duration::from_secs(60), || {
         std::thread::sleep(Duration::from_millis(200));
         Ok((!agent_lives(t)?).then_some(()))
-    })
+    })?;
+    let said = said()?;
+    let last = said.get(before..).unwrap_or(&said);
+    ensure!(
+        why.iter().any(|why| last.contains(why)),
+        "it did not start, and not for {why:?}: {last}"
+    );
+    Ok(())
 }
 
 /// An event of the Node that says all of `words`.
@@ -293,8 +302,8 @@ fn said_to_be_killed(name: &str) -> Result<(String, u32)> {
         ),
         format!("Out of memory: Killed process {pid} ({name}) total-vm:1kB, anon-rss:1kB, UID:0"),
     ] {
-        // One write is one record.
-        fs::write("/dev/kmsg", line)?;
+        // One write is one record, which others see once its line has ended.
+        fs::write("/dev/kmsg", format!("{line}\n"))?;
     }
     Ok((name.to_owned(), pid))
 }

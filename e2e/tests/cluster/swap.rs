@@ -23,7 +23,8 @@ const PAGE: u64 = 4096;
 
 fn swap_is_shared_by_what_burstable_containers_ask_for(t: &Space) -> Result<()> {
     if !cgroup::unified() {
-        return with_settings(t, |t, settings| refused(t, settings, LIMITED));
+        let why = ["needs cgroup v2", "only supported with cgroupv2"];
+        return with_settings(t, |t, settings| refused(t, settings, LIMITED, why));
     }
     let file = t.node().path("/var/lib/swap-of-a-test");
     let result = swap_on(&file).and_then(|()| with_settings(t, shared));
@@ -59,13 +60,15 @@ fn shared(t: &Space, settings: &Settings) -> Result<()> {
     let asked = json!({ "requests": { "memory": "256Mi" } });
     let equal = json!({ "requests": { "memory": "256Mi" }, "limits": { "memory": "256Mi" } });
     for (name, resources) in [("part", asked), ("equal", equal), ("none", json!({}))] {
-        // Memory that is nobody's file: swap is the only way out.
-        let fills = "x=$(head -c 24000000 /dev/zero | tr '\\0' x); echo full; sleep 1000000";
-        t.apply(&with_main(
-            pod(name, fills),
-            json!({ "resources": resources }),
-        ))?;
-        t.wait_log(name, "full")?;
+        // Memory that is nobody's file, held by one who waits: swap is its only way out.
+        let fills = "dd if=/dev/zero bs=24M count=1 | sleep 1000000";
+        let resources = json!({ "resources": resources });
+        t.run(&with_main(pod(name, fills), resources))?;
+        progress::wait_for("memory in use", Duration::from_secs(60), || {
+            std::thread::sleep(Duration::from_millis(300));
+            let used = number(&of(t, name)?.join("memory.current"))?;
+            Ok((used >= 24 << 20).then_some(()))
+        })?;
     }
     let part = (asks as f64 / memory as f64 * swap as f64) as u64 / PAGE * PAGE;
     let max = |pod: &str| number(&of(t, pod)?.join("memory.swap.max"));
