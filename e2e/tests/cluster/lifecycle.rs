@@ -2,8 +2,9 @@
 
 use crate::kit::{FOREVER, Space, has, pod, same, with, with_main};
 use anyhow::{Result, ensure};
+use e2e::progress;
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 crate::tests!(
     delete_runs_pre_stop_then_terminates_within_the_grace,
@@ -73,7 +74,7 @@ fn delete_now_ends_a_pod_at_once(t: &Space) -> Result<()> {
 /// the stock kubelet does.
 fn stop_signal_of_a_container_ends_it(t: &Space) -> Result<()> {
     let script = "trap 'echo usr1 >/seen/signal; exit 0' USR1; trap 'echo term >/seen/signal; exit 0' TERM; \
-                  while :; do sleep 0.1; done";
+                  echo >/seen/ready; while :; do sleep 0.1; done";
     let dir = format!("/var/lib/{}", t.name);
     let volume =
         json!({ "name": "seen", "hostPath": { "path": dir, "type": "DirectoryOrCreate" } });
@@ -91,12 +92,21 @@ fn stop_signal_of_a_container_ends_it(t: &Space) -> Result<()> {
     let path = format!("/etc/kubernetes/manifests/{}.json", t.name);
     t.node().write(&path, &manifest.to_string())?;
     let mirror = format!("still-{}", t.node().name);
-    let ready = t.wait_ready(&mirror);
+    // A shell that has just been started has no traps yet, and the mirror pod may go before the
+    // container has ended.
+    let written = |file: &str| {
+        let path = format!("{dir}/{file}");
+        progress::wait_for(file, Duration::from_secs(60), || {
+            std::thread::sleep(Duration::from_millis(50));
+            let text = t.node().run("cat", &[&path]).ok();
+            Ok(text.filter(|text| text.ends_with('\n')))
+        })
+    };
+    let ready = written("ready");
     std::fs::remove_file(t.node().path(&path))?;
     ready?;
     t.wait_gone(&mirror)?;
-    let seen = t.node().run("cat", &[&format!("{dir}/signal")])?;
-    same(seen.trim(), "usr1")
+    same(written("signal")?.trim(), "usr1")
 }
 
 fn post_start_runs_before_the_container_is_ready(t: &Space) -> Result<()> {
@@ -143,7 +153,7 @@ fn rollout_of_a_new_version_fails_no_request(t: &Space) -> Result<()> {
     rolled()?;
     t.wait_log("client", "two")?;
     // The last old pod sleeps in its preStop hook and goes after that.
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(5));
     let log = t.logs("client")?;
     let failed = log
         .lines()
