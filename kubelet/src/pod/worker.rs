@@ -2,6 +2,7 @@
 
 mod counting;
 mod publishing;
+mod removed;
 mod resizing;
 mod start_time;
 
@@ -62,6 +63,7 @@ pub struct Worker {
     state: WorkerState,
     seen: Observed,
     born: HashMap<String, Instant>,
+    removed: removed::Removed,
     volumes: Arc<PodVolumes>,
     /// What is being mounted is for an object that has changed since.
     mount_again: bool,
@@ -116,6 +118,7 @@ impl Worker {
             want,
             seen: Observed::default(),
             born: HashMap::new(),
+            removed: removed::Removed::default(),
             volumes: Arc::default(),
             mount_again: false,
             pre_stopped: Arc::default(),
@@ -282,7 +285,7 @@ impl Worker {
             Mail::Want(want) => self.want_now(want),
             Mail::Seen(seen) => self.take_in(seen),
             Mail::Listed(seen, asked) => self.reconcile(seen, asked),
-            Mail::Removed(id) => self.seen.forget_container(&id),
+            Mail::Removed(id) => self.remove(&id),
             Mail::Nudge => self.retry_soon(),
             Mail::End(verdict) => drop(self.want.verdict.get_or_insert(verdict)),
         }
@@ -347,7 +350,15 @@ impl Worker {
         }
     }
 
+    fn remove(&mut self, id: &str) {
+        self.removed.add(id);
+        self.seen.forget_container(id);
+    }
+
     fn see(&mut self, container: ContainerSeen) {
+        if self.removed.has(&container.id) {
+            return;
+        }
         self.born
             .entry(container.id.clone())
             .or_insert_with(Instant::now);
@@ -372,6 +383,7 @@ impl Worker {
             .into_iter()
             .filter(|id| gone(id, &sandboxes))
             .collect();
+        self.removed.settle(&containers, asked);
         lost.iter().for_each(|id| self.seen.forget_container(id));
         empty.iter().for_each(|id| self.seen.forget_sandbox(id));
         self.take_in(listed);
@@ -479,7 +491,7 @@ impl Worker {
             Effect::Allocate => self.seen.unallocated = false,
             Effect::PrepareResources => self.seen.unprepared = false,
             Effect::StopSandbox { id } => drop(self.seen.stopped.insert(id.clone())),
-            Effect::RemoveContainer { id } => self.seen.forget_container(id),
+            Effect::RemoveContainer { id } => self.remove(id),
             Effect::RemoveSandbox { id } => self.seen.forget_sandbox(id),
             Effect::UnmountVolumes => {
                 self.seen.unmounted = true;
