@@ -8,7 +8,7 @@
 use super::core::Core;
 use crate::cgroup::{CgroupError, CgroupPath, Cgroups};
 use crate::process::ContainerCgroups;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{FirstContainer, Sandbox};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -59,6 +59,15 @@ impl Core {
         // To its end: nothing is made any more when the removal begins.
         drop(cgroups.await);
         let cgroup = sandbox.read(|r| self.cgroups.of_container(&r.cgroup, &first.id));
-        self.cgroups.kill_and_remove(&cgroup).await
+        let removed = self.cgroups.kill_and_remove(&cgroup).await;
+        if removed.is_err() {
+            // The call that comes again has to find it.
+            let (_, cgroups) = oneshot::channel();
+            sandbox.set_first_container(FirstContainer {
+                cgroups: Some(cgroups),
+                ..first
+            });
+        }
+        removed
     }
 }
