@@ -14,7 +14,7 @@ const MOUNT: &str = "/sys/fs/cgroup";
 
 /// Whether this host has one hierarchy for all controllers, that of v2.
 pub fn unified() -> bool {
-    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+    Path::new(MOUNT).join("cgroup.controllers").exists()
 }
 
 /// Roots of the mounted hierarchies: one on v2, one per controller on v1 (and `unified` on hybrid).

@@ -102,7 +102,7 @@ fn stop_signal_of_a_container_ends_it(t: &Space) -> Result<()> {
             Ok(text.filter(|text| text.ends_with('\n')))
         })
     };
-    let ready = written("ready");
+    let ready = t.wait_ready(&mirror).and_then(|_| written("ready"));
     std::fs::remove_file(t.node().path(&path))?;
     ready?;
     t.wait_gone(&mirror)?;

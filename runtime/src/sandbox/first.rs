@@ -13,5 +13,12 @@ pub(crate) struct FirstContainer {
     pub cgroups: Option<CgroupsBegun>,
 }
 
+impl FirstContainer {
+    /// One that nobody makes cgroups for yet.
+    pub fn new(id: String) -> Self {
+        Self { id, cgroups: None }
+    }
+}
+
 /// Cgroups that are being made, without limits.
 pub(crate) type CgroupsBegun = oneshot::Receiver<Result<ContainerCgroups, CgroupError>>;

@@ -65,10 +65,7 @@ async fn create(
     let image_mounts = mounted_images(core, &config)?;
     // From here on it is this one's to undo.
     let first = sandbox.take_first_container();
-    let FirstContainer { id, cgroups } = first.unwrap_or_else(|| FirstContainer {
-        id: new_id(),
-        cgroups: None,
-    });
+    let FirstContainer { id, cgroups } = first.unwrap_or_else(|| FirstContainer::new(new_id()));
     let span = tracing::info_span!(
         "create_container",
         id = &id[..13],

@@ -92,10 +92,7 @@ async fn run(
             (spec.mount_label, spec.process_label) = (labels.mount, labels.process);
         }
         let (ahead, container) = ahead.map(|a| (a.monitor, a.container)).unzip();
-        sandbox.set_first_container(FirstContainer {
-            id: container.unwrap_or_else(new_id),
-            cgroups: None,
-        });
+        sandbox.set_first_container(FirstContainer::new(container.unwrap_or_else(new_id)));
         match make(core, &sandbox, spec, ahead).await {
             Ok(()) => Ok(sandbox),
             Err(error) => {
@@ -215,12 +212,7 @@ async fn make(
     Ok(())
 }
 
-fn prepare(
-    core: &Arc<Core>,
-    sandbox: &Sandbox,
-    hostname: &str,
-    network: bool,
-) -> Result<(), VerbError> {
+fn prepare(core: &Core, sandbox: &Sandbox, hostname: &str, network: bool) -> Result<(), VerbError> {
     let dir = sandbox.containers_dir();
     std::fs::create_dir_all(&dir).map_err(|source| VerbError::Make { path: dir, source })?;
     let cgroup = sandbox.read(|record| record.cgroup.clone());

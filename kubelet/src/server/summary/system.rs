@@ -48,7 +48,7 @@ pub(super) fn containers(
     brief: bool,
 ) -> Vec<Value> {
     let mount = Path::new(cgroupfs::MOUNT);
-    let unified = mount.join("cgroup.controllers").exists();
+    let unified = cgroupfs::is_unified();
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let named = [
         ("kubelet", own_name(&own, unified), Some(started)),
