@@ -25,6 +25,7 @@
 //! - [`plugin`]: plugins that announce themselves in `plugins_registry`.
 //! - [`checkpoint`]: the stock kubelet's state files.
 //! - [`proto`]: what plugins are spoken to with.
+//! - [`panics`]: what one costs.
 //! - [`agent`]: all of it wired together.
 //!
 //! The runtime is known here only as [`cri_proto::Cri`].
@@ -48,6 +49,7 @@ pub mod metrics;
 pub mod node;
 pub mod objects;
 pub mod oom;
+pub mod panics;
 pub mod play;
 pub mod plugin;
 pub mod pod;

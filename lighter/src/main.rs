@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Err(error) => return exit::clap(&error),
     };
     let logs = logs::init(&cli);
+    kubelet::panics::install();
     if rustls::crypto::ring::default_provider()
         .install_default()
         .is_err()

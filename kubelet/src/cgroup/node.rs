@@ -10,6 +10,7 @@ use crate::event::{EventType, Recorder};
 use crate::join::report::chain;
 use crate::metrics::Metrics;
 use crate::node::machine::Machine;
+use crate::panics;
 use crate::pod::{CgroupDriver, PodView, spec};
 use k8s_openapi::api::core::v1::ObjectReference;
 use std::collections::BTreeSet;
@@ -329,9 +330,7 @@ impl Hands {
         }
         let (tree, path, limits) = (self.tree.clone(), path.to_owned(), limits.clone());
         // Memory that has to be taken back first takes its time.
-        let written = tokio::task::spawn_blocking(move || tree.apply(&path, &limits));
-        // It does not panic, and nobody aborts it.
-        written.await.unwrap_or(Ok(BTreeSet::new()))
+        panics::blocking(move || tree.apply(&path, &limits)).await
     }
 }
 

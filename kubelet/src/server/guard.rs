@@ -4,6 +4,7 @@ use super::authn::{AuthnError, Credentials, PeerChain};
 use super::authz::AuthzError;
 use super::routes::State;
 use super::{Refusal, places};
+use crate::panics;
 use axum::extract::{Request, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
@@ -48,7 +49,11 @@ pub(super) async fn guard(
     // Not a word of it to a runtime that a stream is passed on to.
     request.headers_mut().remove(header::AUTHORIZATION);
     state.metrics.request(request.method(), &path);
-    Ok(next.run(request).await)
+    panics::spare(next.run(request)).await.map_err(|panic| {
+        let why = format!("the answer to {path} panicked: {panic}");
+        tracing::error!("{why}");
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, why)
+    })
 }
 
 fn bearer(request: &Request) -> Option<String> {

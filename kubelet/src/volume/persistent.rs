@@ -10,6 +10,7 @@ use super::volumes::{Driving, Mounted, Volumes};
 use super::{PodVolumes, VolumeError, plugin, volumes};
 use crate::metrics::storage::{MAP_VOLUME, VOLUME_MOUNT};
 use crate::objects::ObjectError;
+use crate::panics;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, CSIVolumeSource, Container, HostPathVolumeSource, LocalVolumeSource,
@@ -159,7 +160,7 @@ impl Volumes {
         }
         let (csi, volumes_dir) = (self.config.csi.clone(), self.volumes_dir(pod));
         let operations = self.config.operations.clone();
-        let all = tokio::spawn(async move {
+        let all = tokio::spawn(panics::spare(async move {
             for (name, job) in jobs {
                 let start = std::time::Instant::now();
                 let prepared = match (Export::of(&job.found, &volumes_dir), &csi) {
@@ -176,9 +177,11 @@ impl Volumes {
                 published.insert(name.clone(), prepared.map_err(volumes::of_volume(&name))?);
             }
             Ok(published)
-        });
+        }));
         match all.await {
-            Ok(result) => result,
+            Ok(Ok(result)) => result,
+            // That of who waits, as if it had been done here.
+            Ok(Err(panic)) => std::panic::resume_unwind(Box::new(panic)),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }

@@ -11,6 +11,7 @@ use super::{MountError, MountRequest, PodVolumes, VolumeError, cleanup, mounts, 
 use crate::event::{EventType, Recorder};
 use crate::metrics::StorageOperations;
 use crate::objects::{ObjectRef, Objects};
+use crate::panics::blocking;
 use crate::pod::NodeLabels;
 use cri_proto::v1;
 use futures::future::try_join_all;
@@ -429,13 +430,6 @@ fn note(mounted: &Mounted, payloads: &[Option<Payload>]) {
     let payloads = || payloads.iter().flatten();
     seen.refs = payloads().flat_map(|p| p.refs.iter().cloned()).collect();
     seen.renew_at = payloads().filter_map(|p| p.renew_at).min();
-}
-
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
 }
 
 /// The pod's volumes that one of its containers uses; nothing is made of the others.

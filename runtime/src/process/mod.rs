@@ -256,15 +256,27 @@ const MONITOR: &std::ffi::CStr = c"lighter-monitor";
 pub fn dispatch() {
     let name = std::env::args_os().next().unwrap_or_default();
     if name == SPAWNER {
+        end_by_panics();
         spawner::main();
     }
     if name.as_encoded_bytes() == MONITOR.to_bytes() {
+        end_by_panics();
         monitor::resume();
     }
     if name == crate::cgroup::HOLDER {
         crate::cgroup::hold();
         crate::sys::exit_now(0);
     }
+}
+
+/// Spawner, monitors and stages are forked from each other without exec: a panic that unwound
+/// would go on in what its parent was doing.
+fn end_by_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tell(info);
+        std::process::abort();
+    }));
 }
 
 fn seqpacket_pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {

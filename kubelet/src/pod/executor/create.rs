@@ -4,6 +4,7 @@ use super::env_files;
 use super::{ABANDONED, Context, Executor, Failed, Report};
 use crate::event::EventType;
 use crate::objects::ObjectError;
+use crate::panics;
 use crate::pod::observe;
 use crate::pod::spec::container::{self, ContainerContext};
 use crate::pod::spec::env::{self, EnvContext, Sources};
@@ -179,10 +180,8 @@ impl Executor {
                 .join("volumes/kubernetes.io~empty-dir")
                 .join(&volume);
             let inside = path.clone();
-            let read = tokio::task::spawn_blocking(move || env_files::read(&root, &inside)).await;
-            let text = read
-                .map_err(|e| e.to_string())
-                .and_then(|r| r.map_err(|e| e.to_string()));
+            let read = panics::blocking(move || env_files::read(&root, &inside)).await;
+            let text = read.map_err(|e| e.to_string());
             sources.files.insert((volume, path), text);
         }
         Ok(sources)

@@ -23,13 +23,11 @@ use super::spec;
 use super::subject::Subject;
 use crate::event::EventType;
 use crate::metrics::{CONTAINER, EPHEMERAL_CONTAINER, INIT_CONTAINER};
+use crate::panics;
 use crate::volume::PodVolumes;
 use cri_proto::{Status, v1};
-use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
-use std::any::Any;
 use std::collections::BTreeSet;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
@@ -159,16 +157,13 @@ impl Executor {
     /// Whatever keeps it from being done; the events about it are sent.
     pub async fn run(&self, effect: &Effect, context: &Context) -> Result<Report, Failed> {
         // Whatever it has left half done is found so by the next try.
-        let work = AssertUnwindSafe(self.run_in_time(effect, context));
-        let done = work.catch_unwind().await;
-        done.unwrap_or_else(|panic| Err(self.panicked(effect, context, panic.as_ref())))
+        let done = panics::spare(self.run_in_time(effect, context)).await;
+        done.unwrap_or_else(|panic| Err(self.panicked(effect, context, &panic)))
     }
 
     /// A mistake of ours costs no more than this try of this pod.
-    fn panicked(&self, effect: &Effect, context: &Context, panic: &(dyn Any + Send)) -> Failed {
-        let text = panic.downcast_ref::<&str>().copied();
-        let why = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        let message = format!("{effect} panicked: {}", why.unwrap_or("no message"));
+    fn panicked(&self, effect: &Effect, context: &Context, panic: &str) -> Failed {
+        let message = format!("{effect} panicked: {panic}");
         tracing::error!(pod = spec::uid(&context.pod), "{message}");
         let text = format!("error syncing pod, trying again: {message}");
         self.subject(&context.pod).warning(PANICKED, &text);

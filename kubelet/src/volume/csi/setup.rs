@@ -7,6 +7,7 @@ use super::record::{self, Record};
 use super::request::{Volume, map};
 use super::{Csi, attachments, selinux};
 use crate::objects::{Objects, TokenSpec};
+use crate::panics;
 use crate::proto::csi as api;
 use crate::proto::csi::node_service_capability::rpc::Type as Capability;
 use crate::volume::Prepared;
@@ -375,7 +376,7 @@ impl Call<'_> {
             return Ok(());
         };
         let target = self.place.target.clone();
-        crate::volume::volumes::blocking(move || ownership.apply(&target)).await
+        panics::blocking(move || ownership.apply(&target)).await
     }
 
     /// The pod's folder names its device.
