@@ -3,12 +3,9 @@
 use super::limits::{Limits, Write};
 use cgroupfs::{DELEGATED, FileError, Hierarchy};
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-
-/// How often a directory that vanishes while it is made is made again.
-const MAKE_TRIES: usize = 5;
 
 /// Why a cgroup is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +13,6 @@ const MAKE_TRIES: usize = 5;
 pub enum CgroupError {
     #[error("no cgroup hierarchy is mounted below /sys/fs/cgroup")]
     NoHierarchy,
-    #[error("make cgroup {path}")]
-    Make { path: PathBuf, source: io::Error },
     #[error("cgroup {path} does not exist")]
     Missing { path: PathBuf },
     #[error(transparent)]
@@ -63,34 +58,12 @@ impl Tree {
     }
 
     fn create_in(&self, hierarchy: &Hierarchy, path: &str) -> Result<u64, CgroupError> {
-        for _ in 1..MAKE_TRIES {
-            match self.try_create_in(hierarchy, path) {
-                // Somebody removed an empty one between two levels.
-                Err(CgroupError::Make { source, .. }) if source.kind() == ErrorKind::NotFound => {}
-                done => return done,
-            }
+        cgroupfs::make(hierarchy, path, self.0.len() == 1)?;
+        let path = dir(hierarchy, path);
+        match path.metadata() {
+            Ok(found) => Ok(found.ino()),
+            Err(source) => Err(FileError::Read { path, source })?,
         }
-        self.try_create_in(hierarchy, path)
-    }
-
-    fn try_create_in(&self, hierarchy: &Hierarchy, path: &str) -> Result<u64, CgroupError> {
-        let whole = dir(hierarchy, path);
-        if let Ok(there) = whole.metadata() {
-            return Ok(there.ino());
-        }
-        let mut dir = hierarchy.mount.clone();
-        for name in path.split('/').filter(|n| !n.is_empty()) {
-            dir.push(name);
-            match std::fs::create_dir(&dir) {
-                Ok(()) => cgroupfs::prepare(hierarchy, &dir, self.0.len() == 1)?,
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(CgroupError::Make { path: dir, source }),
-            }
-        }
-        let made = whole.metadata();
-        let path = whole;
-        made.map(|m| m.ino())
-            .map_err(|source| CgroupError::Make { path, source })
     }
 
     /// Refuses a cgroup that is not there in a hierarchy whose controllers limit something.

@@ -4,12 +4,14 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// A file that can't be read or written.
+/// A file that can't be read or written, or a cgroup that can't be made.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum FileError {
     #[error("read {path}")]
     Read { path: PathBuf, source: io::Error },
+    #[error("make cgroup {path}")]
+    Make { path: PathBuf, source: io::Error },
     #[error("write {value:?} to {path}")]
     Write {
         path: PathBuf,

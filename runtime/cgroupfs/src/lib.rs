@@ -11,5 +11,5 @@ mod weight;
 
 pub use file::{FileError, field, number, put, text};
 pub use hierarchy::{Hierarchy, MOUNT, Mode, counts_swap, is_unified, mode, read};
-pub use make::{DELEGATED, pass_on, prepare};
+pub use make::{DELEGATED, make, pass_on};
 pub use weight::weight;

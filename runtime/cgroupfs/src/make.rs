@@ -1,18 +1,69 @@
-//! What a new cgroup needs.
+//! A new cgroup, and what it needs.
 
 use super::file::{FileError, put};
 use super::hierarchy::Hierarchy;
+use std::fs::create_dir;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Controllers of v2 that pods need where the host has them.
 pub const DELEGATED: [&str; 6] = ["cpu", "cpuset", "io", "memory", "hugetlb", "pids"];
 
-/// Makes a new cgroup fit to have processes and cgroups in it. `alone`: there is no other
-/// hierarchy; beside v1 that of v2 only tracks processes.
+/// How often a directory that vanishes while it is made is made again.
+const TRIES: usize = 5;
+
+/// Makes a cgroup by its path below the mount, and what is missing above it, fit to have processes
+/// and cgroups in it. `alone`: there is no other hierarchy; beside v1 that of v2 only tracks
+/// processes. Answers how many levels were there before; nothing when all were.
 ///
 /// # Errors
-/// The cpuset that can't be taken from the cgroup above.
-pub fn prepare(hierarchy: &Hierarchy, dir: &Path, alone: bool) -> Result<(), FileError> {
+/// The directory that can't be made, or the cpuset that can't be taken from the cgroup above.
+pub fn make(hierarchy: &Hierarchy, path: &str, alone: bool) -> Result<Option<usize>, FileError> {
+    for _ in 1..TRIES {
+        match make_once(hierarchy, path, alone) {
+            // A removal of an empty one came between two levels.
+            Err(FileError::Make { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            done => return done,
+        }
+    }
+    make_once(hierarchy, path, alone)
+}
+
+fn make_once(hierarchy: &Hierarchy, path: &str, alone: bool) -> Result<Option<usize>, FileError> {
+    let names = || path.split('/').filter(|name| !name.is_empty());
+    // The usual case first: all above it is there.
+    match create(
+        hierarchy,
+        &hierarchy.mount.join(path.trim_matches('/')),
+        alone,
+    ) {
+        Err(FileError::Make { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+        made => return Ok(made?.then(|| names().count().saturating_sub(1))),
+    }
+    let mut there = None;
+    let mut dir = hierarchy.mount.clone();
+    for (level, name) in names().enumerate() {
+        dir.push(name);
+        if create(hierarchy, &dir, alone)? {
+            there.get_or_insert(level);
+        }
+    }
+    Ok(there)
+}
+
+/// Answers whether it was not there.
+fn create(hierarchy: &Hierarchy, dir: &Path, alone: bool) -> Result<bool, FileError> {
+    match create_dir(dir) {
+        Ok(()) => prepare(hierarchy, dir, alone).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(FileError::Make {
+            path: dir.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn prepare(hierarchy: &Hierarchy, dir: &Path, alone: bool) -> Result<(), FileError> {
     match (hierarchy.v2, dir.parent()) {
         (true, Some(above)) if alone => pass_on(hierarchy, above),
         // An empty one takes no process.

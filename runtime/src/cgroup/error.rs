@@ -57,6 +57,7 @@ impl From<FileError> for CgroupError {
     fn from(error: FileError) -> Self {
         match error {
             FileError::Read { path, source } => Self::Read { path, source },
+            FileError::Make { path, source } => Self::Make { path, source },
             FileError::Write {
                 path,
                 value,

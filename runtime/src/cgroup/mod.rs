@@ -81,6 +81,12 @@ impl CgroupPath {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
+    /// Its topmost levels, so many of them at most.
+    fn first(&self, levels: usize) -> Self {
+        let end = self.0.match_indices('/').nth(levels).map(|(at, _)| at);
+        Self(self.0[..end.unwrap_or(self.0.len())].to_owned())
+    }
+
     /// One level up; `None` at the top.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {

@@ -54,6 +54,10 @@ fn cgroup_is_made_limited_emptied_and_removed() {
         CgroupPath::parse("/kubepods").ok()
     );
     assert_eq!(cgroups.create(&container).expect("there"), None);
+    let below = pod.child("d").child("e");
+    let top = cgroups.create(&below).expect("made");
+    assert_eq!(top, Some(pod.child("d")));
+    cgroups.prune(&below, &pod.child("d"));
     let limits = Limits {
         memory: Some(32 << 20),
         cpu_shares: Some(512),

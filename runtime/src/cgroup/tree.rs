@@ -12,9 +12,6 @@ use rustix::mount::OpenTreeFlags;
 /// kubepods, so that neither a pod's OOM nor its freeze hits them.
 const MONITORS: &str = "/lighter-monitors";
 
-/// How often a directory that vanishes under us is made again.
-const MAKE_TRIES: usize = 5;
-
 impl Cgroups {
     /// Makes the cgroup and what is missing above it, in every hierarchy.
     /// Answers the topmost level that was not there before.
@@ -63,61 +60,12 @@ impl Cgroups {
         hierarchy: &Hierarchy,
         path: &CgroupPath,
     ) -> Result<Option<CgroupPath>, CgroupError> {
-        for _ in 1..MAKE_TRIES {
-            match self.try_create_in(hierarchy, path) {
-                // A removal of an empty parent came between two levels.
-                Err(CgroupError::Make { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound => {}
-                done => return done,
-            }
-        }
-        self.try_create_in(hierarchy, path)
-    }
-
-    fn try_create_in(
-        &self,
-        hierarchy: &Hierarchy,
-        path: &CgroupPath,
-    ) -> Result<Option<CgroupPath>, CgroupError> {
-        let target = self.dir(hierarchy, path);
-        // The usual case first: the parent is there.
-        match fs::create_dir(&target) {
-            Ok(()) => {
-                cgroupfs::prepare(hierarchy, &target, self.hierarchies.len() == 1)?;
-                return Ok(Some(path.clone()));
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(CgroupError::Make {
-                    path: target,
-                    source,
-                });
-            }
-        }
-        let mut top = None;
-        let mut dir = hierarchy.mount.clone();
-        let root_levels = self.root.split('/').filter(|p| !p.is_empty()).count();
-        let names = format!("{}{}", self.root, path.as_str());
-        let mut below = String::new();
-        for (level, name) in names.split('/').filter(|p| !p.is_empty()).enumerate() {
-            dir.push(name);
-            if level >= root_levels {
-                below.push('/');
-                below.push_str(name);
-            }
-            match fs::create_dir(&dir) {
-                Ok(()) => {
-                    cgroupfs::prepare(hierarchy, &dir, self.hierarchies.len() == 1)?;
-                    if level >= root_levels && top.is_none() {
-                        top = Some(CgroupPath(below.clone()));
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(CgroupError::Make { path: dir, source }),
-            }
-        }
-        Ok(top)
+        let whole = format!("{}{}", self.root, path.as_str());
+        let there = cgroupfs::make(hierarchy, &whole, self.hierarchies.len() == 1)?;
+        let names = |path: &str| path.split('/').filter(|n| !n.is_empty()).count();
+        // Of a root that was not there all levels below it are new; it stays itself.
+        let levels = there.map(|there| there.saturating_sub(names(&self.root)));
+        Ok(levels.map(|there| path.first(there + 1)))
     }
 
     /// Open `cgroup.procs` files, one a hierarchy, for a process to write `0` to.
