@@ -5,6 +5,7 @@
 //! waits for a disk, for a client or for a stage.
 
 mod ahead;
+mod begin;
 mod container;
 mod exits;
 mod kept;
