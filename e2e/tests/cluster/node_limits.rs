@@ -16,6 +16,7 @@ use std::time::Duration;
 crate::tests!(
     pods_as_a_whole_get_what_is_not_reserved: alone,
     a_reserved_cgroup_is_limited_and_must_exist: alone,
+    more_than_the_node_has_is_not_reserved: alone,
     system_oom_is_an_event_of_the_node_and_a_containers_is_not: alone,
 );
 
@@ -169,6 +170,28 @@ fn a_reserved_cgroup_is_limited_and_must_exist(t: &Space) -> Result<()> {
     });
     cgroup::remove(&name)?;
     result
+}
+
+fn more_than_the_node_has_is_not_reserved(t: &Space) -> Result<()> {
+    let has = machine()?;
+    let whole = format!("kubeReserved: {{memory: '{}'}}\n", has.memory);
+    with_settings(t, |t, settings| {
+        // Eviction keeps another 100Mi.
+        let ours = format!("memory {}Ki of", (has.memory >> 10) + (100 << 10));
+        let stock = "Resource \"memory\" has a reservation of";
+        refused(t, settings, &whole, [&ours, stock])?;
+        let disk = "kubeReserved: {ephemeral-storage: 100Ti}\n";
+        let stock = "Resource \"ephemeral-storage\" has a reservation of";
+        refused(t, settings, disk, ["ephemeral-storage 100Ti of", stock])?;
+        let cpus = format!("systemReserved: {{cpu: {}m}}\n", has.cpus * 1000 + 1);
+        let ours = format!("cpu {}m of {};", has.cpus * 1000 + 1, has.cpus);
+        refused(
+            t,
+            settings,
+            &cpus,
+            [&ours, "Resource \"cpu\" has a reservation of"],
+        )
+    })
 }
 
 /// Does not start, and says why: in the words of ours or of the stock kubelet.

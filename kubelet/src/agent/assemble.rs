@@ -132,6 +132,7 @@ pub fn parts(
     let config = &options.config.config;
     let name = &options.node_name;
     let fixed = facts.fixed.clone();
+    resources::check(&fixed.capacity, config)?;
     let addresses = facts.addresses.live();
     let metrics = Metrics::new(clients.requests());
     let (tracer, exporter) = Tracer::new(config.tracing.as_ref(), name);

@@ -6,6 +6,7 @@ use crate::checkpoint::CheckpointError;
 use crate::cpu::CpuStartError;
 use crate::join::csr::CsrError;
 use crate::memory::MemoryStartError;
+use crate::node::resources::ReservationError;
 use crate::server::ServerError;
 use crate::server::tls::ServingError;
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ pub enum AgentError {
          tried; to go on, set topologyManagerPolicyOptions max-allowable-numa-nodes"
     )]
     NumaNodes { nodes: usize, most: usize },
+    #[error(transparent)]
+    Reservation(#[from] ReservationError),
     #[error(transparent)]
     Reserved(#[from] ReservedError),
     #[error(transparent)]
