@@ -4,8 +4,9 @@ use crate::gc::crictl;
 use crate::kit::{
     FOREVER, Space, condition, container, has, phase, pod, same, status, with, with_main,
 };
-use crate::survival::{agent_lives, kill_agent, start_agent};
+use crate::survival::{agent_lives, kill_agent, start_agent, start_agent_as};
 use anyhow::{Result, ensure};
+use e2e::node::Maker;
 use e2e::progress;
 use serde_json::{Value, json};
 use std::fs;
@@ -17,6 +18,7 @@ crate::tests!(
     soft_threshold_is_pressure_at_once_and_ends_pods_later_with_grace: alone: our_kubelet,
     a_node_short_of_disk_frees_images_then_evicts_and_refuses_pods: alone: our_kubelet,
     a_node_short_of_pids_evicts_and_refuses_pods: alone: our_kubelet,
+    a_node_short_of_inodes_evicts_and_refuses_pods: alone,
     images_that_nobody_uses_go_when_the_disk_is_too_full: alone: our_kubelet: our_runtime,
 );
 
@@ -190,6 +192,84 @@ fn a_node_short_of_pids_evicts_and_refuses_pods(t: &Space) -> Result<()> {
         &format!("for i in 1 2 3 4 5 6; do sleep 1000 & done; {HOLD}"),
     ))?;
     while_short(t, &pids, || Ok(()))
+}
+
+/// The kubelet's folder is on a file system of its own that has few inodes.
+fn a_node_short_of_inodes_evicts_and_refuses_pods(t: &Space) -> Result<()> {
+    if t.suite.kind().kubelet() == Maker::Lighter {
+        t.node().link("lighter", "kubelet")?;
+    }
+    let before = fs::read_to_string(t.node().path(CONFIG))?;
+    let config = format!("/etc/kubernetes/{}.yaml", t.name);
+    let hard = "evictionHard: {nodefs.inodesFree: 70%}\nvolumeStatsAggPeriod: 5s\n";
+    t.node()
+        .write(&config, &set(&without_thresholds(&before), hard))?;
+    let disk = FewInodes::mount(t)?;
+    let mut flags = crate::kubelet_flags::flags(t);
+    flags.retain(|f| !f.starts_with("--config="));
+    flags.extend([
+        format!("--config={config}"),
+        format!("--root-dir={}", disk.dir),
+        "--cert-dir=/var/lib/kubelet/pki".to_owned(),
+    ]);
+    kill_agent(t)?;
+    let result = start_agent_as(t, "kubelet", &flags).and_then(|()| short_of_inodes(t));
+    if result.is_err() {
+        println!("    {}", t.node().last_words("kubelet"));
+    }
+    restart_with(t, &before)?;
+    result.and(node_says(t, "DiskPressure", "False"))
+}
+
+const INODES: usize = 1000;
+
+fn short_of_inodes(t: &Space) -> Result<()> {
+    let inodes = Shortage {
+        threshold: "",
+        condition: "DiskPressure",
+        resource: "inodes",
+    };
+    node_says(t, "DiskPressure", "False")?;
+    t.run(&pod("modest", FOREVER))?;
+    // Files that are empty: of space there is enough.
+    let fill =
+        format!("until [ -e /go ]; do sleep 0.2; done; cd /cache; touch $(seq {INODES}); {HOLD}");
+    let cache = json!({ "volumes": [{ "name": "cache", "emptyDir": {} }] });
+    let mount = json!({ "volumeMounts": [{ "name": "cache", "mountPath": "/cache" }] });
+    t.run(&with_main(with(pod("greedy", &fill), cache), mount))?;
+    t.sh("greedy", "touch /go")?;
+    evicts_and_refuses(t, &inodes)?;
+    same(phase(&t.pod("modest")?), "Running")
+}
+
+/// An ext4 of `2 * INODES` on a loop device, on the node.
+struct FewInodes<'a> {
+    t: &'a Space<'a>,
+    dir: String,
+}
+
+impl<'a> FewInodes<'a> {
+    fn mount(t: &'a Space<'a>) -> Result<FewInodes<'a>> {
+        let dir = format!("/var/lib/{}-few", t.name);
+        let script = format!(
+            "mkdir {dir} && truncate -s 64M {dir}.img && mkfs.ext4 -q -N {} {dir}.img && \
+             mount -o loop {dir}.img {dir}",
+            2 * INODES
+        );
+        let disk = FewInodes { t, dir };
+        t.node().run("sh", &["-c", &script])?;
+        Ok(disk)
+    }
+}
+
+impl Drop for FewInodes<'_> {
+    fn drop(&mut self) {
+        let dir = &self.dir;
+        let script = format!("umount -R {dir}; rmdir {dir}; rm -f {dir}.img");
+        if let Err(error) = self.t.node().run("sh", &["-c", &script]) {
+            println!("    {error:#}");
+        }
+    }
 }
 
 fn while_short(t: &Space, of: &Shortage, then: impl FnOnce() -> Result<()>) -> Result<()> {

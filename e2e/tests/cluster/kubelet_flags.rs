@@ -127,7 +127,7 @@ fn as_kubelet(t: &Space) -> Result<()> {
 }
 
 /// Those that every kubelet of the bed has.
-fn flags(t: &Space) -> Vec<String> {
+pub fn flags(t: &Space) -> Vec<String> {
     let node = t.node();
     let mut flags = vec![
         "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf".to_owned(),
