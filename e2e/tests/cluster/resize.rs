@@ -12,6 +12,7 @@ crate::tests!(
     resize_below_what_is_used_is_an_error_until_less_is,
     resize_that_the_node_has_no_room_for_waits_and_says_why,
     resize_that_was_refused_stays_so_when_the_agent_is_killed: alone,
+    resize_asked_for_while_no_agent_runs_is_judged_by_the_next: alone,
 );
 
 const MEMORY: &str =
@@ -181,6 +182,32 @@ fn resize_that_was_refused_stays_so_when_the_agent_is_killed(t: &Space) -> Resul
     }
     kill_agent(t)?;
     start_agent(t)?;
+    still_refused(t, &id)
+}
+
+fn resize_asked_for_while_no_agent_runs_is_judged_by_the_next(t: &Space) -> Result<()> {
+    t.run(&sized("waits", "100m", "64Mi"))?;
+    let id = main(&t.pod("waits")?)["containerID"].clone();
+    for pod in unborn() {
+        t.apply(&pod)?;
+    }
+    t.wait("has-init", "its init container runs", |p| {
+        !p["status"]["initContainerStatuses"][0]["state"]["running"].is_null()
+    })?;
+    t.wait_event("has-nothing", &["FailedMount"])?;
+    kill_agent(t)?;
+    let names = ["waits", "has-init", "has-nothing"];
+    let asked = names.map(|name| ask_for_all(t, name));
+    start_agent(t)?;
+    asked.into_iter().collect::<Result<()>>()?;
+    for name in names {
+        t.wait_event(name, &["ResizeDeferred"])?;
+    }
+    still_refused(t, &id)
+}
+
+/// What [`unborn`] and the pod that runs were granted is what they have.
+fn still_refused(t: &Space, id: &Value) -> Result<()> {
     // A pod that comes up shows that the new agent is at work.
     // Past the scheduler, for which the refused one's wish counts.
     let later = json!({ "nodeName": t.node().name });
@@ -189,7 +216,7 @@ fn resize_that_was_refused_stays_so_when_the_agent_is_killed(t: &Space) -> Resul
         condition(p, "PodResizePending") == Some("True")
     })?;
     let pod = t.pod("waits")?;
-    same(&main(&pod)["containerID"], &id)?;
+    same(&main(&pod)["containerID"], id)?;
     granted_little(&pod)?;
     t.make_secret("late", "a=b")?;
     t.kubectl(&["exec", "has-init", "-c", "first", "--", "touch", "/go"])?;

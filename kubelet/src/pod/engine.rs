@@ -166,7 +166,7 @@ impl Engine {
         }
         let seen = start.found.remove(&uid).unwrap_or_default();
         let turn = self.registry.turn();
-        let granted = self.registry.as_granted(&want.pod);
+        let granted = self.registry.as_granted(&want.pod, &seen);
         if seen.sandboxes.is_empty() && !admit::settled(&want.pod) {
             match self.admit(start, &granted) {
                 Some(verdict) => want.verdict = verdict,

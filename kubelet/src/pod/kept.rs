@@ -1,8 +1,8 @@
-//! `allocated_pods_state`: what pods keep whose resize was not granted, for the next agent.
+//! `allocated_pods_state`: what pods were granted of which nobody else would tell the next agent.
 //!
 //! The stock kubelet's file (kubernetes v1.37 pkg/kubelet/allocation/state). It names every pod
-//! there; here only those that ask for something else than they have, so that no other pod
-//! costs a write. Either kubelet takes a pod that is not named for one that has what it asks for.
+//! there; here only those that ask for something else than they have, or were resized before they
+//! ran, so that no other pod costs a write. Either kubelet takes a pod that is not named for one that has what it asks for.
 
 use super::resize::Granted;
 use crate::checkpoint::{self, CheckpointError};

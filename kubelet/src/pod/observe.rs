@@ -1,6 +1,7 @@
 //! The runtime's words turned into ours.
 
 use super::observed::{ContainerSeen, Exit, Run, SandboxSeen, User};
+use super::resize;
 use super::spec::labels;
 use super::termination_message;
 use cri_proto::{Cri, Status, v1};
@@ -20,6 +21,15 @@ pub struct PodSeen {
     pub sandboxes: Vec<SandboxSeen>,
     /// Its containers.
     pub containers: Vec<ContainerSeen>,
+}
+
+impl PodSeen {
+    /// What its newest sandbox says that the pod had been granted.
+    #[must_use]
+    pub fn granted(&self) -> &str {
+        let newest = self.sandboxes.iter().max_by_key(|s| (s.attempt, s.created));
+        newest.map_or("", |s| &s.granted)
+    }
 }
 
 /// Every pod the runtime knows; what has no kubelet's labels is not ours.
@@ -150,6 +160,7 @@ fn sandbox(status: v1::PodSandboxStatus) -> SandboxSeen {
         ips: ips.filter(|ip| !ip.is_empty()).collect(),
         id: status.id,
         runtime_handler: status.runtime_handler,
+        granted: (status.annotations.get(resize::GRANTED).cloned()).unwrap_or_default(),
     }
 }
 

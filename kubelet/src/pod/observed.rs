@@ -18,6 +18,8 @@ pub struct SandboxSeen {
     /// Addresses, the primary one first; empty with hostNetwork.
     pub ips: Vec<String>,
     pub runtime_handler: String,
+    /// Of its annotations [`super::resize::GRANTED`], for the next agent; empty where there is none.
+    pub granted: String,
 }
 
 /// A container as the runtime reports it.
@@ -275,6 +277,7 @@ mod tests {
             created: Timestamp::UNIX_EPOCH,
             ips: ips.iter().map(|s| (*s).to_owned()).collect(),
             runtime_handler: String::new(),
+            granted: String::new(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! What is known of every pod, for whoever asks.
 
 use super::kept::Kept;
-use super::{Known, resize, spec};
+use super::observe::PodSeen;
+use super::resize::{self, Granted};
+use super::{Known, spec};
 use crate::status::is_over;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::{BTreeMap, HashMap};
@@ -61,11 +63,21 @@ impl Registry {
         }
     }
 
-    /// A pod that an agent before this one may have known, asking for what that granted it.
+    /// What an agent before this one granted a pod, if there was one.
     #[must_use]
-    pub fn as_granted(&self, pod: &Arc<Pod>) -> Arc<Pod> {
+    pub fn granted(&self, pod: &Pod, seen: &PodSeen) -> Granted {
         let kept = self.kept.of(spec::uid(pod));
-        kept.map_or_else(|| pod.clone(), |g| Arc::new(resize::with(pod, &g)))
+        kept.unwrap_or_else(|| resize::remembered(pod, seen.granted()))
+    }
+
+    /// The pod, asking for that.
+    #[must_use]
+    pub fn as_granted(&self, pod: &Arc<Pod>, seen: &PodSeen) -> Arc<Pod> {
+        let granted = self.granted(pod, seen);
+        match resize::differs(pod, &granted) {
+            true => Arc::new(resize::with(pod, &granted)),
+            false => pod.clone(),
+        }
     }
 
     /// Replaces what was known.

@@ -5,6 +5,10 @@
 //! handled as if it asked for what it was granted; what is not granted is a
 //! [`Pending`] beside it.
 
+mod remembered;
+
+pub use remembered::{GRANTED, record, remembered};
+
 use super::lifecycle::restartable_init;
 use super::observed::Observed;
 use super::spec::qos;
@@ -12,7 +16,6 @@ use super::spec::quantity::amount;
 use super::spec::resources::asked;
 use super::spec::swap::{self, Swap};
 use super::{Known, NodeFacts, admit};
-use crate::quantity::written;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::json;
@@ -69,43 +72,6 @@ pub fn of(pod: &Pod) -> Granted {
     all
 }
 
-/// What was granted before this agent's time, as the API server remembers it.
-/// That of which it remembers nothing has what it asks for.
-#[must_use]
-pub fn remembered(pod: &Pod) -> Granted {
-    let mut all = of(pod);
-    let status = pod.status.as_ref();
-    if let Some(own) = remembered_whole(pod) {
-        all.insert(String::new(), own);
-    }
-    let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses]);
-    for container in lists.into_iter().flatten().flatten().flatten() {
-        if let (Some(_), Some(resources)) = (&container.container_id, &container.resources) {
-            all.insert(container.name.clone(), resources.clone());
-        }
-    }
-    all
-}
-
-/// The pod's own: its status has overhead in it.
-fn remembered_whole(pod: &Pod) -> Option<ResourceRequirements> {
-    let spec = pod.spec.as_ref()?;
-    let own = spec.resources.as_ref()?;
-    let told = pod.status.as_ref()?.resources.as_ref()?;
-    let without = |own: &mut Option<List>, told: &Option<List>| {
-        for (kind, quantity) in own.iter_mut().flatten() {
-            let overhead = amount(spec.overhead.as_ref(), kind).unwrap_or_default();
-            if let Some(amount) = amount(told.as_ref(), kind) {
-                *quantity = written(amount - overhead, kind, quantity);
-            }
-        }
-    };
-    let mut own = own.clone();
-    without(&mut own.requests, &told.requests);
-    without(&mut own.limits, &told.limits);
-    Some(own)
-}
-
 /// The object, asking for what was granted; the rest of it is as new.
 #[must_use]
 pub fn with(pod: &Pod, granted: &Granted) -> Pod {
@@ -113,9 +79,9 @@ pub fn with(pod: &Pod, granted: &Granted) -> Pod {
     let Some(spec) = pod.spec.as_mut() else {
         return pod;
     };
-    if let Some(own) = granted.get("") {
-        spec.resources = Some(merged(spec.resources.as_ref(), own));
-    }
+    let none = ResourceRequirements::default();
+    let own = granted.get("").unwrap_or(&none);
+    spec.resources = spec.resources.as_ref().map(|new| merged(Some(new), own));
     let init = spec.init_containers.iter_mut().flatten();
     for container in init.chain(&mut spec.containers) {
         if let Some(own) = granted.get(&container.name) {
@@ -423,29 +389,6 @@ mod tests {
     }
 
     #[test]
-    fn refused_resize_of_the_pods_own_resources_is_no_more_granted_to_the_next_agent() {
-        let mut asks = pod("1", "NotRequired");
-        let spec = asks.spec.as_mut().unwrap();
-        spec.resources = serde_json::from_value(json!({ "requests": { "cpu": "7" } })).unwrap();
-        spec.overhead = Some([("cpu".to_owned(), Quantity("100m".into()))].into());
-        assert_eq!(
-            remembered(&asks)[""],
-            of(&asks)[""],
-            "nothing is remembered"
-        );
-        let status = json!({ "resources": { "requests": { "cpu": "2100m" } } });
-        asks.status = serde_json::from_value(status).unwrap();
-        let granted = remembered(&asks);
-        assert_eq!(
-            amount(granted[""].requests.as_ref(), "cpu")
-                .unwrap()
-                .millis(),
-            2000
-        );
-        assert!(differs(&asks, &granted));
-    }
-
-    #[test]
     fn resize_is_infeasible_beyond_the_node_and_deferred_beside_others() {
         let other = Known {
             pod: std::sync::Arc::new(Pod {
@@ -460,18 +403,5 @@ mod tests {
         assert_eq!(refusal(&[], "2"), None);
         assert_eq!(refusal(&[], "500m"), Some(Refusal::Infeasible));
         assert_eq!(refusal(&[other], "2"), Some(Refusal::Deferred));
-    }
-
-    #[test]
-    fn what_the_api_remembers_was_granted() {
-        let mut new = pod("2", "NotRequired");
-        new.status = serde_json::from_value(json!({ "containerStatuses": [{
-            "name": "a", "containerID": "x://1", "image": "", "imageID": "", "ready": true,
-            "restartCount": 0, "resources": { "requests": { "cpu": "1" } }
-        }] }))
-        .unwrap();
-        assert!(differs(&new, &remembered(&new)));
-        new.status = None;
-        assert!(!differs(&new, &remembered(&new)));
     }
 }

@@ -109,8 +109,7 @@ impl Worker {
             counted: counting::Counted::new(&want),
             state: begin(&want),
             asked: want.pod.clone(),
-            granted: (registry.kept.of(uid(&want.pod)))
-                .unwrap_or_else(|| resize::remembered(&want.pod)),
+            granted: registry.granted(&want.pod, &seen),
             making: Granted::new(),
             executor,
             registry,

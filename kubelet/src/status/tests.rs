@@ -52,6 +52,7 @@ impl Case {
             created: at(1),
             ips: vec!["10.0.0.2".into(), "fd00::2".into()],
             runtime_handler: String::new(),
+            granted: String::new(),
         });
         self
     }

@@ -1,8 +1,8 @@
 //! Sandboxes: run, stop, remove.
 
 use super::{Context, Executor, Failed, Report, rpc};
-use crate::pod::observe;
 use crate::pod::spec::{self, sandbox};
+use crate::pod::{observe, resize};
 use crate::volume::hostname;
 use cri_proto::v1;
 
@@ -71,7 +71,12 @@ impl Executor {
     }
 
     async fn make_sandbox(&self, context: &Context, attempt: u32) -> Result<Report, Failed> {
-        let config = self.sandbox_config(context, attempt)?;
+        let mut config = self.sandbox_config(context, attempt)?;
+        let annotations = &mut config.annotations;
+        match resize::record(&context.pod) {
+            Some(granted) => annotations.insert(resize::GRANTED.to_owned(), granted),
+            None => annotations.remove(resize::GRANTED),
+        };
         std::fs::create_dir_all(&config.log_directory).map_err(|error| {
             Failed::new(FAILED, format!("create {}: {error}", config.log_directory))
         })?;

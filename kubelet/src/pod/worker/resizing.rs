@@ -5,6 +5,7 @@ use crate::pod::lifecycle::Stage;
 use crate::pod::resize::{self, Refusal};
 use crate::pod::spec::uid;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ impl Worker {
     pub(super) fn settle_resources(&mut self) {
         let ending = self.state.stage != Stage::Syncing;
         if ending || !resize::differs(&self.asked, &self.granted) {
-            self.registry.kept.forget(uid(&self.asked));
             self.granted = resize::of(&self.asked);
+            self.remember(ending);
             self.seen.pending = None;
             return self.want.pod = self.asked.clone();
         }
@@ -46,8 +47,8 @@ impl Worker {
             None => {
                 registry.grant(uid(&self.asked), &self.asked);
                 drop(turn);
-                registry.kept.forget(uid(&self.asked));
                 self.granted = resize::of(&self.asked);
+                self.remember(false);
                 self.seen.pending = None;
                 self.want.pod = self.asked.clone();
                 let message = resize::told("started", &self.asked, None);
@@ -64,6 +65,21 @@ impl Worker {
                 }
                 self.seen.pending = Some(pending);
             }
+        }
+    }
+
+    /// The API server tells the next agent what runs, the sandbox what was granted before it was
+    /// made. Of what was granted since, and does not run, somebody has to.
+    fn remember(&self, ending: bool) {
+        let made = self.seen.sandbox().map(|s| s.granted.as_str());
+        let runs = |c: &Container| self.seen.newest(&c.name).is_some_and(|c| c.running());
+        let told = made.is_none()
+            || made == resize::record(&self.asked).as_deref()
+            || resize::resizable(&self.asked).all(runs);
+        let kept = &self.registry.kept;
+        match ending || told {
+            true => kept.forget(uid(&self.asked)),
+            false => kept.keep(uid(&self.asked), &self.granted),
         }
     }
 

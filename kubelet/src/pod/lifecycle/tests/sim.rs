@@ -233,6 +233,7 @@ impl Sim {
                     created: self.now,
                     ips: vec!["10.0.0.2".into()],
                     runtime_handler: String::new(),
+                    granted: String::new(),
                 };
                 self.seen.see_sandbox(sandbox);
             }
