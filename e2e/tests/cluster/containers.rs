@@ -127,19 +127,26 @@ fn limits_of_a_pod_as_a_whole_are_its_cgroups(t: &Space) -> Result<()> {
     t.run(&with(pod("whole", FOREVER), resources))?;
     let seen = t.pod("whole")?;
     same(seen["status"]["qosClass"].as_str(), Some("Guaranteed"))?;
-    let uid = seen["metadata"]["uid"].as_str().unwrap_or_default();
+    let memory = of_pods_cgroup(t, &seen, POD_MEMORY);
+    same(memory.as_deref(), Some("67108864"))?;
+    same(
+        of_pods_cgroup(t, &seen, POD_QUOTA).as_deref(),
+        Some("20000"),
+    )
+}
+
+pub const POD_MEMORY: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
+pub const POD_QUOTA: [&str; 2] = ["cpu.cfs_quota_us", "cpu.max"];
+
+/// The first word of a file of a pod's cgroup, by its names on v1 and v2.
+pub fn of_pods_cgroup(t: &Space, pod: &Value, files: [&str; 2]) -> Option<String> {
+    let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
     let group = |dir: &PathBuf| dir.ends_with(format!("pod{uid}"));
     let roots = cgroup::hierarchies().into_iter();
     let all = roots.flat_map(|root| cgroup::tree(&root.join(&t.node().cgroup)));
-    let groups: Vec<PathBuf> = all.filter(group).collect();
-    let one_of = |files: [&str; 2]| {
-        let mut files = groups.iter().flat_map(|g| files.map(|f| g.join(f)));
-        files.find_map(|file| std::fs::read_to_string(file).ok())
-    };
-    let memory = one_of(["memory.limit_in_bytes", "memory.max"]);
-    same(memory.as_deref().map(str::trim), Some("67108864"))?;
-    let quota = one_of(["cpu.cfs_quota_us", "cpu.max"]).unwrap_or_default();
-    same(quota.split_whitespace().next(), Some("20000"))
+    let mut files = all.filter(group).flat_map(|g| files.map(|f| g.join(f)));
+    let text = files.find_map(|file| std::fs::read_to_string(file).ok())?;
+    text.split_whitespace().next().map(str::to_owned)
 }
 
 fn memory_over_the_limit_is_told_as_oom_killed(t: &Space) -> Result<()> {

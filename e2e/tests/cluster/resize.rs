@@ -1,5 +1,6 @@
 //! Cpu and memory of pods that run, changed.
 
+use crate::containers::{POD_MEMORY, POD_QUOTA, of_pods_cgroup};
 use crate::kit::{FOREVER, Space, condition, container, pod, same, with, with_main};
 use crate::survival::{kill_agent, start_agent};
 use anyhow::{Result, ensure};
@@ -13,6 +14,10 @@ crate::tests!(
     resize_that_the_node_has_no_room_for_waits_and_says_why,
     resize_that_was_refused_stays_so_when_the_agent_is_killed: alone,
     resize_asked_for_while_no_agent_runs_is_judged_by_the_next: alone,
+    resize_of_the_pods_own_resources_reaches_its_cgroup_and_who_has_no_limit,
+    resize_of_the_pods_own_resources_starts_anew_who_asks_for_it,
+    resize_of_the_pods_own_resources_waits_for_room_and_says_why,
+    resize_of_the_pods_own_resources_below_what_is_used_is_an_error,
 );
 
 const MEMORY: &str =
@@ -255,4 +260,134 @@ fn unborn() -> [Value; 2] {
             json!({ "volumeMounts": [{ "name": "s", "mountPath": "/s" }] }),
         ),
     ]
+}
+
+/// What a pod has as a whole: the limits are twice the requests.
+fn whole(cpu: u64, memory: u64) -> Value {
+    let list =
+        |n: u64| json!({ "cpu": format!("{}m", n * cpu), "memory": format!("{}Mi", n * memory) });
+    json!({ "requests": list(1), "limits": list(2) })
+}
+
+fn resize_whole(t: &Space, name: &str, resources: Value) -> Result<()> {
+    let patch = json!({ "spec": { "resources": resources } }).to_string();
+    t.kubectl(&["patch", "pod", name, "--subresource=resize", "-p", &patch])?;
+    Ok(())
+}
+
+/// The pod has as a whole what the newest object asks for.
+fn settled_whole(pod: &Value) -> bool {
+    pod["status"]["observedGeneration"] == pod["metadata"]["generation"]
+        && pod["status"]["resources"] == pod["spec"]["resources"]
+        && pod["status"]["allocatedResources"] == pod["spec"]["resources"]["requests"]
+        && condition(pod, "PodResizeInProgress").is_none()
+        && condition(pod, "PodResizePending").is_none()
+        && condition(pod, "Ready") == Some("True")
+}
+
+fn why<'a>(pod: &'a Value, kind: &str) -> Option<(&'a str, &'a str)> {
+    let conditions = pod["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|c| c["type"] == kind)?;
+    Some((found["reason"].as_str()?, found["message"].as_str()?))
+}
+
+fn resize_of_the_pods_own_resources_reaches_its_cgroup_and_who_has_no_limit(
+    t: &Space,
+) -> Result<()> {
+    let mut pod = with(
+        pod("whole", FOREVER),
+        json!({ "resources": whole(100, 64) }),
+    );
+    let mut own = container("own", FOREVER);
+    own["resources"] = resources("50m", "32Mi");
+    if let Some(containers) = pod["spec"]["containers"].as_array_mut() {
+        containers.push(own);
+    }
+    t.run(&pod)?;
+    let limits = |cpu: u64, memory: u64| -> Result<()> {
+        t.wait("whole", "resized", settled_whole)?;
+        let seen = t.pod("whole")?;
+        let bytes = (memory << 20).to_string();
+        same(
+            of_pods_cgroup(t, &seen, POD_MEMORY).as_deref(),
+            Some(&*bytes),
+        )?;
+        let quota = (cpu * 100).to_string();
+        same(
+            of_pods_cgroup(t, &seen, POD_QUOTA).as_deref(),
+            Some(&*quota),
+        )?;
+        same(t.sh("whole", MEMORY)?.trim(), bytes.as_str())?;
+        let of_own = ["exec", "whole", "-c", "own", "--", "sh", "-c", MEMORY];
+        same(t.kubectl(&of_own)?.trim(), "33554432")?;
+        // What is the pod's alone is not told of the container.
+        same(&main(&seen)["resources"], &json!({}))?;
+        let restarts = |i: usize| &seen["status"]["containerStatuses"][i]["restartCount"];
+        same((restarts(0), restarts(1)), (&json!(0), &json!(0)))
+    };
+    limits(200, 128)?;
+    resize_whole(t, "whole", whole(150, 96))?;
+    limits(300, 192)?;
+    t.wait_event("whole", &["ResizeCompleted", "Pod resize completed"])?;
+    resize_whole(t, "whole", whole(75, 48))?;
+    limits(150, 96)
+}
+
+fn resize_of_the_pods_own_resources_starts_anew_who_asks_for_it(t: &Space) -> Result<()> {
+    let policy = json!([{ "resourceName": "memory", "restartPolicy": "RestartContainer" }]);
+    let pod = with(pod("anew", FOREVER), json!({ "resources": whole(100, 64) }));
+    t.run(&with_main(pod, json!({ "resizePolicy": policy })))?;
+    resize_whole(t, "anew", whole(150, 64))?;
+    t.wait("anew", "resized", settled_whole)?;
+    same(&main(&t.pod("anew")?)["restartCount"], &json!(0))?;
+    resize_whole(t, "anew", whole(150, 96))?;
+    t.wait("anew", "restarted", |p| {
+        settled_whole(p) && main(p)["restartCount"] == 1
+    })?;
+    same(t.sh("anew", MEMORY)?.trim(), "201326592")?;
+    let memory = of_pods_cgroup(t, &t.pod("anew")?, POD_MEMORY);
+    same(memory.as_deref(), Some("201326592"))
+}
+
+fn resize_of_the_pods_own_resources_waits_for_room_and_says_why(t: &Space) -> Result<()> {
+    let before = whole(100, 64);
+    t.run(&with(pod("room", FOREVER), json!({ "resources": before })))?;
+    let path = "jsonpath={.status.allocatable.cpu}";
+    let all = t.kubectl(&["get", "node", &t.node().name, "-o", path])?;
+    let all: u64 = all.trim().parse()?;
+    resize_whole(t, "room", whole(all * 1000, 64))?;
+    t.wait("room", "deferred", |p| {
+        let message = why(p, "PodResizePending");
+        message.is_some_and(|(reason, text)| {
+            reason == "Deferred" && text.contains("enough resource: cpu")
+        })
+    })?;
+    let seen = t.pod("room")?;
+    same(&seen["status"]["allocatedResources"], &before["requests"])?;
+    same(&seen["status"]["resources"], &before)?;
+    same(
+        of_pods_cgroup(t, &seen, POD_QUOTA).as_deref(),
+        Some("20000"),
+    )?;
+    t.wait_event("room", &["ResizeDeferred", "enough resource"])?;
+    resize_whole(t, "room", whole(200, 64))?;
+    t.wait("room", "resized", settled_whole)
+}
+
+fn resize_of_the_pods_own_resources_below_what_is_used_is_an_error(t: &Space) -> Result<()> {
+    t.run(&with(
+        pod("holds", FOREVER),
+        json!({ "resources": whole(50, 40) }),
+    ))?;
+    t.sh("holds", "dd if=/dev/zero of=/dev/shm/f bs=1M count=40")?;
+    resize_whole(t, "holds", whole(50, 10))?;
+    t.wait("holds", "told that it can't be", |p| {
+        let error = why(p, "PodResizeInProgress");
+        error
+            .is_some_and(|(reason, text)| reason == "Error" && text.contains("below current usage"))
+    })?;
+    same(t.sh("holds", MEMORY)?.trim(), "83886080")?;
+    t.sh("holds", "rm /dev/shm/f")?;
+    t.wait_for("holds", "resized", 150, settled_whole)?;
+    same(t.sh("holds", MEMORY)?.trim(), "20971520")
 }

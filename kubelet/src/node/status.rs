@@ -70,6 +70,7 @@ fn declared_features() -> Vec<String> {
     let features = [
         // exec, attach and port-forward take WebSockets as they come.
         "ExtendWebSocketsToKubelet",
+        "InPlacePodLevelResourcesVerticalScaling",
         "RestartAllContainersOnContainerExits",
     ];
     features.map(str::to_owned).into()

@@ -13,7 +13,7 @@ use super::lifecycle::restartable_init;
 use super::observed::Observed;
 use super::spec::qos;
 use super::spec::quantity::amount;
-use super::spec::resources::asked;
+use super::spec::resources::{asked, with_limits_of};
 use super::spec::swap::{self, Swap};
 use super::{Known, NodeFacts, admit};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
@@ -130,17 +130,29 @@ fn differ(wanted: &Granted, granted: &Granted) -> bool {
     })
 }
 
+/// What a container of the pod is given, by its name.
+#[must_use]
+pub fn given(pod: &Pod, container: &str) -> Option<ResourceRequirements> {
+    let own = containers(pod).find(|c| c.name == container)?;
+    Some(given_to(pod, own))
+}
+
+fn given_to(pod: &Pod, container: &Container) -> ResourceRequirements {
+    let spec = pod.spec.as_ref();
+    spec.map_or_else(Default::default, |spec| with_limits_of(spec, container))
+}
+
 /// Whether a container that runs with `applied` is to be given something else.
-fn due(container: &Container, applied: Option<&ResourceRequirements>) -> bool {
-    let new = container.resources.clone().unwrap_or_default();
+fn due(pod: &Pod, container: &Container, applied: Option<&ResourceRequirements>) -> bool {
+    let new = given_to(pod, container);
     applied.is_some_and(|old| KINDS.iter().any(|kind| changes(kind, &new, old)))
 }
 
 /// Whether it must be started anew to get it: its `resizePolicy` says so of what changes.
 #[must_use]
-pub fn restarts(container: &Container, applied: Option<&ResourceRequirements>) -> bool {
+pub fn restarts(pod: &Pod, container: &Container, applied: Option<&ResourceRequirements>) -> bool {
     let Some(old) = applied else { return false };
-    let new = container.resources.clone().unwrap_or_default();
+    let new = given_to(pod, container);
     let policies = container.resize_policy.iter().flatten();
     let mut demanding = policies.filter(|p| p.restart_policy == "RestartContainer");
     demanding.any(|p| changes(&p.resource_name, &new, old))
@@ -248,7 +260,7 @@ pub fn for_cgroup(pod: &Pod, seen: &Observed) -> Granted {
     let mut all = of(pod);
     for container in resizable(pod) {
         let held = applied(container, seen);
-        if let Some(held) = held.filter(|_| restarts(container, held)) {
+        if let Some(held) = held.filter(|_| restarts(pod, container, held)) {
             all.insert(container.name.clone(), held.clone());
         }
     }
@@ -264,15 +276,15 @@ pub fn cgroup_due(pod: &Pod, seen: &Observed) -> bool {
 
 /// Whether a container that runs is to be given something else as it runs.
 #[must_use]
-pub fn running_due(container: &Container, seen: &Observed) -> bool {
+pub fn running_due(pod: &Pod, container: &Container, seen: &Observed) -> bool {
     let applied = applied(container, seen);
-    due(container, applied) && !restarts(container, applied)
+    due(pod, container, applied) && !restarts(pod, container, applied)
 }
 
 /// Whether something that runs, or the pod's cgroup, has not got yet what was granted.
 #[must_use]
 pub fn in_progress(pod: &Pod, seen: &Observed) -> bool {
-    let runs = resizable(pod).any(|c| due(c, applied(c, seen)));
+    let runs = resizable(pod).any(|c| due(pod, c, applied(c, seen)));
     runs || cgroup_due(pod, seen)
 }
 
@@ -354,13 +366,53 @@ mod tests {
     #[test]
     fn only_a_policy_of_what_changes_starts_a_container_anew() {
         let container = |p: &Pod| p.spec.as_ref().unwrap().containers[0].clone();
-        let old = container(&pod("1", "RestartContainer"));
-        let applied = old.resources.as_ref();
+        let old = pod("1", "RestartContainer");
+        let applied = given(&old, "a");
+        let both = |pod: &Pod, applied: Option<&ResourceRequirements>| {
+            let container = container(pod);
+            (
+                due(pod, &container, applied),
+                restarts(pod, &container, applied),
+            )
+        };
         let (must, need_not) = (pod("2", "RestartContainer"), pod("2", "NotRequired"));
-        assert!(due(&container(&must), applied) && restarts(&container(&must), applied));
-        assert!(due(&container(&need_not), applied) && !restarts(&container(&need_not), applied));
-        assert!(!due(&old, applied) && !restarts(&old, applied));
-        assert!(!due(&container(&must), None), "nothing is known of it");
+        assert_eq!(both(&must, applied.as_ref()), (true, true));
+        assert_eq!(both(&need_not, applied.as_ref()), (true, false));
+        assert_eq!(both(&old, applied.as_ref()), (false, false));
+        assert_eq!(both(&must, None), (false, false), "nothing is known of it");
+    }
+
+    #[test]
+    fn container_without_a_limit_of_its_own_is_resized_with_its_pod() {
+        let of = |cpu: &str, memory: &str| {
+            let mut pod = pod("1", "RestartContainer");
+            let own = json!({ "limits": { "cpu": cpu, "memory": memory } });
+            pod.spec.as_mut().unwrap().resources = serde_json::from_value(own).unwrap();
+            pod
+        };
+        let applied = given(&of("2", "1Gi"), "a");
+        let now = |pod: &Pod| {
+            let container = pod.spec.as_ref().unwrap().containers[0].clone();
+            let applied = applied.as_ref();
+            (
+                due(pod, &container, applied),
+                restarts(pod, &container, applied),
+            )
+        };
+        assert_eq!(now(&of("2000m", "1024Mi")), (false, false));
+        assert_eq!(now(&of("2", "2Gi")), (true, false));
+        assert_eq!(now(&of("3", "1Gi")), (true, true));
+    }
+
+    #[test]
+    fn pod_that_was_granted_nothing_of_its_own_asks_for_nothing_of_its_own() {
+        let old = pod("1", "NotRequired");
+        let mut new = old.clone();
+        let own = json!({ "requests": { "cpu": "2" } });
+        new.spec.as_mut().unwrap().resources = serde_json::from_value(own).unwrap();
+        assert!(differs(&new, &of(&old)));
+        let held = with(&new, &of(&old));
+        assert!(!differs(&held, &of(&old)));
     }
 
     #[test]

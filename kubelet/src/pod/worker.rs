@@ -242,8 +242,8 @@ impl Worker {
             } => self.replacing.begin(container, id, now),
             Effect::RunSandbox { .. } => self.seen.pod_applied = Some(self.granted.clone()),
             Effect::CreateContainer { container, .. } => {
-                if let Some(resources) = self.granted.get(container) {
-                    self.making.insert(container.clone(), resources.clone());
+                if let Some(resources) = resize::given(&self.want.pod, container) {
+                    self.making.insert(container.clone(), resources);
                 }
             }
             Effect::Abandon => return self.abandon.cancel(),

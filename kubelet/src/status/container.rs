@@ -5,7 +5,8 @@ use crate::pod::lifecycle::{Stage, Work, back_off_message, started};
 use crate::pod::observed::{ContainerSeen, Exit, Failure, Run};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser, VolumeMountStatus,
+    ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser,
+    ResourceRequirements, VolumeMountStatus,
 };
 
 /// Which list of the spec a container stands in.
@@ -47,10 +48,7 @@ pub(super) fn status(
         container_id: newest.map(|c| id(look, c)),
         state: Some(state),
         last_state: Some(last),
-        resources: up.and_then(|c| {
-            let applied = look.seen.applied.get(&c.id);
-            applied.or(container.resources.as_ref()).cloned()
-        }),
+        resources: up.and_then(|c| resources(container, look.seen.applied.get(&c.id))),
         allocated_resources: up
             .and(container.resources.as_ref())
             .and_then(|r| r.requests.clone()),
@@ -64,6 +62,21 @@ pub(super) fn status(
         }),
         ..ContainerStatus::default()
     }
+}
+
+/// What it runs with. Limits that it has by its pod alone are told where it has any of its own.
+///
+/// kubernetes v1.37 pkg/kubelet/kubelet_pods.go `convertContainerStatusResources`.
+fn resources(
+    container: &Container,
+    applied: Option<&ResourceRequirements>,
+) -> Option<ResourceRequirements> {
+    let own = container.resources.as_ref();
+    let mut all = applied.or(own).cloned()?;
+    if own.is_none_or(|own| own.limits.is_none()) {
+        all.limits = None;
+    }
+    Some(all)
 }
 
 fn id(look: &Look<'_>, seen: &ContainerSeen) -> String {

@@ -2,9 +2,11 @@
 
 use super::{Context, Executor, Failed, Report, rpc};
 use crate::pod::resize::{self, Granted};
+use crate::pod::spec::quantity::amount;
 use crate::pod::spec::resources;
+use crate::quantity::Amount;
 use cri_proto::v1::{self, LinuxContainerResources};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use tonic::Code;
 
 const FAILED: &str = "ResizeError";
@@ -33,16 +35,19 @@ impl Executor {
         let after = resize::for_cgroup(pod, seen);
         let new = self.of_pod(pod, &after);
         let old = self.of_pod(pod, seen.pod_applied.as_ref().unwrap_or(&after));
+        let due: Vec<&Container> = resize::resizable(pod)
+            .filter(|c| resize::running_due(pod, c, seen))
+            .collect();
+        self.room_to_shrink(context, (&old, &new), &due).await?;
         self.update_sandbox(context, wider(&old, &new)).await?;
         let mut given = Vec::new();
-        for container in resize::resizable(pod) {
-            let newest = seen.newest(&container.name);
-            let Some(newest) = newest.filter(|_| resize::running_due(container, seen)) else {
+        for container in due {
+            let Some(newest) = seen.newest(&container.name) else {
                 continue;
             };
             self.update_container(context, container, &newest.id)
                 .await?;
-            let resources = container.resources.clone().unwrap_or_default();
+            let resources = resize::given(pod, &container.name).unwrap_or_default();
             given.push((newest.id.clone(), resources));
         }
         self.update_sandbox(context, new).await?;
@@ -89,8 +94,6 @@ impl Executor {
         let pod = &context.pod;
         let mut wanted = resources::of_container(pod, container, &deps.options, capacity);
         deps.allocations.pin(pod, &container.name, &mut wanted);
-        self.room_to_shrink(container, id, wanted.memory_limit_in_bytes)
-            .await?;
         let request = v1::UpdateContainerResourcesRequest {
             container_id: id.to_owned(),
             linux: Some(wanted),
@@ -102,34 +105,91 @@ impl Executor {
             .map_err(|status| Failed::new(FAILED, rpc(&status)))
     }
 
-    /// A limit below what is used would have the kernel kill the container.
+    /// A limit below what is used would have the kernel kill what runs. All are told at once, and
+    /// before anything is changed.
+    ///
     /// kubernetes v1.37 pkg/kubelet/kuberuntime/kuberuntime_manager.go
     /// `validateMemoryResizeAction`.
     async fn room_to_shrink(
         &self,
-        container: &Container,
-        id: &str,
-        limit: i64,
+        context: &Context,
+        (old, new): (&LinuxContainerResources, &LinuxContainerResources),
+        due: &[&Container],
     ) -> Result<(), Failed> {
-        let Some(limit) = u64::try_from(limit).ok().filter(|limit| *limit > 0) else {
-            return Ok(());
+        let mut short = Vec::new();
+        if let Some(limit) = shrunk(old.memory_limit_in_bytes, new.memory_limit_in_bytes) {
+            let used = self.memory_of_pod(context).await?;
+            short.extend(below("pod", limit, used));
+        }
+        let seen = &context.seen;
+        for container in due {
+            let Some(newest) = seen.newest(&container.name) else {
+                continue;
+            };
+            let before = seen.applied.get(&newest.id);
+            let after = resize::given(&context.pod, &container.name);
+            let Some(limit) = shrunk(memory(before), memory(after.as_ref())) else {
+                continue;
+            };
+            let used = self.memory_of(&newest.id).await?;
+            short.extend(below(
+                &format!("container {:?}", container.name),
+                limit,
+                used,
+            ));
+        }
+        let why = match short.as_slice() {
+            [] => return Ok(()),
+            [one] => one.clone(),
+            all => format!("[{}]", all.join(", ")),
         };
+        let message = format!("cannot decrease memory limits: {why}");
+        Err(Failed::new(FAILED, message))
+    }
+
+    async fn memory_of(&self, id: &str) -> Result<u64, Failed> {
         let request = v1::ContainerStatsRequest {
             container_id: id.to_owned(),
         };
         let answer = self.deps.cri.container_stats(request).await;
         let answer = answer.map_err(|status| Failed::new(FAILED, rpc(&status)))?;
-        let memory = answer.stats.and_then(|s| s.memory);
-        let used = memory.and_then(|m| m.usage_bytes).map_or(0, |v| v.value);
-        if used < limit {
-            return Ok(());
-        }
-        let message = format!(
-            "attempting to set container {:?} memory limit ({limit}) below current usage ({used})",
-            container.name
-        );
-        Err(Failed::new(FAILED, message))
+        Ok(used(answer.stats.and_then(|s| s.memory)))
     }
+
+    async fn memory_of_pod(&self, context: &Context) -> Result<u64, Failed> {
+        let Some(sandbox) = context.seen.sandbox() else {
+            return Ok(0);
+        };
+        let request = v1::PodSandboxStatsRequest {
+            pod_sandbox_id: sandbox.id.clone(),
+        };
+        let answer = self.deps.cri.pod_sandbox_stats(request).await;
+        let answer = answer.map_err(|status| Failed::new(FAILED, rpc(&status)))?;
+        let linux = answer.stats.and_then(|s| s.linux);
+        Ok(used(linux.and_then(|l| l.memory)))
+    }
+}
+
+fn used(memory: Option<v1::MemoryUsage>) -> u64 {
+    memory.and_then(|m| m.usage_bytes).map_or(0, |v| v.value)
+}
+
+/// Bytes; 0 is no limit.
+fn memory(of: Option<&ResourceRequirements>) -> i64 {
+    let limit = amount(of.and_then(|r| r.limits.as_ref()), "memory");
+    limit.map_or(0, Amount::units)
+}
+
+/// The new limit, if it is one that is less than the old.
+fn shrunk(old: i64, new: i64) -> Option<u64> {
+    let less = new > 0 && (old <= 0 || new < old);
+    u64::try_from(new).ok().filter(|_| less)
+}
+
+fn below(what: &str, limit: u64, used: u64) -> Option<String> {
+    (used >= limit).then(|| {
+        format!("attempting to set {what} memory limit ({limit}) below current usage ({used})")
+    })
 }
 
 /// The more generous of two; 0 is no limit.
@@ -154,6 +214,15 @@ fn wider(old: &LinuxContainerResources, new: &LinuxContainerResources) -> LinuxC
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_limit_that_is_less_than_the_old_shrinks() {
+        assert_eq!(shrunk(0, 5), Some(5), "there was none");
+        assert_eq!((shrunk(7, 5), shrunk(5, 5)), (Some(5), None));
+        assert_eq!((shrunk(5, 7), shrunk(5, 0)), (None, None));
+        assert_eq!(below("pod", 5, 4), None);
+        assert!(below("pod", 5, 5).is_some());
+    }
 
     #[test]
     fn the_wider_of_two_has_no_limit_that_one_has_not() {

@@ -118,7 +118,7 @@ fn app_container(plan: &mut Plan<'_>, container: &Container) {
 /// be started anew for them.
 fn resize(plan: &mut Plan<'_>) {
     let (pod, seen) = (&plan.want.pod, plan.seen);
-    let running = resize::resizable(pod).any(|c| resize::running_due(c, seen));
+    let running = resize::resizable(pod).any(|c| resize::running_due(pod, c, seen));
     if running || resize::cgroup_due(pod, seen) {
         plan.request(Effect::Resize);
     }
@@ -126,7 +126,8 @@ fn resize(plan: &mut Plan<'_>) {
 
 /// It has to be started anew to get the resources it was granted.
 fn resized(plan: &Plan<'_>, container: &Container, seen: &ContainerSeen) -> bool {
-    resize::restarts(container, plan.seen.applied.get(&seen.id))
+    let pod = &plan.want.pod;
+    resize::restarts(pod, container, plan.seen.applied.get(&seen.id))
 }
 
 fn crowded(plan: &Plan<'_>) -> bool {

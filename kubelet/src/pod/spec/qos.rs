@@ -1,6 +1,8 @@
 //! QoS classes and what the OOM killer is told.
 
 use super::quantity::amount;
+use super::resources::total_requests;
+use crate::pod::lifecycle::restartable_init;
 use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 
@@ -94,21 +96,43 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> 
     match of(pod) {
         Qos::Guaranteed => GUARANTEED,
         Qos::BestEffort => BEST_EFFORT,
-        Qos::Burstable => burstable(container, memory_capacity),
+        Qos::Burstable => burstable(pod, container, memory_capacity),
     }
 }
 
-fn burstable(container: &Container, memory_capacity: u64) -> i64 {
-    let requests = container
-        .resources
-        .as_ref()
-        .and_then(|r| r.requests.as_ref());
-    let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
-    let request = amount(requests, "memory").or_else(|| amount(limits, "memory"));
-    let request = i128::from(request.unwrap_or_default().units());
+/// A sidecar is not chosen before the app containers it serves; what a pod asks for beyond its
+/// containers counts for each of them in equal parts.
+fn burstable(pod: &Pod, container: &Container, memory_capacity: u64) -> i64 {
+    let mut request = asked(container);
+    if let Some(spec) = &pod.spec {
+        if restartable_init(container) {
+            let least = spec.containers.iter().map(asked).min();
+            request = request.max(least.unwrap_or_default());
+        }
+        request += spare(spec);
+    }
     let capacity = i128::from(memory_capacity.max(1));
     let adjust = i64::try_from(1000 - 1000 * request / capacity).unwrap_or(BEST_EFFORT);
     adjust.clamp(1000 + GUARANTEED, BEST_EFFORT - 1)
+}
+
+fn asked(container: &Container) -> i128 {
+    let own = container.resources.as_ref();
+    let request = amount(own.and_then(|r| r.requests.as_ref()), "memory");
+    let request = request.or_else(|| amount(own.and_then(|r| r.limits.as_ref()), "memory"));
+    request.unwrap_or_default().units().into()
+}
+
+/// Of each container.
+fn spare(spec: &PodSpec) -> i128 {
+    let own = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
+    let Some(own) = amount(own, "memory") else {
+        return 0;
+    };
+    let of_containers = total_requests(spec, "memory");
+    let count = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    let left = i128::from((own - of_containers).units()).max(0);
+    left / i128::try_from(count.max(1)).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -161,5 +185,36 @@ mod tests {
         assert_eq!(score("1Gi"), 750);
         assert_eq!(score("1"), 999);
         assert_eq!(score("4Gi"), 3);
+    }
+
+    #[test]
+    fn oom_score_counts_what_the_pod_asks_for_itself_and_keeps_sidecars_behind() {
+        let asks = |memory: &str| serde_json::json!({"requests": {"memory": memory}});
+        let mut pod: Pod = serde_json::from_value(serde_json::json!({"spec": {
+            "initContainers": [{"name": "side", "restartPolicy": "Always"}],
+            "containers": [
+                {"name": "a", "resources": asks("1Gi")}, {"name": "b", "resources": asks("2Gi")}
+            ]
+        }}))
+        .unwrap();
+        let scores = |pod: &Pod| {
+            let spec = pod.spec.clone().unwrap_or_default();
+            let all = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .chain(&spec.containers);
+            let score = |c: &Container| oom_score_adj(pod, c, 10 << 30);
+            all.map(score).collect::<Vec<_>>()
+        };
+        assert_eq!(scores(&pod), [900, 900, 800]);
+        pod.spec.as_mut().unwrap().resources = serde_json::from_value(asks("6Gi")).unwrap();
+        assert_eq!(scores(&pod), [800, 800, 700]);
+        pod.spec.as_mut().unwrap().resources = serde_json::from_value(asks("1Gi")).unwrap();
+        assert_eq!(
+            scores(&pod),
+            [900, 900, 800],
+            "no less than its containers'"
+        );
     }
 }

@@ -51,8 +51,10 @@ pub fn of_container(
     memory_capacity: u64,
 ) -> v1::LinuxContainerResources {
     let own = container.resources.as_ref();
-    let cpu_limit = amount(limits(own), "cpu");
-    let memory = amount(limits(own), "memory").map_or(0, Amount::units);
+    let whole = pod.spec.as_ref().and_then(|s| s.resources.as_ref());
+    let limit = |kind| limit(own, kind).or_else(|| limit(whole, kind));
+    let cpu_limit = limit("cpu");
+    let memory = limit("memory").map_or(0, Amount::units);
     let cpu_request = amount(requests(own), "cpu")
         .or(cpu_limit)
         .unwrap_or_default();
@@ -66,6 +68,27 @@ pub fn of_container(
         result.unified.insert("memory.oom.group".into(), "1".into());
     }
     result
+}
+
+/// One that is 0 is none.
+fn limit(of: Option<&ResourceRequirements>, kind: &str) -> Option<Amount> {
+    amount(limits(of), kind).filter(|a| *a > Amount::default())
+}
+
+/// The resources of a container, with its pod's limits where it has none of its own.
+///
+/// kubernetes v1.37 pkg/kubelet/util/util.go `GetLimits`.
+#[must_use]
+pub fn with_limits_of(spec: &PodSpec, container: &Container) -> ResourceRequirements {
+    let mut all = container.resources.clone().unwrap_or_default();
+    for kind in ["cpu", "memory"] {
+        let whole = limits(spec.resources.as_ref()).and_then(|l| l.get(kind));
+        if let Some(whole) = whole.filter(|_| limit(Some(&all), kind).is_none()) {
+            let list = all.limits.get_or_insert_default();
+            list.insert(kind.to_owned(), whole.clone());
+        }
+    }
+    all
 }
 
 fn cpu(request: Amount, limit: Option<Amount>, options: &Options) -> v1::LinuxContainerResources {
@@ -185,7 +208,7 @@ fn together(
     (!all.is_empty()).then_some(all)
 }
 
-fn total_requests(spec: &PodSpec, kind: &str) -> Amount {
+pub(super) fn total_requests(spec: &PodSpec, kind: &str) -> Amount {
     let of = |c: &Container| {
         let own = c.resources.as_ref();
         Some(
@@ -239,6 +262,29 @@ mod tests {
             (quota(0, 100_000), quota(5, 100_000), quota(1500, 100_000)),
             (0, 1000, 150_000)
         );
+    }
+
+    #[test]
+    fn container_without_a_limit_is_held_to_its_pods() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {
+            "containers": [
+                {"name": "a", "resources": {"limits": {"cpu": "100m", "memory": "1Mi"}}},
+                {"name": "b", "resources": {"requests": {"cpu": "200m"}}},
+                {"name": "c"},
+            ],
+            "resources": {"limits": {"cpu": "1", "memory": "4Mi"}}
+        }}))
+        .unwrap();
+        let spec = pod.spec.clone().unwrap_or_default();
+        let of = |i: usize| {
+            let all = of_container(&pod, &spec.containers[i], &Options::default(), 1 << 30);
+            (all.cpu_quota, all.cpu_shares, all.memory_limit_in_bytes)
+        };
+        assert_eq!(of(0), (10_000, 102, 1 << 20));
+        assert_eq!(of(1), (100_000, 204, 4 << 20));
+        assert_eq!(of(2), (100_000, 1024, 4 << 20));
+        let given = with_limits_of(&spec, &spec.containers[1]);
+        assert_eq!(given.limits, spec.resources.and_then(|r| r.limits));
     }
 
     #[test]

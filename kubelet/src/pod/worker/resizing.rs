@@ -18,10 +18,11 @@ impl Worker {
         if self.seen.sandbox().is_some() {
             self.seen.pod_applied = Some(self.granted.clone());
         }
+        let granted = resize::with(&self.asked, &self.granted);
         for container in self.seen.containers.iter().filter(|c| c.running()) {
-            if let Some(resources) = self.granted.get(&container.name) {
+            if let Some(resources) = resize::given(&granted, &container.name) {
                 let applied = &mut self.seen.applied;
-                applied.insert(container.id.clone(), resources.clone());
+                applied.insert(container.id.clone(), resources);
             }
         }
     }

@@ -216,7 +216,7 @@ impl Sim {
                 self.seen.pod_applied = Some(cgroup);
                 let due = crate::pod::resize::resizable(&pod);
                 let due: Vec<_> = due
-                    .filter(|c| crate::pod::resize::running_due(c, &self.seen))
+                    .filter(|c| crate::pod::resize::running_due(&pod, c, &self.seen))
                     .collect();
                 for container in due {
                     let newest = self.seen.newest(&container.name).map(|c| c.id.clone());
@@ -296,7 +296,8 @@ impl Sim {
     }
 
     fn give(&mut self, id: String, container: &k8s_openapi::api::core::v1::Container) {
-        let resources = container.resources.clone().unwrap_or_default();
+        let resources = crate::pod::resize::given(&self.want.pod, &container.name);
+        let resources = resources.unwrap_or_default();
         self.seen.applied.insert(id, resources);
     }
 
