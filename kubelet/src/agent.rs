@@ -23,6 +23,7 @@ use crate::pod::Engine;
 use crate::pod::image::provider::Providers;
 use crate::server::tls::Serving;
 use crate::server::{self, Server, Verbosity};
+use crate::trace::Tracer;
 use cri_proto::Cri;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -119,9 +120,11 @@ pub async fn run(
     speak(&options.config);
     host::check(&options.config.config)?;
     host::make_dirs(&options.root_dir)?;
-    let clients = identity::clients(&options)?;
+    let (tracer, exporter) =
+        Tracer::new(options.config.config.tracing.as_ref(), &options.node_name);
+    let clients = identity::clients(&options, &tracer)?;
     let node = assemble::facts(&options, &clients, &cri).await;
-    let mut parts = assemble::parts(&options, &clients, &cri, node)?;
+    let mut parts = assemble::parts(&options, &clients, (&cri, tracer), node)?;
     host::tell_of_swap(&options.node_name, parts.events.as_ref());
     parts.cgroups.start().await?;
     let serving = serving::of(&options, &parts.addresses.now())?;
@@ -158,7 +161,7 @@ pub async fn run(
     tasks.spawn(parts.cgroups.run(shutdown.clone()));
     tasks.spawn(parts.oom.run(shutdown.clone()));
     tasks.spawn(parts.graceful.run(shutdown.clone()));
-    if let Some(exporter) = parts.exporter {
+    if let Some(exporter) = exporter {
         tasks.spawn(exporter.run(shutdown.clone()));
     }
     tasks.spawn(parts.mirrors.clone().run(shutdown.clone()));

@@ -3,6 +3,7 @@
 use crate::eviction::{CONFIG, restart_with};
 use crate::kit::{FOREVER, Running, Space, pod, same};
 use anyhow::{Context, Result, ensure};
+use e2e::node::Maker;
 use e2e::peer::{self, COLLECTOR};
 use e2e::progress;
 use serde_json::Value;
@@ -50,6 +51,13 @@ impl<'a> Collector<'a> {
         let resources = requests.iter().flat_map(|r| list(r, "resourceSpans"));
         let scopes = resources.flat_map(|r| list(r, "scopeSpans"));
         Ok(scopes.flat_map(|s| list(s, "spans")).cloned().collect())
+    }
+
+    fn wait_span(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+        progress::wait_for(what, Duration::from_secs(30), || {
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(self.spans()?.into_iter().find(&is))
+        })
     }
 
     /// A call of the runtime, and the work on a pod that it was made for.
@@ -138,6 +146,7 @@ fn traced(t: &Space, collector: &Collector) -> Result<()> {
             && time(&call, end)? <= time(&sync, end)?;
         ensure!(within, "{call} is not within {sync}");
     }
+    requests(t, collector)?;
     let kept = collector.kept()?;
     let resource = kept.iter().flat_map(|r| list(r, "resourceSpans")).next();
     let resource = &resource.context("no resource")?["resource"];
@@ -146,6 +155,35 @@ fn traced(t: &Space, collector: &Collector) -> Result<()> {
         attribute(resource, "host.name"),
         Some(t.node().name.as_str()),
     )
+}
+
+/// Those that are served, and those to the API server.
+fn requests(t: &Space, collector: &Collector) -> Result<()> {
+    t.logs("seen")?;
+    let is = |span: &Value, kind: &str, key: &str, part: &str| {
+        span["kind"] == kind && attribute(span, key).is_some_and(|value| value.contains(part))
+    };
+    let code = |span: &Value| {
+        let mut all = list(span, "attributes");
+        let found = all.find(|a| a["key"] == "http.response.status_code");
+        let code = found.map(|a| a["value"]["intValue"].to_string());
+        code.map(|code| code.trim_matches('"').to_owned())
+    };
+    let served = collector.wait_span("a request that is served", |span| {
+        is(span, "SPAN_KIND_SERVER", "http.route", "/containerLogs/")
+    })?;
+    same(code(&served).as_deref(), Some("200"))?;
+    same(attribute(&served, "http.request.method"), Some("GET"))?;
+    // The stock kubelet tells of these only where it does not rotate its certificate.
+    if t.suite.kind().kubelet() == Maker::Stock {
+        return Ok(());
+    }
+    let path = format!("/api/v1/namespaces/{}/pods/seen/status", t.name);
+    let asked = collector.wait_span("a request to the API server", |span| {
+        is(span, "SPAN_KIND_CLIENT", "url.full", &path)
+    })?;
+    same(code(&asked).as_deref(), Some("200"))?;
+    same(asked["name"].as_str(), Some("HTTP PATCH"))
 }
 
 fn traces_reach_a_collector_that_comes_late_on_a_unix_socket(t: &Space) -> Result<()> {

@@ -29,7 +29,7 @@ use crate::server::{self, State};
 use crate::shutdown::{Shutdown, ShutdownOptions};
 use crate::source::{ApiPods, Mirrors, Source, StaticPods};
 use crate::status::ApiStatus;
-use crate::trace::{Exporter, Tracer};
+use crate::trace::Tracer;
 use crate::volume::csi::Csi;
 use crate::volume::dns::DnsSettings;
 use crate::volume::{Volumes, VolumesConfig};
@@ -50,7 +50,6 @@ pub struct Parts {
     pub oom: OomWatcher,
     pub images: Arc<Images>,
     pub graceful: Shutdown,
-    pub exporter: Option<Exporter>,
     pub allocations: Arc<Allocations>,
     pub pod_resources: PodResources,
     pub pinned: cpu::Follower,
@@ -126,7 +125,7 @@ async fn cgroup_driver(config: &Config, cri: &Arc<dyn Cri>) -> CgroupDriver {
 pub fn parts(
     options: &AgentOptions,
     clients: &Clients,
-    cri: &Arc<dyn Cri>,
+    (cri, tracer): (&Arc<dyn Cri>, Tracer),
     facts: Facts,
 ) -> Result<Parts, AgentError> {
     let config = &options.config.config;
@@ -135,10 +134,9 @@ pub fn parts(
     resources::check(&fixed.capacity, config)?;
     let addresses = facts.addresses.live();
     let metrics = Metrics::new(clients.requests());
-    let (tracer, exporter) = Tracer::new(config.tracing.as_ref(), name);
-    let cri = match exporter {
-        Some(_) => cri_proto::traced(cri.clone(), Arc::new(tracer.clone())),
-        None => cri.clone(),
+    let cri = match tracer.is_on() {
+        true => cri_proto::traced(cri.clone(), Arc::new(tracer.clone())),
+        false => cri.clone(),
     };
     let cri = &cri_proto::observed(cri, Arc::new(metrics.clone()));
     let events: Arc<dyn Recorder> = EventRecorder::new(
@@ -183,7 +181,7 @@ pub fn parts(
         node: node_facts(options, &fixed, (addresses.clone(), node.clone())),
         options: Options {
             credential_providers: options.credential_providers.clone(),
-            tracer,
+            tracer: tracer.clone(),
             ..engine_options(config, &fixed.machine, facts.cgroup_driver)
         },
         metrics: metrics.clone(),
@@ -251,7 +249,6 @@ pub fn parts(
             cpus: allocations.cpus.clone(),
             period: config.managers.cpu_reconcile_period,
         },
-        exporter,
         pod_resources: PodResources::new(engine.clone(), allocations.clone(), metrics.clone()),
         allocations,
         plugins: plugin::Watcher::new(
@@ -267,7 +264,7 @@ pub fn parts(
             clients,
             cri,
             (fixed.machine, facts.cgroup_driver),
-            (engine.clone(), volumes, metrics),
+            (engine.clone(), volumes, metrics, tracer),
         ),
         engine,
         events,
@@ -403,7 +400,7 @@ fn server_state(
     clients: &Clients,
     cri: &Arc<dyn Cri>,
     (machine, cgroup_driver): (Machine, CgroupDriver),
-    (pods, volumes, metrics): (Arc<dyn PodView>, Arc<Volumes>, Metrics),
+    (pods, volumes, metrics, tracer): (Arc<dyn PodView>, Arc<Volumes>, Metrics, Tracer),
 ) -> Arc<State> {
     let config = options.config.config.clone();
     let authn = AuthnOptions {
@@ -433,6 +430,7 @@ fn server_state(
         started: jiff::Timestamp::now(),
         cpu_samples: Default::default(),
         metrics: server::Metrics::new(metrics),
+        tracer,
         verbosity: options.verbosity.clone(),
         profiling: Arc::default(),
     })

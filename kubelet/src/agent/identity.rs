@@ -8,6 +8,7 @@ use crate::join::csr::{self, CsrError, Patience, Purpose, Request};
 use crate::join::files::{current_identity, store_identity, write_atomically};
 use crate::join::report::chain;
 use crate::server::State;
+use crate::trace::Tracer;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
@@ -26,13 +27,13 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// From the kubeconfig. Where that is of no use, from the bootstrap kubeconfig, without its
 /// token: requests then wait for the certificate that [`Rotation`] asks for.
-pub fn clients(options: &AgentOptions) -> Result<Clients, AgentError> {
+pub fn clients(options: &AgentOptions, tracer: &Tracer) -> Result<Clients, AgentError> {
     let endpoint = match known(options) {
         Ok(endpoint) => endpoint,
         Err(why) => awaited(options, why)?,
     };
     tracing::info!(server = %endpoint.server, "API server");
-    Ok(Clients::new(endpoint)?)
+    Ok(Clients::traced(endpoint, tracer)?)
 }
 
 /// Why the kubeconfig can't be used.

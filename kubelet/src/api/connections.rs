@@ -3,6 +3,7 @@
 use super::endpoint::{Endpoint, EndpointError};
 use crate::defaults;
 use crate::metrics;
+use crate::trace::{Asked, Tracer};
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Request, Response, StatusCode, Uri};
@@ -27,16 +28,18 @@ pub struct Connections {
     /// streams that are open on it.
     open: Mutex<Vec<Arc<Http>>>,
     requests: metrics::Requests,
+    tracer: Tracer,
 }
 
 impl Connections {
-    /// Nothing is connected before the first request; `requests` counts them.
+    /// Nothing is connected before the first request; `requests` counts them, `tracer` tells of them.
     ///
     /// # Errors
     /// When the endpoint's roots can't be used.
     pub fn new(
         endpoint: Arc<Endpoint>,
         requests: metrics::Requests,
+        tracer: Tracer,
     ) -> Result<Arc<Connections>, EndpointError> {
         let tls = endpoint.tls()?;
         Ok(Arc::new(Connections {
@@ -44,6 +47,7 @@ impl Connections {
             tls,
             open: Mutex::default(),
             requests,
+            tracer,
         }))
     }
 
@@ -137,8 +141,10 @@ impl tower::Service<Request<KubeBody>> for Requests {
             let method = request.method().to_string();
             let host = request.uri().authority().map(ToString::to_string);
             let start = Instant::now();
+            let mut asked = connections.tracer.asks(&mut request);
             let response = connection.request(request).await;
             let status = response.as_ref().ok().map(Response::status);
+            asked.iter_mut().for_each(|asked| asked.answered(status));
             let status = status.as_ref().map(StatusCode::as_str);
             let host = host.unwrap_or_default();
             let requests = &connections.requests;
@@ -147,6 +153,7 @@ impl tower::Service<Request<KubeBody>> for Requests {
             Ok(response.map(|body| Counted {
                 body,
                 _connection: connection,
+                _asked: asked,
             }))
         })
     }
@@ -156,6 +163,7 @@ impl tower::Service<Request<KubeBody>> for Requests {
 pub struct Counted {
     body: Incoming,
     _connection: Arc<Http>,
+    _asked: Option<Asked>,
 }
 
 impl Body for Counted {
@@ -187,7 +195,7 @@ mod tests {
         let roots = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
         let trust = Trust::Roots(vec![roots.cert.der().clone()]);
         let endpoint = Endpoint::anonymous("https://a:6443/base/", trust).unwrap();
-        Connections::new(Arc::new(endpoint), metrics::Requests::default()).unwrap()
+        Connections::new(Arc::new(endpoint), Default::default(), Default::default()).unwrap()
     }
 
     fn open(connections: &Connections) -> usize {

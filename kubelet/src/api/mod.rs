@@ -20,6 +20,7 @@ pub use probe::{Probe, Standing, now, probe, validity_of_file};
 pub use recorder::EventRecorder;
 
 use crate::metrics;
+use crate::trace::Tracer;
 use kube::runtime::watcher::{self, Event};
 use std::path::Path;
 use std::sync::Arc;
@@ -73,10 +74,18 @@ impl Clients {
     /// # Errors
     /// When its CA bundle can't be used.
     pub fn new(endpoint: Endpoint) -> Result<Clients, EndpointError> {
+        Clients::traced(endpoint, &Tracer::default())
+    }
+
+    /// The same, with requests told of.
+    ///
+    /// # Errors
+    /// As [`Clients::new`].
+    pub fn traced(endpoint: Endpoint, tracer: &Tracer) -> Result<Clients, EndpointError> {
         let endpoint = Arc::new(endpoint);
         let requests = metrics::Requests::default();
-        let one = Connections::new(endpoint.clone(), requests.clone())?;
-        let two = Connections::new(endpoint.clone(), requests.clone())?;
+        let one = Connections::new(endpoint.clone(), requests.clone(), tracer.clone())?;
+        let two = Connections::new(endpoint.clone(), requests.clone(), tracer.clone())?;
         Ok(Clients {
             writes: one.client(),
             watches: two.client(),

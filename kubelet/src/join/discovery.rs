@@ -187,7 +187,7 @@ impl Discovery<'_> {
 }
 
 async fn read(endpoint: Endpoint) -> Result<ConfigMap, kube::Error> {
-    let connections = Connections::new(Arc::new(endpoint), Default::default())
+    let connections = Connections::new(Arc::new(endpoint), Default::default(), Default::default())
         .map_err(|e| kube::Error::Service(Box::new(e)))?;
     let api: Api<ConfigMap> = Api::namespaced(connections.client(), "kube-public");
     api.get("cluster-info").await

@@ -5,7 +5,7 @@ use super::authz::AuthzError;
 use super::routes::State;
 use super::{Refusal, places};
 use crate::panics;
-use axum::extract::{Request, State as Extract};
+use axum::extract::{MatchedPath, Request, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -49,7 +49,11 @@ pub(super) async fn guard(
     // Not a word of it to a runtime that a stream is passed on to.
     request.headers_mut().remove(header::AUTHORIZATION);
     state.metrics.request(request.method(), &path);
-    panics::spare(next.run(request)).await.map_err(|panic| {
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or_else(String::new, |route| route.as_str().to_owned());
+    let served = state.tracer.serves(&request, &route);
+    let answer = panics::spare(served.by(next.run(request))).await;
+    answer.map_err(|panic| {
         let why = format!("the answer to {path} panicked: {panic}");
         tracing::error!("{why}");
         Refusal(StatusCode::INTERNAL_SERVER_ERROR, why)

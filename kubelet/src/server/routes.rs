@@ -7,6 +7,7 @@ use super::{Verbosity, debug, guard, logs, metrics, node_logs, pods, pprof, stre
 use crate::config::Config;
 use crate::node::machine::Machine;
 use crate::pod::PodView;
+use crate::trace::Tracer;
 use crate::volume::Volumes;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -45,6 +46,8 @@ pub struct State {
     pub cpu_samples: summary::CpuSamples,
     /// Counted here.
     pub metrics: Metrics,
+    /// Told of there.
+    pub tracer: Tracer,
     /// How much the log says; `None`: that can't be changed.
     pub verbosity: Option<Arc<dyn Verbosity>>,
     /// Held while a profile is taken.

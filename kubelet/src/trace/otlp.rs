@@ -94,20 +94,46 @@ pub struct KeyValue {
     pub value: Option<AnyValue>,
 }
 
-/// Of its kinds only text is used.
+impl SpanStatus {
+    /// STATUS_CODE_ERROR.
+    pub fn error() -> SpanStatus {
+        SpanStatus {
+            code: 2,
+            ..SpanStatus::default()
+        }
+    }
+}
+
+/// Of its kinds only these are used.
 #[derive(Clone, PartialEq, Message)]
 pub struct AnyValue {
-    #[prost(string, tag = "1")]
-    pub string_value: String,
+    #[prost(oneof = "any_value::Value", tags = "1, 3")]
+    pub value: Option<any_value::Value>,
+}
+
+pub mod any_value {
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Value {
+        #[prost(string, tag = "1")]
+        Text(String),
+        #[prost(int64, tag = "3")]
+        Number(i64),
+    }
 }
 
 impl KeyValue {
     pub fn text(key: &str, value: impl Into<String>) -> KeyValue {
+        KeyValue::of(key, any_value::Value::Text(value.into()))
+    }
+
+    pub fn number(key: &str, value: impl Into<i64>) -> KeyValue {
+        KeyValue::of(key, any_value::Value::Number(value.into()))
+    }
+
+    fn of(key: &str, value: any_value::Value) -> KeyValue {
         KeyValue {
             key: key.to_owned(),
-            value: Some(AnyValue {
-                string_value: value.into(),
-            }),
+            value: Some(AnyValue { value: Some(value) }),
         }
     }
 }
