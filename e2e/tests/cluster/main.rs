@@ -30,6 +30,7 @@ mod metrics;
 mod network;
 mod node_limits;
 mod pod_api;
+mod pod_certificates;
 mod pod_resources;
 mod probes;
 mod resize;
@@ -69,6 +70,7 @@ fn all() -> Vec<Test> {
         eviction::TESTS,
         node_limits::TESTS,
         pod_api::TESTS,
+        pod_certificates::TESTS,
         kubelet_flags::TESTS,
         kubeadm::TESTS,
         devices::TESTS,

@@ -2,6 +2,7 @@
 //! (PodCertificateRequest).
 //! Rules: kubernetes v1.37 pkg/kubelet/podcertificate/podcertificatemanager.go.
 
+use super::pod_key::PodKey;
 use super::watched::{Quick, authorized, one_line};
 use super::{CertificateSpec, Credentials, ObjectError};
 use crate::api::from_cache;
@@ -17,7 +18,6 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::watcher;
 use kube::{Api, ResourceExt as _};
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -140,18 +140,20 @@ impl Certificates {
             nodes.get(&self.node_name)
         )
         .map_err(|e| one_line(&e))?;
-        let key = new_key(&spec.key_type)?;
+        let kind = spec.key_type.clone();
+        let key = tokio::task::spawn_blocking(move || PodKey::make(&kind)).await;
+        let key = key.map_err(|e| e.to_string())??;
         let uids = Uids {
             account: account.uid().unwrap_or_default(),
             node: node.uid().unwrap_or_default(),
         };
-        let wish = wish(spec, &self.node_name, &uids, proof(&key)?);
+        let wish = wish(spec, &self.node_name, &uids, key.proof);
         let requests: Api<PodCertificateRequest> =
             Api::namespaced(self.writes.clone(), &spec.namespace);
         let made = requests.create(&PostParams::default(), &wish).await;
         Ok(Asked {
             name: made.map_err(|e| one_line(&e))?.name_any(),
-            key_pem: key.serialize_pem(),
+            key_pem: key.pem,
             at: Timestamp::now(),
         })
     }
@@ -214,24 +216,6 @@ fn wish(
         },
         status: None,
     }
-}
-
-fn new_key(kind: &str) -> Result<KeyPair, String> {
-    let algorithm = match kind {
-        "ECDSAP256" => &rcgen::PKCS_ECDSA_P256_SHA256,
-        "ECDSAP384" => &rcgen::PKCS_ECDSA_P384_SHA384,
-        "ED25519" => &rcgen::PKCS_ED25519,
-        other => return Err(format!("keys of type {other} can't be made by this node")),
-    };
-    KeyPair::generate_for(algorithm).map_err(|e| e.to_string())
-}
-
-/// A certificate request of nothing but the key, signed by it.
-fn proof(key: &KeyPair) -> Result<ByteString, String> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    let request = params.serialize_request(key).map_err(|e| e.to_string())?;
-    Ok(ByteString(request.der().to_vec()))
 }
 
 /// None while the signer has said nothing.
@@ -304,24 +288,5 @@ mod tests {
             panic!("not refused");
         };
         assert_eq!(why, "denied: r: m");
-    }
-
-    #[test]
-    fn the_request_proves_the_key_and_names_nobody() {
-        for kind in ["ECDSAP256", "ECDSAP384", "ED25519"] {
-            let key = new_key(kind).unwrap();
-            let proof = proof(&key).unwrap();
-            use x509_parser::prelude::FromDer as _;
-            let (_, request) =
-                x509_parser::certification_request::X509CertificationRequest::from_der(&proof.0)
-                    .unwrap();
-            let info = &request.certification_request_info;
-            assert_eq!(info.subject.iter().count(), 0);
-            assert_eq!(
-                info.subject_pki.subject_public_key.data.as_ref(),
-                key.public_key_raw()
-            );
-        }
-        assert!(new_key("RSA3072").is_err());
     }
 }

@@ -7,6 +7,7 @@ mod api;
 mod bundles;
 mod certificates;
 mod file;
+mod pod_key;
 mod references;
 mod tokens;
 mod watched;
