@@ -304,7 +304,29 @@ pub const METRICS_SERVER: Image = Image {
     ..IMAGE
 };
 
+/// Wants another signal than SIGTERM, as web servers and systemd do.
+pub const STOP_SIGNAL: Image = Image {
+    names: &["docker.io/library/stop-signal:1"],
+    stop_signal: "SIGUSR1",
+    ..BUSYBOX_IMAGE
+};
+
+/// One that no pod but those of its test has: it is pulled and removed under their feet.
+pub const PULLED: Image = Image {
+    names: &["docker.io/library/pulled:1"],
+    layers: &[
+        BASE,
+        BUSYBOX,
+        Layer::Entries(&[Entry::File {
+            path: "etc/pulled",
+            mode: 0o644,
+            content: "pulled by hand\n",
+        }]),
+    ],
+    ..BUSYBOX_IMAGE
+};
+
 /// What `up` puts into the registry.
 pub const CLUSTER: [Image; 5] = [PAUSE, BUSYBOX_IMAGE, NGINX, COREDNS, KUBE_PROXY];
 /// What the tests want besides.
-pub const TESTS: [Image; 2] = [AGNHOST, METRICS_SERVER];
+pub const TESTS: [Image; 4] = [AGNHOST, METRICS_SERVER, STOP_SIGNAL, PULLED];

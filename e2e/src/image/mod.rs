@@ -70,6 +70,7 @@ pub struct Image {
     pub entrypoint: &'static [&'static str],
     pub cmd: &'static [&'static str],
     pub working_dir: &'static str,
+    pub stop_signal: &'static str,
 }
 
 /// What most images share.
@@ -80,4 +81,5 @@ pub const IMAGE: Image = Image {
     entrypoint: &[],
     cmd: &[],
     working_dir: "/",
+    stop_signal: "",
 };

@@ -24,6 +24,8 @@ pub fn config(image: &Image, layers: &[Blob]) -> Vec<u8> {
         !image.entrypoint.is_empty(),
     );
     set("Cmd", json!(image.cmd), !image.cmd.is_empty());
+    let stop_signal = json!(image.stop_signal);
+    set("StopSignal", stop_signal, !image.stop_signal.is_empty());
     let diff_ids: Vec<&str> = layers.iter().map(|l| l.diff_id.as_str()).collect();
     let config = json!({
         "architecture": "amd64",
@@ -68,6 +70,7 @@ mod tests {
     fn config_says_nothing_of_what_an_image_leaves_open() {
         let config: Value = serde_json::from_slice(&config(&IMAGE, &[])).unwrap();
         assert!(config["config"].get("User").is_none());
+        assert!(config["config"].get("StopSignal").is_none());
         assert_eq!(config["rootfs"]["type"], "layers");
     }
 

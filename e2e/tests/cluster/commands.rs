@@ -1,7 +1,8 @@
 //! `lighter` commands on the node, beside its agent.
 
-use crate::kit::{Background, Space, has, phase};
+use crate::kit::{Background, FOREVER, Space, has, phase, pod, same, waiting, with_main};
 use anyhow::{Result, ensure};
+use e2e::image::catalog::PULLED;
 use e2e::progress;
 use serde_json::json;
 use std::time::Duration;
@@ -11,6 +12,7 @@ crate::tests!(
     a_full_image_store_is_told_and_works_again_with_space: our_runtime,
     ps_logs_and_exec_show_the_nodes_containers: our_runtime,
     waterfall_shows_where_a_pods_start_went: our_kubelet: our_runtime,
+    image_is_pulled_and_removed_beside_a_running_agent: our_runtime,
     imported_image_is_run_without_a_restart_of_the_agent: our_runtime,
 );
 
@@ -95,10 +97,7 @@ fn a_full_image_store_is_told_and_works_again_with_space(t: &Space) -> Result<()
 }
 
 fn ps_logs_and_exec_show_the_nodes_containers(t: &Space) -> Result<()> {
-    t.run(&crate::kit::pod(
-        "seen",
-        "echo from-inside; while :; do sleep 1; done",
-    ))?;
+    t.run(&pod("seen", "echo from-inside; while :; do sleep 1; done"))?;
     let id = t.pod("seen")?["status"]["containerStatuses"][0]["containerID"].clone();
     let id = id
         .as_str()
@@ -116,7 +115,7 @@ fn ps_logs_and_exec_show_the_nodes_containers(t: &Space) -> Result<()> {
 }
 
 fn waterfall_shows_where_a_pods_start_went(t: &Space) -> Result<()> {
-    t.run(&crate::kit::pod("drawn", "while :; do sleep 1; done"))?;
+    t.run(&pod("drawn", "while :; do sleep 1; done"))?;
     let pod = format!("{}/drawn", t.name);
     // The write that says Ready is the last row, and may be under way still.
     progress::wait_for("the last row", Duration::from_secs(10), || {
@@ -137,6 +136,50 @@ fn waterfall_shows_where_a_pods_start_went(t: &Space) -> Result<()> {
         has(&drawn, row)?;
     }
     has(&t.node().run("lighter", &["waterfall"])?, "drawn")
+}
+
+fn image_is_pulled_and_removed_beside_a_running_agent(t: &Space) -> Result<()> {
+    let image = PULLED.names[0];
+    let lighter = |args: &[&str]| {
+        let mut command = t.node().command("lighter");
+        e2e::command::output(command.arg("image").args(args))
+    };
+    let refused = |args: &[&str], why: &str| {
+        let output = lighter(args)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success(), "{args:?} succeeded");
+        has(&said, why)
+    };
+    let listed = || -> Result<bool> {
+        let all = t.node().run("lighter", &["image", "ls"])?;
+        Ok(all.lines().any(|l| l.starts_with(&format!("{image} "))))
+    };
+    ensure!(!listed()?, "{image} is there already");
+    refused(&["rm", image], "no image")?;
+    refused(&["pull", "docker.io/library/not-there:1"], "not-there")?;
+    let pull = || t.node().run("lighter", &["image", "pull", image]);
+    let id = pull()?;
+    has(&id, "sha256:")?;
+    ensure!(listed()?, "{image} was pulled and is not listed");
+    // Twice is as good as once.
+    same(pull()?, id.clone())?;
+    let never = json!({ "image": image, "imagePullPolicy": "Never" });
+    let pod = |name: &str| with_main(pod(name, FOREVER), never.clone());
+    t.run(&pod("first"))?;
+    has(&t.sh("first", "cat /etc/pulled")?, "by hand")?;
+    let removed = t.node().run("lighter", &["image", "rm", image])?;
+    has(&removed, image)?;
+    ensure!(!listed()?, "{image} was removed and is listed");
+    // Who runs keeps what he has; who comes finds nothing, until it is there again.
+    has(&t.sh("first", "cat /etc/pulled")?, "by hand")?;
+    t.apply(&pod("second"))?;
+    t.wait("second", "ErrImageNeverPull", |pod| {
+        waiting(pod) == "ErrImageNeverPull"
+    })?;
+    same(pull()?, id)?;
+    t.wait_ready("second")?;
+    t.kubectl(&["delete", "pod", "first", "second"])?;
+    t.node().run("lighter", &["image", "rm", image]).map(drop)
 }
 
 fn imported_image_is_run_without_a_restart_of_the_agent(t: &Space) -> Result<()> {

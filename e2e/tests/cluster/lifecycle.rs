@@ -2,6 +2,7 @@
 
 use crate::kit::{FOREVER, Space, has, pod, same, with, with_main};
 use anyhow::{Result, ensure};
+use e2e::image::catalog::STOP_SIGNAL;
 use e2e::progress;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ crate::tests!(
     delete_kills_after_the_grace_and_not_before,
     delete_now_ends_a_pod_at_once,
     stop_signal_of_a_container_ends_it: our_kubelet,
+    stop_signal_of_the_image_ends_a_container_that_names_none,
     post_start_runs_before_the_container_is_ready,
     rollout_of_a_new_version_fails_no_request,
 );
@@ -107,6 +109,29 @@ fn stop_signal_of_a_container_ends_it(t: &Space) -> Result<()> {
     ready?;
     t.wait_gone(&mirror)?;
     same(written("signal")?.trim(), "usr1")
+}
+
+fn stop_signal_of_the_image_ends_a_container_that_names_none(t: &Space) -> Result<()> {
+    let script = "trap 'echo usr1; exit 0' USR1; trap 'echo term; exit 0' TERM; echo up; \
+                  while :; do sleep 0.1; done";
+    let grace = json!({ "terminationGracePeriodSeconds": 20 });
+    let image = json!({ "image": STOP_SIGNAL.names[0] });
+    let ended = |name: &str, manifest: &Value| -> Result<String> {
+        t.run(manifest)?;
+        let mut follow = t.background(&["logs", "-f", name])?;
+        // A shell that has just been started has no traps yet.
+        follow.wait_text("up")?;
+        t.kubectl(&["delete", "pod", name, "--wait=false"])?;
+        follow.end()?;
+        t.wait_gone(name)?;
+        let words = follow.text();
+        Ok(words.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let plain = with(pod("plain", script), grace);
+    let image = with_main(plain.clone(), image);
+    same(ended("plain", &image)?.as_str(), "up usr1")?;
+    // The same without it.
+    same(ended("plain", &plain)?.as_str(), "up term")
 }
 
 fn post_start_runs_before_the_container_is_ready(t: &Space) -> Result<()> {
