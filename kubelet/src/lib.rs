@@ -12,6 +12,7 @@
 //! - [`dra`]: what it claims from drivers of dynamic resources.
 //! - [`pod_resources`]: tells monitoring agents who was given what.
 //! - [`cgroup`]: the cgroups that pods as a whole and their classes are held by.
+//! - [`huge_pages`]: what they are called, and who gets how many.
 //! - [`oom`]: the machine itself is out of memory.
 //! - [`eviction`]: who has to go when the node runs short.
 //! - [`shutdown`]: the machine goes down, and pods end in order before it does.
@@ -42,6 +43,7 @@ pub mod device;
 pub mod dra;
 pub mod event;
 pub mod eviction;
+pub mod huge_pages;
 pub mod join;
 pub mod log_rotation;
 pub mod memory;

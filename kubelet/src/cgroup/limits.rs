@@ -1,9 +1,9 @@
 //! What a cgroup is held to. Pure: no file is touched here.
 
+use crate::huge_pages;
 use crate::node::machine::Machine;
 use crate::node::resources::hugepage_name;
 use crate::pod::spec::resources::shares;
-use crate::quantity::Amount;
 use cgroupfs::{Hierarchy, weight};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -89,10 +89,7 @@ impl Limits {
                 ..Limits::default()
             };
         }
-        let page = |(name, bytes): (&String, &u64)| {
-            let size = Amount::parse(name.strip_prefix("hugepages-")?)?.units();
-            Some((u64::try_from(size).ok()?, *bytes))
-        };
+        let page = |(name, bytes): (&String, &u64)| Some((huge_pages::size_of(name)?, *bytes));
         Limits {
             cpu_shares,
             // Nobody lives on nothing: as in runc, zero is no limit.
@@ -131,7 +128,7 @@ impl Limits {
         };
         for (size, bytes) in &self.hugepages {
             for kind in ["", "rsvd."] {
-                let file = format!("hugetlb.{}.{kind}{end}", page_name(*size));
+                let file = format!("hugetlb.{}.{kind}{end}", huge_pages::kernel_name(*size));
                 all.push(write("hugetlb", &file, *bytes));
             }
         }
@@ -147,15 +144,6 @@ impl Limits {
         let all = [cpu, (memory, self.memory), ("TasksMax", self.pids)];
         let given = all.into_iter();
         given.filter_map(|(name, v)| Some((name, v?))).collect()
-    }
-}
-
-/// As the kernel names its files: linux mm/hugetlb_cgroup.c `mem_fmt`.
-fn page_name(size: u64) -> String {
-    match size {
-        n if n >= 1 << 30 => format!("{}GB", n >> 30),
-        n if n >= 1 << 20 => format!("{}MB", n >> 20),
-        n => format!("{}KB", n >> 10),
     }
 }
 
@@ -284,11 +272,5 @@ mod tests {
     fn of_what_is_compressible_there_is_cpu_alone() {
         let all = amounts(&[("cpu", 1000), ("memory", 1), ("pid", 1)]);
         assert_eq!(Limits::of(&all, true), Limits::of_shares(1024));
-    }
-
-    #[test]
-    fn pages_are_named_as_the_kernel_does() {
-        let names = [64 << 10, 2 << 20, 1 << 30].map(page_name);
-        assert_eq!(names, ["64KB", "2MB", "1GB"]);
     }
 }

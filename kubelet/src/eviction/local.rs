@@ -50,10 +50,9 @@ fn empty_dir(spec: &PodSpec, used: &PodUsed) -> Option<String> {
     spec.volumes.iter().flatten().find_map(|volume| {
         let source = volume.empty_dir.as_ref()?;
         let limit = source.size_limit.as_ref()?;
-        // The kernel holds a tmpfs to its size.
-        let on_disk = source.medium.as_deref().unwrap_or_default().is_empty();
+        // Not there: a tmpfs, which the kernel holds to its size.
         let bytes = used.volumes.get(&volume.name)?.storage;
-        (on_disk && units(limit) > 0 && bytes > units(limit)).then(|| {
+        (units(limit) > 0 && bytes > units(limit)).then(|| {
             format!(
                 "Usage of EmptyDir volume {:?} exceeds the limit {:?}. ",
                 volume.name, limit.0

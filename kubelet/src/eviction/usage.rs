@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+/// linux include/uapi/linux/magic.h `HUGETLBFS_MAGIC`.
+const HUGETLBFS: rustix::fs::FsWord = 0x9584_58f6;
+
 /// Of a pod, or of one container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Used {
@@ -19,7 +22,7 @@ pub(crate) struct Used {
 pub(super) struct PodUsed {
     pub pod: Used,
     pub containers: BTreeMap<String, Used>,
-    /// Volumes that lie on the node's disk.
+    /// Volumes that lie on the node's disk, or in huge pages, which are none of it.
     pub volumes: BTreeMap<String, Used>,
 }
 
@@ -75,10 +78,15 @@ impl PodUsed {
             self.pod.add(logs);
             self.containers.entry(container).or_default().add(logs);
         }
-        for (volume, dir) in folders.volumes.iter().flat_map(|kind| inside(kind)) {
-            let files = tree(&dir);
-            self.pod.add(files);
-            self.volumes.entry(volume).or_default().add(files);
+        for kind in &folders.volumes {
+            for (volume, dir) in inside(kind) {
+                let files = tree(&dir);
+                self.pod.add(files);
+                self.volumes.entry(volume).or_default().add(files);
+            }
+            for (volume, dir) in huge_pages(kind) {
+                self.volumes.entry(volume).or_default().add(tree(&dir));
+            }
         }
     }
 }
@@ -92,15 +100,31 @@ impl Used {
 
 /// Folders in a folder that are on its file system: a tmpfs is memory.
 fn inside(dir: &Path) -> Vec<(String, PathBuf)> {
+    folders(dir, |_, same| same)
+}
+
+/// Folders in a folder where a hugetlbfs is mounted. Its size is not the kernel's to hold.
+fn huge_pages(dir: &Path) -> Vec<(String, PathBuf)> {
+    folders(dir, |path, same| !same && is_hugetlbfs(path))
+}
+
+fn is_hugetlbfs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|seen| seen.f_type == HUGETLBFS)
+}
+
+/// Those that `are` what is looked for, by their path and whether they are on the folder's file
+/// system.
+fn folders(dir: &Path, are: impl Fn(&Path, bool) -> bool) -> Vec<(String, PathBuf)> {
     let Ok(top) = dir.symlink_metadata() else {
         return Vec::new();
     };
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let on_disk = entries.filter(|e| {
-        let seen = e.path().symlink_metadata();
-        seen.is_ok_and(|s| s.is_dir() && s.dev() == top.dev())
+    let wanted = entries.filter(|e| {
+        let path = e.path();
+        let seen = path.symlink_metadata();
+        seen.is_ok_and(|s| s.is_dir() && are(&path, s.dev() == top.dev()))
     });
-    on_disk
+    wanted
         .map(|e| (e.file_name().to_string_lossy().into_owned(), e.path()))
         .collect()
 }

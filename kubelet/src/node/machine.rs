@@ -44,7 +44,7 @@ impl Machine {
             cpus: cpus(&text("/sys/devices/system/cpu/online")),
             memory: meminfo_bytes(&meminfo, "MemTotal").unwrap_or_default(),
             swap: meminfo_bytes(&meminfo, "SwapTotal").unwrap_or_default(),
-            hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
+            hugepages: hugepages(Path::new(HUGE_PAGES)),
             machine_id,
             system_uuid,
             boot_id: word("/proc/sys/kernel/random/boot_id"),
@@ -95,6 +95,14 @@ pub fn meminfo_bytes(meminfo: &str, field: &str) -> Option<u64> {
         .find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
+}
+
+/// A folder for each size.
+const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
+
+/// Bytes of each size that the kernel knows, of which there may be no pages.
+pub fn huge_page_sizes() -> Vec<u64> {
+    hugepages(Path::new(HUGE_PAGES)).into_keys().collect()
 }
 
 /// Pages by size in bytes, of the machine or a NUMA node.

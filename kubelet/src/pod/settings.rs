@@ -6,6 +6,7 @@ use crate::allocation::Allocations;
 use crate::event::Recorder;
 use crate::metrics::Metrics;
 use crate::node::address::LiveAddresses;
+use crate::node::machine;
 use crate::objects::Objects;
 use crate::source::Source;
 use crate::status::StatusSink;
@@ -147,6 +148,8 @@ pub struct Options {
     pub cgroup_v2: bool,
     /// `memorySwap`, and what there is of it.
     pub swap: Swap,
+    /// Bytes of each size of huge pages that the machine knows.
+    pub huge_page_sizes: Vec<u64>,
     /// Programs that know credentials of registries.
     pub credential_providers: Arc<Providers>,
     /// Dead containers kept for each container name (`logs --previous`).
@@ -190,6 +193,7 @@ impl Default for Options {
                 counted: cgroupfs::counts_swap(),
                 ..Swap::default()
             },
+            huge_page_sizes: machine::huge_page_sizes(),
             credential_providers: Arc::default(),
             dead_containers_kept: 1,
         }

@@ -40,6 +40,10 @@ pub enum VolumeReason {
     Trust { why: &'static str },
     #[error("volume kind {kind} is not supported by this node")]
     Unsupported { kind: &'static str },
+    #[error("emptyDir of medium {medium:?}: {why}")]
+    HugePages { medium: String, why: &'static str },
+    #[error("emptyDir of medium {medium:?}, which is none that this node knows")]
+    Medium { medium: String },
     #[error(transparent)]
     Claim(#[from] ClaimReason),
     #[error(transparent)]
@@ -61,6 +65,13 @@ pub enum VolumeReason {
     },
     #[error("mount option {option:?} means nothing to a bind mount")]
     MountOption { option: String },
+    #[error("{call} {kind} for {}: {source}", path.display())]
+    NewMount {
+        call: &'static str,
+        kind: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error("{call} {}: {source}", path.display())]
     Io {
         call: &'static str,

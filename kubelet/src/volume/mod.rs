@@ -2,7 +2,7 @@
 //!
 //! [`Volumes`] is the door. `kind` says what a volume is, `payload` which files
 //! it holds, [`csi`] what drivers are asked, `nfs` what servers are, `claim` and `persistent` what stands behind a claim, `plan` what has
-//! to be done on disk, `plugin` what it is called, and `disk` does it; `refresh` does it again when something
+//! to be done on disk, `huge_pages` of which pages, `plugin` what it is called, and `disk` does it; `refresh` does it again when something
 //! changed. [`dns`], [`hostname`] and [`hosts`]
 //! are pure.
 
@@ -21,6 +21,7 @@ mod error;
 mod expand;
 pub mod hostname;
 pub mod hosts;
+mod huge_pages;
 mod kind;
 mod mounts;
 mod nfs;

@@ -7,6 +7,7 @@ use super::disk::device::Shared;
 use super::disk::ownership::Ownership;
 use super::disk::{atomic_writer, empty_dir, host_path, mountpoint};
 use super::error::VolumeReason;
+use super::huge_pages;
 use super::kind::Kind;
 use super::payload::Files;
 use super::persistent::{Persistent, Source};
@@ -31,10 +32,10 @@ pub enum Work {
         tmpfs: Option<u64>,
         fs_group: Option<u32>,
     },
-    /// Make a folder, or mount a tmpfs of so many bytes.
+    /// Make a folder, or mount what is no disk.
     EmptyDir {
         dir: PathBuf,
-        tmpfs: Option<u64>,
+        medium: Medium,
         fs_group: Option<u32>,
     },
     /// Check, perhaps make.
@@ -49,6 +50,16 @@ pub enum Work {
     Device { path: PathBuf, read_only: bool },
     /// The runtime does it.
     Image(v1::ImageSpec),
+}
+
+/// What an emptyDir is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    Disk,
+    /// So many bytes at most.
+    Memory(u64),
+    /// Pages of so many bytes.
+    HugePages(u64),
 }
 
 /// What the plan has to know of the pod.
@@ -137,18 +148,19 @@ impl Place<'_> {
         volume: &Volume,
         source: &EmptyDirVolumeSource,
     ) -> Result<Work, VolumeReason> {
-        let tmpfs = match source.medium.as_deref().unwrap_or_default() {
-            "" => None,
-            "Memory" => Some(self.memory_up_to(source.size_limit.as_ref())),
-            _ => {
-                return Err(VolumeReason::Unsupported {
-                    kind: "emptyDir of medium HugePages",
-                });
+        let medium = match source.medium.as_deref().unwrap_or_default() {
+            "" => Medium::Disk,
+            "Memory" => Medium::Memory(self.memory_up_to(source.size_limit.as_ref())),
+            other => {
+                let medium = other.to_owned();
+                let unknown = VolumeReason::Medium { medium };
+                let size = huge_pages::page_size(other, self.pod).ok_or(unknown)?;
+                Medium::HugePages(size?)
             }
         };
         Ok(Work::EmptyDir {
             dir: self.dir(kind, volume),
-            tmpfs,
+            medium,
             fs_group: self.fs_group(),
         })
     }
@@ -266,10 +278,13 @@ impl Work {
             }
             Work::EmptyDir {
                 dir,
-                tmpfs: Some(size),
+                medium,
                 fs_group,
-            } => empty_dir::in_memory(dir, *size, *fs_group),
-            Work::EmptyDir { dir, fs_group, .. } => empty_dir::on_disk(dir, *fs_group),
+            } => match medium {
+                Medium::Disk => empty_dir::on_disk(dir, *fs_group),
+                Medium::Memory(size) => empty_dir::in_memory(dir, *size, *fs_group),
+                Medium::HugePages(size) => empty_dir::in_huge_pages(dir, *size, *fs_group),
+            },
             Work::HostPath { path, kind, .. } => host_path::prepare(path, kind),
             Work::Attached(attached) => attached.mount(),
             Work::Device { path, .. } => attach::check_device(path),
@@ -329,7 +344,10 @@ mod tests {
     fn memory_size(pod: serde_json::Value, limit: serde_json::Value) -> Option<u64> {
         let volume = json!({"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": limit}});
         match work(pod, volume) {
-            Ok(Work::EmptyDir { tmpfs, .. }) => tmpfs,
+            Ok(Work::EmptyDir {
+                medium: Medium::Memory(size),
+                ..
+            }) => Some(size),
             other => panic!("{other:?}"),
         }
     }
@@ -366,6 +384,26 @@ mod tests {
         assert_eq!(memory_size(limited.clone(), json!("2Gi")), Some(1 << 30));
         assert_eq!(memory_size(limited, json!(null)), Some(1 << 30));
         assert_eq!(memory_size(half, json!(null)), Some(8 << 30));
+    }
+
+    #[test]
+    fn huge_pages_are_of_a_size_that_the_pod_asks_for_and_other_media_unknown() {
+        let list = json!({"requests": {"hugepages-2Mi": "4Mi"}});
+        let pod = json!({"spec": {"containers": [{"name": "a", "resources": list}]}});
+        let of = |medium: &str| {
+            let volume = json!({"name": "v", "emptyDir": {"medium": medium, "sizeLimit": "2Mi"}});
+            work(pod.clone(), volume).map(|work| match work {
+                Work::EmptyDir { medium, .. } => medium,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(of("HugePages-2Mi").unwrap(), Medium::HugePages(2 << 20));
+        assert_eq!(of("").unwrap(), Medium::Disk);
+        assert!(matches!(
+            of("HugePages-1Gi"),
+            Err(VolumeReason::HugePages { .. })
+        ));
+        assert!(matches!(of("Paper"), Err(VolumeReason::Medium { .. })));
     }
 
     #[test]

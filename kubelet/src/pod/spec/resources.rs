@@ -3,6 +3,7 @@
 use super::qos;
 use super::quantity::amount;
 use super::swap;
+use crate::huge_pages;
 use crate::pod::Options;
 use crate::pod::lifecycle::restartable_init;
 use crate::quantity::{self, Amount};
@@ -63,7 +64,11 @@ pub fn of_container(
     let host = (options.cgroup_v2, memory_capacity);
     swap::limit(&mut result, (pod, container), options.swap, host);
     result.oom_score_adj = qos::oom_score_adj(pod, container, memory_capacity);
-    result.hugepage_limits = hugepages(limits(own));
+    // Of the pod as a whole, if the container says nothing itself.
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    result.hugepage_limits = huge_pages::limits(&options.huge_page_sizes, |pages| {
+        amount(limits(own), pages).or_else(|| amount(limits(whole), pages))
+    });
     if options.cgroup_v2 && !options.single_process_oom_kill {
         result.unified.insert("memory.oom.group".into(), "1".into());
     }
@@ -102,17 +107,6 @@ fn cpu(request: Amount, limit: Option<Amount>, options: &Options) -> v1::LinuxCo
     }
 }
 
-/// `hugepages-2Mi: 4Mi` as CRI says it: page size `2MB`.
-fn hugepages(limits: Option<&List>) -> Vec<v1::HugepageLimit> {
-    let of = |(name, quantity): (&String, &Quantity)| {
-        let size = name.strip_prefix("hugepages-")?;
-        let page_size = size.strip_suffix('i').map(|s| format!("{s}B"))?;
-        let limit = u64::try_from(Amount::parse(&quantity.0)?.units()).ok()?;
-        Some(v1::HugepageLimit { page_size, limit })
-    };
-    limits.into_iter().flatten().filter_map(of).collect()
-}
-
 /// What the whole pod is held to: the limit is the sum only if every container
 /// has one.
 #[must_use]
@@ -122,6 +116,9 @@ pub fn of_pod(spec: &PodSpec, options: &Options) -> v1::LinuxContainerResources 
     let limit = |kind| amount(limits(own), kind).or_else(|| total_limits(spec, kind));
     let mut result = cpu(request("cpu"), limit("cpu"), options);
     result.memory_limit_in_bytes = limit("memory").map_or(0, Amount::units);
+    // What is asked for is the limit, too.
+    let pages = |name: &str| Some(asked(spec, name));
+    result.hugepage_limits = huge_pages::limits(&options.huge_page_sizes, pages);
     if let Some(pids) = options.pod_pids_limit.filter(|p| *p > 0) {
         result.unified.insert("pids.max".into(), pids.to_string());
     }
@@ -295,6 +292,32 @@ mod tests {
         let options = Options::default();
         assert_eq!(of_pod(&both, &options).memory_limit_in_bytes, 2 << 20);
         assert_eq!(of_pod(&one, &options).memory_limit_in_bytes, 0);
+    }
+
+    #[test]
+    fn huge_pages_are_the_containers_else_the_pods_and_the_pod_has_them_all() {
+        let pages = |n: &str| serde_json::json!({"limits": {"hugepages-2Mi": n}, "requests": {"hugepages-2Mi": n}});
+        let two = serde_json::json!({"name": "a", "resources": pages("4Mi")});
+        let mut json = serde_json::json!({"spec": {"containers": [two, two, {"name": "b"}]}});
+        let options = Options {
+            huge_page_sizes: vec![2 << 20, 1 << 30],
+            ..Options::default()
+        };
+        let seen = |json: &serde_json::Value| {
+            let pod: Pod = serde_json::from_value(json.clone()).unwrap_or_default();
+            let spec = pod.spec.clone().unwrap_or_default();
+            let own = |at: usize| of_container(&pod, &spec.containers[at], &options, 0);
+            let all = [of_pod(&spec, &options), own(0), own(2)];
+            all.map(|r| {
+                r.hugepage_limits
+                    .iter()
+                    .map(|l| l.limit >> 20)
+                    .collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(seen(&json), [[8, 0], [4, 0], [0, 0]]);
+        json["spec"]["resources"] = pages("10Mi");
+        assert_eq!(seen(&json), [[10, 0], [4, 0], [10, 0]]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! emptyDir: a folder of the pod's own, on disk or in memory.
+//! emptyDir: a folder of the pod's own, on disk, in memory or in huge pages.
 
-use super::mountpoint::{Tmpfs, mount_tmpfs};
+use super::mountpoint::{HugePages, Tmpfs, mount_huge_pages, mount_tmpfs};
 use super::{failed, make_dirs};
 use crate::volume::error::VolumeReason;
 use rustix::fs::{CWD, Gid, Mode, chmod, chown, mkdirat, renameat};
@@ -12,6 +12,10 @@ use std::path::Path;
 const MODE: u32 = 0o777;
 /// A tmpfs is sticky from the kernel on, and nobody upstream takes that away.
 const TMPFS_MODE: u32 = 0o1777;
+/// The kernel's own for a hugetlbfs, and nobody upstream changes it: who is not root writes by fsGroup.
+const HUGE_PAGES_MODE: u32 = 0o755;
+/// What fsGroup adds there: kubernetes v1.37 pkg/volume/volume_linux.go `rwMask` and `execMask`.
+const GROUP_MODE: u32 = 0o770;
 /// With fsGroup new files inherit the group.
 const SETGID: u32 = 0o2000;
 
@@ -43,6 +47,23 @@ pub fn in_memory(path: &Path, size: u64, fs_group: Option<u32>) -> Result<(), Vo
         gid: fs_group,
     };
     mount_tmpfs(path, tmpfs)
+}
+
+/// Mounts a hugetlbfs with pages of `page_size` bytes. It has no size: a `sizeLimit` is held by
+/// eviction, as upstream.
+pub fn in_huge_pages(
+    path: &Path,
+    page_size: u64,
+    fs_group: Option<u32>,
+) -> Result<(), VolumeReason> {
+    make_dirs(path).map_err(failed("mkdir", path))?;
+    let group = fs_group.map_or(0, |_| GROUP_MODE);
+    let pages = HugePages {
+        page_size,
+        mode: mode(HUGE_PAGES_MODE | group, fs_group),
+        gid: fs_group,
+    };
+    mount_huge_pages(path, pages)
 }
 
 fn make_parent(path: &Path) -> Result<(), VolumeReason> {

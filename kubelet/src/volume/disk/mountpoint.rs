@@ -37,38 +37,74 @@ pub fn is_mounted(path: &Path) -> Result<bool, VolumeReason> {
     }
 }
 
-/// Mounts a tmpfs unless one is there; mode and group are set before it can be
-/// seen, so that a second call has nothing to repair.
+/// A hugetlbfs to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HugePages {
+    /// Bytes of a page.
+    pub page_size: u64,
+    /// Of its root folder.
+    pub mode: u32,
+    /// Group of its root folder.
+    pub gid: Option<u32>,
+}
+
+/// Mounts a tmpfs unless one is there.
 pub fn mount_tmpfs(path: &Path, tmpfs: Tmpfs) -> Result<(), VolumeReason> {
+    let mut options = vec![("source", "tmpfs".to_owned())];
+    if tmpfs.size > 0 {
+        options.push(("size", tmpfs.size.to_string()));
+    }
+    options.extend(owned(tmpfs.mode, tmpfs.gid));
+    // Since 6.4; without it a secret may reach swap, as with any older kubelet.
+    mount_new("tmpfs", path, options, Some("noswap"))
+}
+
+/// Mounts a hugetlbfs unless one is there.
+pub fn mount_huge_pages(path: &Path, pages: HugePages) -> Result<(), VolumeReason> {
+    let mut options = vec![
+        ("source", "nodev".to_owned()),
+        ("pagesize", pages.page_size.to_string()),
+    ];
+    options.extend(owned(pages.mode, pages.gid));
+    mount_new("hugetlbfs", path, options, None)
+}
+
+fn owned(mode: u32, gid: Option<u32>) -> impl Iterator<Item = (&'static str, String)> {
+    let gid = gid.map(|gid| ("gid", gid.to_string()));
+    [("mode", format!("{mode:o}"))].into_iter().chain(gid)
+}
+
+/// Mounts a new file system unless something is there; its options are set before it can be
+/// seen, so that a second call has nothing to repair. Does without `wish` where it is unknown.
+fn mount_new(
+    kind: &'static str,
+    path: &Path,
+    options: Vec<(&str, String)>,
+    wish: Option<&str>,
+) -> Result<(), VolumeReason> {
     if is_mounted(path)? {
         return Ok(());
     }
-    let fs =
-        fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("fsopen tmpfs for", path))?;
-    let set = |key: &str, value: String| {
-        fsconfig_set_string(&fs, key, value.as_str()).map_err(failed("fsconfig tmpfs for", path))
+    let failed = |call| {
+        move |source: Errno| VolumeReason::NewMount {
+            call,
+            kind,
+            path: path.to_owned(),
+            source: source.into(),
+        }
     };
-    set("source", "tmpfs".to_owned())?;
-    set("mode", format!("{:o}", tmpfs.mode))?;
-    if tmpfs.size > 0 {
-        set("size", tmpfs.size.to_string())?;
+    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("fsopen"))?;
+    for (key, value) in options {
+        fsconfig_set_string(&fs, key, value.as_str()).map_err(failed("fsconfig"))?;
     }
-    if let Some(gid) = tmpfs.gid {
-        set("gid", gid.to_string())?;
+    if let Some(wish) = wish {
+        let _ = fsconfig_set_flag(&fs, wish);
     }
-    // Since 6.4; without it a secret may reach swap, as with any older kubelet.
-    let _ = fsconfig_set_flag(&fs, "noswap");
-    fsconfig_create(&fs).map_err(failed("create tmpfs for", path))?;
+    fsconfig_create(&fs).map_err(failed("create"))?;
     let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        .map_err(failed("fsmount tmpfs for", path))?;
-    move_mount(
-        &mount,
-        "",
-        CWD,
-        path,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .map_err(failed("mount tmpfs on", path))
+        .map_err(failed("fsmount"))?;
+    let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&mount, "", CWD, path, how).map_err(failed("mount"))
 }
 
 /// Whether what is in a tmpfs can be kept from swap here.
@@ -156,6 +192,31 @@ mod tests {
         unmount(&dir.0, UnmountFlags::NOFOLLOW).unwrap();
         assert!(!is_mounted(&dir.0).unwrap(), "one layer only");
         unmount_all(&dir.0).unwrap();
+    }
+
+    #[test]
+    #[ignore = "needs root: mounts a hugetlbfs"]
+    fn huge_pages_have_their_size_mode_and_group() {
+        let dir = Scratch::new();
+        let pages = HugePages {
+            page_size: 2 << 20,
+            mode: 0o2775,
+            gid: Some(1234),
+        };
+        mount_huge_pages(&dir.0, pages).unwrap();
+        mount_huge_pages(&dir.0, pages).unwrap();
+        let seen = fs::metadata(&dir.0).unwrap();
+        let mode = seen.permissions().mode() & 0o7777;
+        assert_eq!((mode, seen.gid()), (0o2775, 1234));
+        assert_eq!(rustix::fs::statvfs(&dir.0).unwrap().f_bsize, 2 << 20);
+        unmount(&dir.0, UnmountFlags::NOFOLLOW).unwrap();
+        assert!(!is_mounted(&dir.0).unwrap(), "one layer only");
+        let odd = HugePages {
+            page_size: 3 << 20,
+            ..pages
+        };
+        let refused = mount_huge_pages(&dir.0, odd).unwrap_err().to_string();
+        assert!(refused.contains("hugetlbfs for"), "{refused}");
     }
 
     #[test]
