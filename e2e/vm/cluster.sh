@@ -5,7 +5,7 @@
 cluster_packages=(docker-registry iptables nftables conntrack ipset curl procps openssl)
 
 # The cluster tests that speak of cgroups; VM_FILTER names others.
-cluster_tests='a_pod_runs_logs limits_are resize_reaches resize_restarts pods_as_a_whole a_reserved_cgroup system_oom swap_is'
+cluster_tests='a_pod_runs_logs limits_are resize_reaches resize_restarts pods_as_a_whole a_reserved_cgroup system_oom swap_is pressure_of huge_pages_are'
 
 # Where the bed keeps what it has built: here, and in a machine, whose HOME is root's.
 built=${cache%/vm}

@@ -19,6 +19,7 @@ mod doctor;
 mod dra;
 mod eviction;
 mod gc;
+mod huge_pages;
 mod kit;
 mod kubeadm;
 mod kubelet_flags;
@@ -32,6 +33,7 @@ mod node_limits;
 mod pod_api;
 mod pod_certificates;
 mod pod_resources;
+mod pressure;
 mod probes;
 mod resize;
 mod server;
@@ -76,6 +78,7 @@ fn all() -> Vec<Test> {
         devices::TESTS,
         pod_resources::TESTS,
         managers::TESTS,
+        huge_pages::TESTS,
         dra::TESTS,
         changing::TESTS,
         resize::TESTS,
@@ -83,6 +86,7 @@ fn all() -> Vec<Test> {
         storage::TESTS,
         csi::TESTS,
         metrics::TESTS,
+        pressure::TESTS,
         traces::TESTS,
         certificates::TESTS,
         doctor::TESTS,

@@ -105,10 +105,12 @@ const RESOURCE: &[(&str, &str)] = &[
         "container namespace pod",
     ),
     ("container_start_time_seconds", "container namespace pod"),
+    ("container_swap_usage_bytes", "container namespace pod"),
     ("node_cpu_usage_seconds_total", ""),
     ("node_memory_working_set_bytes", ""),
     ("pod_cpu_usage_seconds_total", "namespace pod"),
     ("pod_memory_working_set_bytes", "namespace pod"),
+    ("pod_swap_usage_bytes", "namespace pod"),
     ("resource_scrape_error", ""),
 ];
 

@@ -66,24 +66,25 @@ fn shared(t: &Space, settings: &Settings) -> Result<()> {
         t.run(&with_main(pod(name, fills), resources))?;
         progress::wait_for("memory in use", Duration::from_secs(60), || {
             std::thread::sleep(Duration::from_millis(300));
-            let used = number(&of(t, name)?.join("memory.current"))?;
+            let used = number(&cgroup_of(t, name)?.join("memory.current"))?;
             Ok((used >= 24 << 20).then_some(()))
         })?;
     }
     let part = (asks as f64 / memory as f64 * swap as f64) as u64 / PAGE * PAGE;
-    let max = |pod: &str| number(&of(t, pod)?.join("memory.swap.max"));
+    let max = |pod: &str| number(&cgroup_of(t, pod)?.join("memory.swap.max"));
     same([max("part")?, max("equal")?, max("none")?], [part, 0, 0])?;
     for pod in ["part", "equal", "none"] {
         // More than can be had: the kernel says so after it has done what it can.
-        let _ = fs::write(of(t, pod)?.join("memory.reclaim"), "20M");
+        let _ = fs::write(cgroup_of(t, pod)?.join("memory.reclaim"), "20M");
     }
-    let used = |pod: &str| number(&of(t, pod)?.join("memory.swap.current"));
+    let used = |pod: &str| number(&cgroup_of(t, pod)?.join("memory.swap.current"));
     let (part_used, others) = (used("part")?, [used("equal")?, used("none")?]);
     ensure!(
         (1..=part).contains(&part_used) && others == [0, 0],
         "swapped: {part_used} of {part}, and {others:?} of 0"
     );
-    told(t, part)
+    told(t, part)?;
+    counted(t, part, memory)
 }
 
 /// The summary tells what is used and what is left.
@@ -102,8 +103,35 @@ fn told(t: &Space, part: u64) -> Result<()> {
     })
 }
 
+/// So do the metrics: what is used, and what may be.
+fn counted(t: &Space, part: u64, machine: u64) -> Result<()> {
+    let url = format!("/api/v1/nodes/{}/proxy/metrics/resource", t.node().name);
+    let told = t.kubectl(&["get", "--raw", &url])?;
+    let of = |name: &str, container: &str, pod: &str| {
+        let labels = format!("{container}namespace=\"{}\",pod=\"{pod}\"", t.name);
+        let line = told
+            .lines()
+            .find_map(|l| l.strip_prefix(&format!("{name}{{{labels}}} ")));
+        let value = line.and_then(|l| l.split(' ').next()?.parse::<f64>().ok());
+        value.with_context(|| format!("no {name} of {pod}: {told}"))
+    };
+    let main = "container=\"main\",";
+    let limits = ["part", "equal", "none"].map(|pod| of("container_swap_limit_bytes", main, pod));
+    let [one, two, three] = limits;
+    same([one?, two?, three?], [part as f64, 0.0, 0.0])?;
+    let used = of("container_swap_usage_bytes", main, "part")?;
+    ensure!(
+        used > 0.0 && used <= part as f64,
+        "{used} of {part} are used"
+    );
+    same(of("container_swap_usage_bytes", main, "none")?, 0.0)?;
+    let pod = of("pod_swap_usage_bytes", "", "part")?;
+    ensure!(pod > 0.0 && pod < machine as f64, "the pod uses {pod}");
+    Ok(())
+}
+
 /// The cgroup of the pod's container.
-fn of(t: &Space, name: &str) -> Result<PathBuf> {
+pub fn cgroup_of(t: &Space, name: &str) -> Result<PathBuf> {
     let pod = t.pod(name)?;
     let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
     let id = id

@@ -7,6 +7,8 @@
 mod node;
 mod own;
 mod pods;
+mod pressure;
+mod swap;
 mod text;
 pub(super) mod usage;
 

@@ -1,6 +1,8 @@
 //! Prometheus' text format, with times.
 
 use super::node::NodeUsage;
+use super::pressure::pressure;
+use super::swap::swap;
 use super::usage::{ContainerUsage, PodUsage, Usage};
 use crate::node::machine::Machine;
 use cri_proto::v1;
@@ -8,18 +10,18 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Metrics of one name, written together as the format asks.
-struct Family {
-    text: String,
+pub(super) struct Family {
+    pub text: String,
     name: &'static str,
 }
 
 impl Family {
-    fn new(name: &'static str, kind: &str, help: &str) -> Family {
+    pub fn new(name: &'static str, kind: &str, help: &str) -> Family {
         let text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
         Family { text, name }
     }
 
-    fn sample(&mut self, labels: &[(&str, &str)], value: f64, at_ms: i64) {
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: f64, at_ms: i64) {
         let labels: Vec<_> = labels
             .iter()
             .map(|(k, v)| format!("{k}=\"{}\"", escape(v)))
@@ -39,11 +41,11 @@ fn escape(value: &str) -> String {
         .replace('\n', "\\n")
 }
 
-fn value(v: Option<v1::UInt64Value>) -> Option<u64> {
+pub(super) fn value(v: Option<v1::UInt64Value>) -> Option<u64> {
     v.map(|v| v.value)
 }
 
-fn ms(nanos: i64) -> i64 {
+pub(super) fn ms(nanos: i64) -> i64 {
     nanos / 1_000_000
 }
 
@@ -119,7 +121,7 @@ pub fn resource(usage: &Usage, node: &NodeUsage) -> String {
     }
     let mut text = of_node(node, usage.error.is_some());
     all.iter().for_each(|family| text.push_str(&family.text));
-    text
+    text + &swap(usage)
 }
 
 fn of_node(node: &NodeUsage, is_error: bool) -> String {
@@ -149,7 +151,7 @@ fn of_node(node: &NodeUsage, is_error: bool) -> String {
     )
 }
 
-fn containers(usage: &Usage) -> impl Iterator<Item = (&PodUsage, &ContainerUsage)> {
+pub(super) fn containers(usage: &Usage) -> impl Iterator<Item = (&PodUsage, &ContainerUsage)> {
     usage
         .pods
         .iter()
@@ -292,6 +294,7 @@ pub fn cadvisor(usage: &Usage) -> String {
         .map(|family| family.text.as_str())
         .collect::<String>()
         + &network(usage)
+        + &pressure(usage)
 }
 
 fn network(usage: &Usage) -> String {

@@ -29,6 +29,25 @@ pub struct PodUsage {
     pub containers: Vec<ContainerUsage>,
 }
 
+impl PodUsage {
+    /// A pod's swap is that of its containers.
+    pub fn swap(&self) -> Option<v1::SwapUsage> {
+        let all = self.containers.iter().filter_map(|c| c.stats.swap);
+        let used = |s: &v1::SwapUsage| s.swap_usage_bytes.map_or(0, |v| v.value);
+        all.reduce(|a, b| v1::SwapUsage {
+            timestamp: a.timestamp.max(b.timestamp),
+            swap_available_bytes: None,
+            swap_usage_bytes: Some(v1::UInt64Value {
+                value: used(&a) + used(&b),
+            }),
+        })
+        .map(|sum| v1::SwapUsage {
+            swap_available_bytes: None,
+            ..sum
+        })
+    }
+}
+
 /// Of one container.
 #[derive(Debug, Clone, Default)]
 pub struct ContainerUsage {

@@ -148,7 +148,8 @@ fn interface(line: &str) -> Option<v1::NetworkInterfaceUsage> {
     })
 }
 
-/// Of /proc/pressure/* or of a cgroup, where the kernel has it.
+/// Of /proc/pressure/* or of a cgroup, where the kernel has it: in microseconds, which the API
+/// wants as nanoseconds.
 pub(super) fn pressure(text: &str) -> Option<Value> {
     let mut told = json!({});
     for line in text.lines() {
@@ -156,7 +157,7 @@ pub(super) fn pressure(text: &str) -> Option<Value> {
         let mut data = json!({});
         for (name, number) in fields.split(' ').filter_map(|f| f.split_once('=')) {
             let number = match name {
-                "total" => json!(number.parse::<u64>().ok()?),
+                "total" => json!(number.parse::<u64>().ok()?.saturating_mul(1000)),
                 _ => json!(number.parse::<f64>().ok()?),
             };
             put(&mut data, name, Some(number));
@@ -205,7 +206,7 @@ mod tests {
                     full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
         let told = pressure(text).unwrap();
         assert_eq!(told["some"]["avg10"], 73.91);
-        assert_eq!(told["some"]["total"], 19_536_802_662_u64);
+        assert_eq!(told["some"]["total"], 19_536_802_662_000_u64);
         assert_eq!(pressure(""), None);
     }
 }

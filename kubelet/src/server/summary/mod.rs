@@ -99,25 +99,8 @@ fn of_pod(pod: &PodUsage) -> Value {
     put(&mut value, "startTime", pod.started_ms.map(time));
     put(&mut value, "cpu", pod.cpu.map(of_cpu));
     put(&mut value, "memory", pod.memory.map(of_memory));
-    put(&mut value, "swap", swap_of(pod).map(of_swap));
+    put(&mut value, "swap", pod.swap().map(of_swap));
     value
-}
-
-/// A pod's swap is that of its containers.
-fn swap_of(pod: &PodUsage) -> Option<v1::SwapUsage> {
-    let all = pod.containers.iter().filter_map(|c| c.stats.swap);
-    let used = |s: &v1::SwapUsage| s.swap_usage_bytes.map_or(0, |v| v.value);
-    all.reduce(|a, b| v1::SwapUsage {
-        timestamp: a.timestamp.max(b.timestamp),
-        swap_available_bytes: None,
-        swap_usage_bytes: Some(v1::UInt64Value {
-            value: used(&a) + used(&b),
-        }),
-    })
-    .map(|sum| v1::SwapUsage {
-        swap_available_bytes: None,
-        ..sum
-    })
 }
 
 fn of_container(container: &ContainerUsage) -> Value {

@@ -245,7 +245,7 @@ mod tests {
         );
         let told = told.unwrap();
         assert_eq!(told["cpu"]["usageCoreNanoSeconds"], 7000);
-        assert_eq!(told["cpu"]["psi"]["some"]["total"], 5);
+        assert_eq!(told["cpu"]["psi"]["some"]["total"], 5000);
         let memory = &told["memory"];
         assert_eq!(
             (&memory["workingSetBytes"], &memory["rssBytes"]),
