@@ -2,7 +2,7 @@
 
 use super::failed;
 use crate::volume::error::VolumeReason;
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, fchmod, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -56,7 +56,7 @@ pub fn mount_tmpfs(path: &Path, tmpfs: Tmpfs) -> Result<(), VolumeReason> {
     }
     options.extend(owned(tmpfs.mode, tmpfs.gid));
     // Since 6.4; without it a secret may reach swap, as with any older kubelet.
-    mount_new("tmpfs", path, options, Some("noswap"))
+    mount_new("tmpfs", path, options, Some("noswap"), None)
 }
 
 /// Mounts a hugetlbfs unless one is there.
@@ -66,7 +66,9 @@ pub fn mount_huge_pages(path: &Path, pages: HugePages) -> Result<(), VolumeReaso
         ("pagesize", pages.page_size.to_string()),
     ];
     options.extend(owned(pages.mode, pages.gid));
-    mount_new("hugetlbfs", path, options, None)
+    // Its own option takes no set-group-ID: linux fs/hugetlbfs/inode.c `hugetlbfs_parse_param`.
+    let mode = Mode::from_raw_mode(pages.mode);
+    mount_new("hugetlbfs", path, options, None, Some(mode))
 }
 
 fn owned(mode: u32, gid: Option<u32>) -> impl Iterator<Item = (&'static str, String)> {
@@ -81,6 +83,7 @@ fn mount_new(
     path: &Path,
     options: Vec<(&str, String)>,
     wish: Option<&str>,
+    mode: Option<Mode>,
 ) -> Result<(), VolumeReason> {
     if is_mounted(path)? {
         return Ok(());
@@ -103,6 +106,11 @@ fn mount_new(
     fsconfig_create(&fs).map_err(failed("create"))?;
     let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(failed("fsmount"))?;
+    if let Some(mode) = mode {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(&mount, ".", flags, Mode::empty()).map_err(failed("open"))?;
+        fchmod(&root, mode).map_err(failed("chmod"))?;
+    }
     let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&mount, "", CWD, path, how).map_err(failed("mount"))
 }
