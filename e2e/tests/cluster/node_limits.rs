@@ -174,23 +174,19 @@ fn a_reserved_cgroup_is_limited_and_must_exist(t: &Space) -> Result<()> {
 
 fn more_than_the_node_has_is_not_reserved(t: &Space) -> Result<()> {
     let has = machine()?;
+    // As it stands in the log of the stock kubelet, within quotes.
+    let stock = |resource: &str| format!(r#"Resource \"{resource}\" has a reservation of"#);
     let whole = format!("kubeReserved: {{memory: '{}'}}\n", has.memory);
     with_settings(t, |t, settings| {
         // Eviction keeps another 100Mi.
         let ours = format!("memory {}Ki of", (has.memory >> 10) + (100 << 10));
-        let stock = "Resource \"memory\" has a reservation of";
-        refused(t, settings, &whole, [&ours, stock])?;
+        refused(t, settings, &whole, [&ours, &stock("memory")])?;
         let disk = "kubeReserved: {ephemeral-storage: 100Ti}\n";
-        let stock = "Resource \"ephemeral-storage\" has a reservation of";
-        refused(t, settings, disk, ["ephemeral-storage 100Ti of", stock])?;
+        let ours = "ephemeral-storage 100Ti of";
+        refused(t, settings, disk, [ours, &stock("ephemeral-storage")])?;
         let cpus = format!("systemReserved: {{cpu: {}m}}\n", has.cpus * 1000 + 1);
         let ours = format!("cpu {}m of {};", has.cpus * 1000 + 1, has.cpus);
-        refused(
-            t,
-            settings,
-            &cpus,
-            [&ours, "Resource \"cpu\" has a reservation of"],
-        )
+        refused(t, settings, &cpus, [&ours, &stock("cpu")])
     })
 }
 
