@@ -149,8 +149,9 @@ fn told(t: &Space) -> Result<()> {
 
 /// A volume of pages that the pod does not ask for.
 fn refused(t: &Space) -> Result<()> {
+    let mount = json!({ "volumeMounts": [{ "name": "any", "mountPath": "/any" }] });
     let plain = with(
-        pod("plain", FOREVER),
+        with_main(pod("plain", FOREVER), mount),
         json!({
             "volumes": [{ "name": "any", "emptyDir": { "medium": "HugePages" } }],
         }),
